@@ -1,0 +1,82 @@
+import type { BatchHeader, Position, StoredBatch } from '@tributary/core';
+import type { SectionDraft } from './draft.ts';
+
+/** A batch on its way in: the changelog fills in the chain (`follows`) and the sequence. */
+export interface BatchDraft {
+  readonly header: Omit<BatchHeader, 'follows' | 'stateSeq'>;
+  readonly sections: readonly SectionDraft[];
+}
+
+/** The last whole batch of a changelog, without its rows: all that a new leader needs. */
+export interface LastBatch {
+  readonly seq: number;
+  readonly header: BatchHeader;
+  /** `state` of the newest batch that carries one, found through `stateSeq`; null when there is none. */
+  readonly state: unknown;
+}
+
+/** What the stream itself knows. */
+export interface ChangelogStatus {
+  readonly firstSeq: number;
+  readonly lastSeq: number;
+  readonly messages: number;
+  readonly bytes: number;
+}
+
+/**
+ * The one writer of one changelog.
+ *
+ * I2 Batches stand in the stream in the order of `append`, without gap: each names the sequence it expects
+ *    to follow, and after the first refusal every later one is refused too.
+ * I3 A writer that was refused once never writes again (`fenced`); its owner starts over from `last()`.
+ */
+export interface ChangelogWriter {
+  /** The last whole batch when this writer was opened; null for an empty changelog. */
+  readonly last: LastBatch | null;
+  /**
+   * Sends a batch, pipelined: does not wait for earlier ones. Encoding is done before it returns.
+   * @returns the sequence, once the broker has stored it
+   * @throws Fault `fenced`, `broker_unreachable`
+   */
+  append(batch: BatchDraft): Promise<number>;
+  /** Bytes appended and not yet stored. */
+  readonly pendingBytes: number;
+  /** Resolves as soon as `pendingBytes` is at most `bytes`; rejects when the writer failed. */
+  belowPending(bytes: number): Promise<void>;
+  /** Sends nothing more; resolves when everything appended is stored or refused. */
+  close(): Promise<void>;
+}
+
+/** Stream settings, from config. */
+export interface ChangelogOptions {
+  readonly replicas: number;
+  /** Milliseconds; 0 = for ever. */
+  readonly maxAgeMs: number;
+  /** 0 = unlimited. */
+  readonly maxBytes: number;
+}
+
+export interface ReadOptions {
+  /** Goes on after this position. A position of sequence 0 means from the first message that is there. */
+  readonly after: Position;
+  readonly signal: AbortSignal;
+}
+
+/** All changelogs of one broker. The memory twin passes the same contract suite as NATS. */
+export interface Changelogs {
+  /** Creates the stream when missing, and takes the pen: the newest writer wins, older ones are fenced. */
+  write(source: string, options: ChangelogOptions): Promise<ChangelogWriter>;
+  /**
+   * Follows a changelog for ever, in order, from a position. Checks the chain at every message:
+   * a stream that lost its tail and was refilled, or was trimmed, is noticed and the reader finds its place by
+   * source position. Waits for the stream when it does not exist yet.
+   * @throws Fault `chain_broken`, `history_trimmed`, `reader_stalled`, `broker_unreachable`, `changelog_format`
+   */
+  read(source: string, options: ReadOptions): AsyncIterable<StoredBatch>;
+  last(source: string): Promise<LastBatch | null>;
+  status(source: string): Promise<ChangelogStatus | null>;
+  /** The first position whose message was stored at or after a time (ms since 1970); null when there is none. */
+  find(source: string, storedAt: number): Promise<Position | null>;
+  /** Names of the sources that have a changelog here. */
+  list(): Promise<string[]>;
+}

@@ -1,0 +1,10 @@
+export type {
+  BatchDraft,
+  ChangelogOptions,
+  Changelogs,
+  ChangelogStatus,
+  ChangelogWriter,
+  LastBatch,
+  ReadOptions,
+} from './changelog.ts';
+export { SectionDraft } from './draft.ts';

@@ -1,0 +1,22 @@
+export { AssertionFailed, assert, unreachable } from './assert.ts';
+export type { Batch, BatchHeader, Cell, Column, OpCode, Section, SnapshotMark, StoredBatch, Transaction } from './batch.ts';
+export { NULL_MARK, Op, SEPARATOR, UNCHANGED_MARK } from './batch.ts';
+export type { AskOptions, Bus } from './bus.ts';
+export { askOne } from './bus.ts';
+export type { Clock } from './clock.ts';
+export { systemClock } from './clock.ts';
+export type { FaultFacts, FaultKind, Reaction } from './fault.ts';
+export { describeError, FAULTS, Fault } from './fault.ts';
+export { LIMITS } from './limits.ts';
+export type { Lsn } from './lsn.ts';
+export { formatLsn, maxLsn, parseLsn } from './lsn.ts';
+export type { Position, SourcePosition } from './position.ts';
+export {
+  compareSourcePosition,
+  formatSourcePosition,
+  ORIGIN,
+  parseSourcePosition,
+  READ_ORDINAL_MIN,
+} from './position.ts';
+export type { ColumnSchema, PgType, TableSchema } from './schema.ts';
+export { keyColumns, tableName } from './schema.ts';

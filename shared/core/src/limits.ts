@@ -1,0 +1,17 @@
+/** Every bound of the system in one place; a hidden limit is a bug. */
+export const LIMITS = {
+  /** A batch is cut at this size (or at `lingerMs`), at a transaction end where one is near. */
+  batchBytes: 256 * 1024,
+  /** A transaction that outgrows this is sent in parts marked `more`. */
+  transactionBytes: 512 * 1024,
+  /** Longest wait before a batch that is not full goes out. */
+  lingerMs: 5,
+  /** Published and not yet acknowledged; beyond it the source stops reading. */
+  pendingBytes: 16 * 1024 * 1024,
+  /** Bytes a changelog reader asks for ahead; 64 MB make the broker drop the connection. */
+  readAheadBytes: 16 * 1024 * 1024,
+  /** A reader that is behind and sees nothing for this long is opened anew. */
+  readerStallMs: 15_000,
+  /** Rows per answer part of a query. */
+  answerRows: 1_000,
+} as const;
