@@ -1,1 +1,1 @@
-export {};
+export type { Group, Projection } from './projection.ts';
