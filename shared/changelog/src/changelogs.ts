@@ -1,0 +1,183 @@
+import {
+  type Batch,
+  type BatchHeader,
+  compareSourcePosition,
+  Fault,
+  formatSourcePosition,
+  type Position,
+  type SourcePosition,
+  type StoredBatch,
+} from '@tributary/core';
+import type {
+  ChangelogOptions,
+  Changelogs,
+  ChangelogStatus,
+  ChangelogWriter,
+  LastBatch,
+  ReadOptions,
+} from './changelog.ts';
+import { batchAfter, decodeBatch } from './codec.ts';
+import { Assembler, fragmentOf, isFragment } from './fragments.ts';
+import type { Store } from './store.ts';
+import { Writer } from './writer.ts';
+
+/** How often a reader looks for a changelog that is not there yet, ms. */
+const ABSENT_POLL_MS = 250;
+
+/** Changelogs over any {@link Store}. */
+export class StoredChangelogs implements Changelogs {
+  readonly #store: Store;
+
+  constructor(store: Store) {
+    this.#store = store;
+  }
+
+  async write(source: string, options: ChangelogOptions): Promise<ChangelogWriter> {
+    await this.#store.create(source, options);
+    const status = await this.status(source);
+    return new Writer(this.#store, source, await this.last(source), status?.lastSeq ?? 0);
+  }
+
+  status(source: string): Promise<ChangelogStatus | null> {
+    return this.#store.status(source);
+  }
+
+  list(): Promise<string[]> {
+    return this.#store.list();
+  }
+
+  async last(source: string): Promise<LastBatch | null> {
+    const status = await this.status(source);
+    if (!status || status.messages === 0) return null;
+    const found = await this.#wholeAtOrBefore(source, status.lastSeq, status.firstSeq);
+    if (!found) return null;
+    const { header } = found.batch;
+    if (header.state !== null || header.stateSeq === 0) return { seq: found.seq, header, state: header.state };
+    const carrier = await this.#wholeAtOrBefore(source, header.stateSeq, header.stateSeq);
+    return { seq: found.seq, header, state: carrier?.batch.header.state ?? null };
+  }
+
+  /** The newest whole batch whose last message is at or before `seq`: fragments without an end are passed over. */
+  async #wholeAtOrBefore(source: string, seq: number, floor: number): Promise<{ seq: number; batch: Batch } | null> {
+    for (let at = seq; at >= floor; at--) {
+      const stored = await this.#store.get(source, at);
+      if (!stored) continue;
+      if (!isFragment(stored.bytes)) return { seq: at, batch: decodeBatch(stored.bytes) };
+      const { index, count } = fragmentOf(stored.bytes);
+      if (index < count - 1) continue;
+      const assembler = new Assembler();
+      let whole: Uint8Array | null = null;
+      for (let part = at - index; part <= at; part++) {
+        const message = await this.#store.get(source, part);
+        whole = message && assembler.offer(message.bytes);
+      }
+      if (whole) return { seq: at, batch: decodeBatch(whole) };
+    }
+    return null;
+  }
+
+  async find(source: string, storedAt: number): Promise<Position | null> {
+    const status = await this.status(source);
+    if (!status || status.messages === 0) return null;
+    let low = status.firstSeq;
+    let high = status.lastSeq + 1;
+    while (low < high) {
+      const middle = Math.floor((low + high) / 2);
+      const stored = await this.#store.get(source, middle);
+      if (stored && stored.storedAt < storedAt) low = middle + 1;
+      else high = middle;
+    }
+    const found = await this.#firstWhole(source, low, status.lastSeq);
+    return found && { seq: found.seq, ...found.header.position };
+  }
+
+  /** The first whole batch that ends at or after `seq`. */
+  async #firstWhole(source: string, seq: number, last: number): Promise<{ seq: number; header: BatchHeader } | null> {
+    for (let at = seq; at <= last; at++) {
+      const found = await this.#wholeAtOrBefore(source, at, at);
+      if (found) return { seq: at, header: found.batch.header };
+    }
+    return null;
+  }
+
+  /**
+   * I7 Yields a batch only if it follows what the reader holds. Where the stream was cut anew (lost tail,
+   * trimmed head), the reader finds its place by source position, which rises strictly along the stream.
+   */
+  async *read(source: string, { after, signal }: ReadOptions): AsyncIterable<StoredBatch> {
+    let held: Position = after;
+    while (!signal.aborted) {
+      const from = await this.#locate(source, held, signal);
+      if (from === null) return;
+      const assembler = new Assembler();
+      let settled = false;
+      for await (const stored of this.#store.follow(source, from, signal)) {
+        const whole = assembler.offer(stored.bytes);
+        if (!whole) continue;
+        const batch = decodeBatch(whole);
+        const joined = join(batch, held);
+        if (joined === 'gap') {
+          // The stream was cut anew under a running reader: look for the place. There is none: history is gone.
+          if (settled) break;
+          throw trimmed(source, batch.header.follows, held);
+        }
+        settled = true;
+        if (joined === 'before') continue;
+        yield { ...joined, seq: stored.seq, storedAt: stored.storedAt };
+        held = { seq: stored.seq, ...joined.header.position };
+      }
+    }
+  }
+
+  /** The sequence to read from so that nothing after `held` is missed; null when aborted. */
+  async #locate(source: string, held: Position, signal: AbortSignal): Promise<number | null> {
+    let status = await this.status(source);
+    while (!status) {
+      await new Promise((resolve) => setTimeout(resolve, ABSENT_POLL_MS));
+      if (signal.aborted) return null;
+      status = await this.status(source);
+    }
+    if (held.seq === 0 && held.lsn === 0n) return Math.max(1, status.firstSeq);
+    const same = held.seq >= status.firstSeq ? await this.#wholeAtOrBefore(source, held.seq, held.seq) : null;
+    if (same && compareSourcePosition(same.batch.header.position, held) === 0) return held.seq + 1;
+    const place = streamPlace(held);
+    let low = status.firstSeq;
+    let high = status.lastSeq + 1;
+    while (low < high) {
+      const middle = Math.floor((low + high) / 2);
+      const found = await this.#firstWhole(source, middle, status.lastSeq);
+      if (found && compareSourcePosition(found.header.position, place) <= 0) low = found.seq + 1;
+      else high = middle;
+    }
+    return Math.max(1, low);
+  }
+}
+
+/**
+ * Where a reader looks for its place in a stream that was cut anew. Snapshot messages of a lost tail are not
+ * written again with the same places, but reading rows again at the same point of the stream changes nothing:
+ * so the place is the end of the transaction they followed.
+ */
+function streamPlace(held: SourcePosition): SourcePosition {
+  return { lsn: held.lsn, ordinal: Math.min(held.ordinal, 2 ** 32 - 1) };
+}
+
+/** The batch, without what the reader holds already; `before`: it holds all of it; `gap`: something lies between. */
+function join(batch: Batch, held: Position): Batch | 'before' | 'gap' {
+  const { follows, position } = batch.header;
+  if (compareSourcePosition(follows, held) === 0) return batch;
+  const place = streamPlace(held);
+  if (compareSourcePosition(position, place) <= 0) return 'before';
+  const gap = compareSourcePosition(follows, place);
+  if (gap > 0) return 'gap';
+  return gap === 0 ? batch : batchAfter(batch, place);
+}
+
+function trimmed(source: string, follows: SourcePosition, held: Position): Fault {
+  const names = { source, held: formatSourcePosition(held), follows: formatSourcePosition(follows) };
+  return new Fault(
+    'history_trimmed',
+    `changelog ${source} begins after ${names.follows}, but this reader stands at ${names.held}`,
+    names,
+  );
+}

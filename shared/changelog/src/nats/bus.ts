@@ -1,0 +1,107 @@
+import { type AskOptions, type Bus, describeError, Fault, type FaultKind } from '@tributary/core';
+import { Packr, Unpackr } from 'msgpackr';
+import { createInbox, headers, type Msg, type NatsConnection } from 'nats';
+
+const packr = new Packr({ useRecords: false });
+const unpackr = new Unpackr({ useRecords: false, int64AsType: 'auto' });
+
+/** Header of the last message of an answer: `end`, or `fault` with the fault as its body. */
+const STEP = 'Tributary-Step';
+
+interface SentFault {
+  readonly kind: FaultKind | null;
+  readonly message: string;
+}
+
+/** Questions over core NATS: an answer is any number of parts, then `end` or a fault. */
+export class NatsBus implements Bus {
+  readonly #connection: NatsConnection;
+
+  constructor(connection: NatsConnection) {
+    this.#connection = connection;
+  }
+
+  async serve(subject: string, answer: (question: unknown) => AsyncIterable<unknown>): Promise<() => Promise<void>> {
+    const subscription = this.#connection.subscribe(subject, {
+      callback: (error, message) => {
+        if (!error && message.reply) void this.#answer(message, answer);
+      },
+    });
+    await this.#connection.flush();
+    return async () => subscription.unsubscribe();
+  }
+
+  async #answer(message: Msg, answer: (question: unknown) => AsyncIterable<unknown>): Promise<void> {
+    const step = headers();
+    let last: Uint8Array = new Uint8Array();
+    try {
+      for await (const part of answer(unpackr.unpack(message.data))) message.respond(packr.pack(part));
+      step.set(STEP, 'end');
+    } catch (error) {
+      step.set(STEP, 'fault');
+      const sent: SentFault = { kind: error instanceof Fault ? error.kind : null, message: describeError(error) };
+      last = packr.pack(sent);
+    }
+    if (!this.#connection.isClosed()) message.respond(last, { headers: step });
+  }
+
+  async *ask(subject: string, question: unknown, options: AskOptions = {}): AsyncIterable<unknown> {
+    const { idleMs = 60_000, signal } = options;
+    const inbox = createInbox();
+    const queue: Msg[] = [];
+    let wake = () => {};
+    const poke = () => wake();
+    const subscription = this.#connection.subscribe(inbox, {
+      callback: (_error, message) => {
+        queue.push(message);
+        wake();
+      },
+    });
+    signal?.addEventListener('abort', poke);
+    try {
+      this.#connection.publish(subject, packr.pack(question), { reply: inbox });
+      for (;;) {
+        if (queue.length === 0) await silence(idleMs, (resolve) => (wake = resolve));
+        signal?.throwIfAborted();
+        const message = queue.shift();
+        if (!message) throw new Fault('broker_unreachable', `no answer on ${subject} for ${idleMs} ms`, { subject });
+        if (message.headers?.code === 503) throw new Fault('not_found', `nobody answers ${subject}`, { subject });
+        const step = message.headers?.get(STEP);
+        if (step === 'end') return;
+        if (step === 'fault') throw received(unpackr.unpack(message.data) as SentFault);
+        yield unpackr.unpack(message.data);
+      }
+    } finally {
+      signal?.removeEventListener('abort', poke);
+      subscription.unsubscribe();
+    }
+  }
+
+  tell(subject: string, value: unknown): void {
+    if (!this.#connection.isClosed()) this.#connection.publish(subject, packr.pack(value));
+  }
+
+  async listen(subject: string, heard: (value: unknown, subject: string) => void): Promise<() => Promise<void>> {
+    const subscription = this.#connection.subscribe(subject, {
+      callback: (error, message) => {
+        if (!error) heard(unpackr.unpack(message.data), message.subject);
+      },
+    });
+    await this.#connection.flush();
+    return async () => subscription.unsubscribe();
+  }
+}
+
+/** Waits until `arm`'s resolver is called, or `ms` have gone by. */
+async function silence(ms: number, arm: (resolve: () => void) => void): Promise<void> {
+  let timer: NodeJS.Timeout | undefined;
+  await new Promise<void>((resolve) => {
+    arm(resolve);
+    timer = setTimeout(resolve, ms);
+  });
+  clearTimeout(timer);
+}
+
+function received(sent: SentFault): Error {
+  return sent.kind ? new Fault(sent.kind, sent.message) : new Error(sent.message);
+}

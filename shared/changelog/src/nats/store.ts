@@ -1,0 +1,162 @@
+import { assert, describeError, Fault, LIMITS } from '@tributary/core';
+import {
+  AckPolicy,
+  DeliverPolicy,
+  DiscardPolicy,
+  type JetStreamClient,
+  type JetStreamManager,
+  NatsError,
+  nanos,
+  RetentionPolicy,
+  StorageType,
+  StoreCompression,
+  type StreamConfig,
+} from 'nats';
+import type { ChangelogOptions, ChangelogStatus } from '../changelog.ts';
+import type { Store, Stored } from '../store.ts';
+import type { NatsLink } from './connection.ts';
+import { followStream } from './follow.ts';
+
+const STREAM_PREFIX = 'CHANGELOG_';
+/** Room that headers and protocol take of the largest message. */
+const HEADROOM_BYTES = 4096;
+const WRONG_LAST_SEQUENCE = 10071;
+const STREAM_NOT_FOUND = 10059;
+const PUBLISH_TIMEOUT_MS = 10_000;
+
+function streamName(source: string): string {
+  return STREAM_PREFIX + source;
+}
+
+function subject(source: string): string {
+  return `changelog.${source}`;
+}
+
+/** True for JetStream's own answer with this error code. */
+function answered(error: unknown, code: number): boolean {
+  return error instanceof NatsError && error.api_error?.err_code === code;
+}
+
+/** JetStream as a {@link Store}: file storage, one stream and one subject per source. */
+export class NatsStore implements Store {
+  readonly messageBytesMax: number;
+  readonly #link: NatsLink;
+  readonly #js: JetStreamClient;
+  readonly #jsm: JetStreamManager;
+
+  private constructor(link: NatsLink, jsm: JetStreamManager) {
+    this.#link = link;
+    this.#js = link.connection.jetstream({ timeout: PUBLISH_TIMEOUT_MS });
+    this.#jsm = jsm;
+    this.messageBytesMax = (link.connection.info?.max_payload ?? 1024 * 1024) - HEADROOM_BYTES;
+  }
+
+  static async open(link: NatsLink): Promise<NatsStore> {
+    return new NatsStore(link, await link.connection.jetstreamManager({ checkAPI: false }));
+  }
+
+  async create(source: string, options: ChangelogOptions): Promise<void> {
+    const config = {
+      name: streamName(source),
+      subjects: [subject(source)],
+      storage: StorageType.File,
+      retention: RetentionPolicy.Limits,
+      discard: DiscardPolicy.Old,
+      num_replicas: options.replicas,
+      max_age: nanos(options.maxAgeMs),
+      max_bytes: options.maxBytes === 0 ? -1 : options.maxBytes,
+      ...(compresses(this.#link.connection.info?.version) ? { compression: StoreCompression.S2 } : {}),
+    } as Partial<StreamConfig> & { name: string };
+    await this.#asked(source, async () => {
+      const existing = await this.#status(source);
+      if (existing) await this.#jsm.streams.update(config.name, config);
+      else await this.#jsm.streams.add(config);
+    });
+  }
+
+  status(source: string): Promise<ChangelogStatus | null> {
+    return this.#asked(source, () => this.#status(source));
+  }
+
+  async #status(source: string): Promise<ChangelogStatus | null> {
+    try {
+      const { state } = await this.#jsm.streams.info(streamName(source));
+      return { firstSeq: state.first_seq, lastSeq: state.last_seq, messages: state.messages, bytes: state.bytes };
+    } catch (error) {
+      if (answered(error, STREAM_NOT_FOUND)) return null;
+      throw error;
+    }
+  }
+
+  async list(): Promise<string[]> {
+    return this.#asked('*', async () => {
+      const names: string[] = [];
+      for await (const name of this.#jsm.streams.names('changelog.>')) {
+        if (name.startsWith(STREAM_PREFIX)) names.push(name.slice(STREAM_PREFIX.length));
+      }
+      return names.sort();
+    });
+  }
+
+  async get(source: string, seq: number): Promise<Stored | null> {
+    return this.#asked(source, async () => {
+      try {
+        const message = await this.#jsm.streams.getMessage(streamName(source), { seq });
+        return { seq: message.seq, bytes: message.data, storedAt: message.time.getTime() };
+      } catch (error) {
+        if (error instanceof NatsError && (error.code === '404' || error.api_error?.code === 404)) return null;
+        throw error;
+      }
+    });
+  }
+
+  async publish(source: string, bytes: Uint8Array, expected: number): Promise<void> {
+    try {
+      const ack = await this.#js.publish(subject(source), bytes, { expect: { lastSequence: expected } });
+      assert(ack.seq === expected + 1, `broker stored ${ack.seq} after ${expected} in ${source}`);
+    } catch (error) {
+      if (answered(error, WRONG_LAST_SEQUENCE)) {
+        throw new Fault('fenced', `another writer took over changelog ${source}`, { source, expected }, { cause: error });
+      }
+      throw unreachableBroker(error, source);
+    }
+  }
+
+  onBreak(broken: () => void): () => void {
+    return this.#link.onBreak(broken);
+  }
+
+  follow(source: string, from: number, signal: AbortSignal): AsyncIterable<Stored> {
+    return followStream(this.#link, this.#jsm, streamName(source), {
+      signal,
+      readAheadBytes: LIMITS.readAheadBytes,
+      consumer: {
+        ack_policy: AckPolicy.None,
+        deliver_policy: DeliverPolicy.StartSequence,
+        opt_start_seq: from,
+        mem_storage: true,
+        num_replicas: 1,
+        inactive_threshold: nanos(60_000),
+      },
+    });
+  }
+
+  async #asked<T>(source: string, question: () => Promise<T>): Promise<T> {
+    try {
+      return await question();
+    } catch (error) {
+      throw unreachableBroker(error, source);
+    }
+  }
+}
+
+function unreachableBroker(error: unknown, source: string): Error {
+  if (!(error instanceof NatsError)) return error as Error;
+  return new Fault('broker_unreachable', `NATS: changelog ${source}: ${describeError(error)}`, { source }, { cause: error });
+}
+
+/** S2 compression of streams exists since nats-server 2.10. */
+function compresses(version = '0.0'): boolean {
+  const [major = 0, minor = 0] = version.split('.').map(Number);
+  return major > 2 || (major === 2 && minor >= 10);
+}

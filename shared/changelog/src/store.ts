@@ -1,0 +1,36 @@
+import type { ChangelogOptions, ChangelogStatus } from './changelog.ts';
+
+/** One stored message. */
+export interface Stored {
+  readonly seq: number;
+  readonly bytes: Uint8Array;
+  /** Milliseconds since 1970. */
+  readonly storedAt: number;
+}
+
+/**
+ * What the changelog needs of a broker: an append that is refused unless it follows a given message, and
+ * reads in order. NATS and memory implement it; everything about batches is written once, above it.
+ */
+export interface Store {
+  /** Largest message, in bytes. */
+  readonly messageBytesMax: number;
+  create(source: string, options: ChangelogOptions): Promise<void>;
+  /** @returns null when there is no such changelog */
+  status(source: string): Promise<ChangelogStatus | null>;
+  list(): Promise<string[]>;
+  /** @returns null when that message is not (or no longer) there */
+  get(source: string, seq: number): Promise<Stored | null>;
+  /**
+   * Stores a message if the last one is `expected`; may be called again before it resolves: order is kept.
+   * @throws Fault `fenced`, `broker_unreachable`
+   */
+  publish(source: string, bytes: Uint8Array, expected: number): Promise<void>;
+  /** Called when the connection broke: whatever was under way may or may not have been stored. */
+  onBreak(broken: () => void): () => void;
+  /**
+   * Messages from a sequence on, in order, waiting for new ones. Ends without an error when the connection
+   * broke or no sign of life came for too long: the caller looks where it stands and opens again.
+   */
+  follow(source: string, from: number, signal: AbortSignal): AsyncIterable<Stored>;
+}

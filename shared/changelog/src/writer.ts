@@ -1,0 +1,102 @@
+import { assert, Fault, ORIGIN, type SourcePosition } from '@tributary/core';
+import type { BatchDraft, ChangelogWriter, LastBatch } from './changelog.ts';
+import { encodeBatch } from './codec.ts';
+import { fragment } from './fragments.ts';
+import type { Store } from './store.ts';
+
+interface Waiter {
+  readonly bytes: number;
+  readonly resolve: () => void;
+  readonly reject: (error: unknown) => void;
+}
+
+/** I2, I3. Sends at once, counts what is under way, and is dead after the first refusal. */
+export class Writer implements ChangelogWriter {
+  readonly last: LastBatch | null;
+  readonly #store: Store;
+  readonly #source: string;
+  readonly #unwatch: () => void;
+  /** Sequence of the last message sent (not only stored). */
+  #seq: number;
+  #place: SourcePosition;
+  #stateSeq: number;
+  #pending = 0;
+  #failure: unknown = null;
+  #closed = false;
+  #waiters: Waiter[] = [];
+
+  constructor(store: Store, source: string, last: LastBatch | null, lastSeq: number) {
+    this.#store = store;
+    this.#source = source;
+    this.last = last;
+    this.#seq = lastSeq;
+    this.#place = last?.header.position ?? ORIGIN;
+    this.#stateSeq = last ? (last.header.state === null ? last.header.stateSeq : last.seq) : 0;
+    this.#unwatch = store.onBreak(() =>
+      this.#fail(new Fault('broker_unreachable', `connection lost while writing changelog ${source}`, { source })),
+    );
+  }
+
+  get pendingBytes(): number {
+    return this.#pending;
+  }
+
+  async append(draft: BatchDraft): Promise<number> {
+    assert(!this.#closed, `changelog ${this.#source} was closed for writing`);
+    if (this.#failure) throw this.#failure;
+    const message = encodeBatch(draft, this.#place, draft.header.state === null ? this.#stateSeq : 0);
+    const messages = fragment(message, this.#store.messageBytesMax);
+    const sent = messages.map((bytes) => this.#send(bytes));
+    const seq = this.#seq;
+    this.#place = draft.header.position;
+    if (draft.header.state !== null) this.#stateSeq = seq;
+    await Promise.all(sent);
+    return seq;
+  }
+
+  async #send(bytes: Uint8Array): Promise<void> {
+    this.#pending += bytes.length;
+    try {
+      await this.#store.publish(this.#source, bytes, this.#seq++);
+    } catch (error) {
+      this.#fail(error);
+    } finally {
+      this.#pending -= bytes.length;
+      this.#wake();
+    }
+    // Also when only an earlier message was refused: this one was then refused or never had a place.
+    if (this.#failure) throw this.#failure;
+  }
+
+  #fail(error: unknown): void {
+    this.#failure ??= error;
+    this.#unwatch();
+    this.#wake();
+  }
+
+  #wake(): void {
+    const waiters = this.#waiters;
+    this.#waiters = [];
+    for (const waiter of waiters) {
+      if (this.#failure) waiter.reject(this.#failure);
+      else if (this.#pending <= waiter.bytes) waiter.resolve();
+      else this.#waiters.push(waiter);
+    }
+  }
+
+  belowPending(bytes: number): Promise<void> {
+    if (this.#failure) return Promise.reject(this.#failure as Error);
+    if (this.#pending <= bytes) return Promise.resolve();
+    return new Promise((resolve, reject) => this.#waiters.push({ bytes, resolve, reject }));
+  }
+
+  async close(): Promise<void> {
+    this.#closed = true;
+    try {
+      await this.belowPending(0);
+    } catch {
+      // Whoever appended has been told already.
+    }
+    this.#unwatch();
+  }
+}
