@@ -3,7 +3,7 @@ import { Packr, Unpackr } from 'msgpackr';
 import { createInbox, headers, type Msg, type NatsConnection } from 'nats';
 
 const packr = new Packr({ useRecords: false });
-const unpackr = new Unpackr({ useRecords: false, int64AsType: 'auto' });
+const unpackr = new Unpackr({ useRecords: false });
 
 /** Header of the last message of an answer: `end`, or `fault` with the fault as its body. */
 const STEP = 'Tributary-Step';
