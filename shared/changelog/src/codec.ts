@@ -194,8 +194,8 @@ function words(values: readonly number[]): Uint8Array {
 }
 
 function unwords(bytes: Uint8Array): Uint32Array {
-  // The bytes lie unaligned inside the message, so they are copied.
-  return new Uint32Array(bytes.slice().buffer);
+  // The bytes lie unaligned inside the message, so they are copied (Buffer's own slice would not).
+  return new Uint32Array(Uint8Array.from(bytes).buffer);
 }
 
 /** @throws Fault `changelog_format` when the bytes are not a batch of a known version */

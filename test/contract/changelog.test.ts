@@ -1,0 +1,329 @@
+import {
+  compareSourcePosition,
+  Fault,
+  Op,
+  ORIGIN,
+  type Position,
+  READ_ORDINAL_MIN,
+  type SourcePosition,
+  type StoredBatch,
+  type TableSchema,
+} from '@tributary/core';
+import { type BatchDraft, type Broker, connectNats, memoryBroker, SectionDraft } from '@tributary/changelog';
+import { obtainNatsServer, startNats, temporaryFolder } from '@tributary/embedded';
+import { afterAll, beforeAll, describe, expect, it } from 'vitest';
+
+const table: TableSchema = {
+  schema: 'public',
+  table: 't',
+  identity: 'default',
+  columns: [
+    { name: 'id', type: { oid: 20, schema: 'pg_catalog', name: 'int8', kind: 'base' }, typmod: -1, sqlType: 'bigint', key: 1 },
+  ],
+};
+const options = { replicas: 1, maxAgeMs: 0, maxBytes: 0 };
+
+/** A batch of one transaction whose only row has `id` = text. */
+function batch(lsn: number, id: string, patch: Partial<BatchDraft['header']> = {}): BatchDraft {
+  const section = new SectionDraft(table);
+  section.cells[0]?.push(id);
+  section.row(Op.created, 0, 1);
+  const at = BigInt(lsn);
+  return {
+    header: {
+      source: 's',
+      epoch: 'e',
+      kind: 'stream',
+      position: { lsn: at, ordinal: 1 },
+      restart: at + 10n,
+      watermark: lsn,
+      continues: false,
+      more: false,
+      transactions: [{ lsn: at, endLsn: at + 10n, xid: lsn, committedAt: lsn }],
+      mark: null,
+      state: null,
+      ...patch,
+    },
+    sections: [section],
+  };
+}
+
+function ids(batches: StoredBatch[]): string[] {
+  return batches.flatMap((b) => b.sections.flatMap((s) => (s.columns[0]?.values() ?? []) as string[]));
+}
+
+async function take(broker: Broker, source: string, after: Position, count: number): Promise<StoredBatch[]> {
+  const stop = new AbortController();
+  const got: StoredBatch[] = [];
+  for await (const one of broker.changelogs.read(source, { after, signal: stop.signal })) {
+    got.push(one);
+    if (got.length === count) break;
+  }
+  stop.abort();
+  return got;
+}
+
+function positionOf(stored: StoredBatch): Position {
+  return { seq: stored.seq, ...stored.header.position };
+}
+
+interface Kind {
+  readonly name: string;
+  open(): Promise<{ broker: Broker; other: Broker; close(): Promise<void> }>;
+}
+
+const kinds: Kind[] = [
+  {
+    name: 'memory',
+    async open() {
+      const broker = memoryBroker(64 * 1024);
+      return { broker, other: broker, close: () => broker.close() };
+    },
+  },
+  {
+    name: 'nats',
+    async open() {
+      const { path: binary } = await obtainNatsServer({});
+      const server = await startNats({ dir: await temporaryFolder('contract'), binary, maxPayload: 64 * 1024 });
+      const broker = await connectNats({ url: server.url });
+      const other = await connectNats({ url: server.url });
+      return {
+        broker,
+        other,
+        async close() {
+          await broker.close();
+          await other.close();
+          await server.stop();
+        },
+      };
+    },
+  },
+];
+
+describe.each(kinds)('changelog on $name', ({ open }) => {
+  let broker: Broker;
+  let other: Broker;
+  let close: () => Promise<void>;
+  let count = 0;
+  const fresh = () => `source_${++count}`;
+
+  beforeAll(async () => {
+    ({ broker, other, close } = await open());
+  });
+  afterAll(() => close());
+
+  it('gives a reader what was appended, in order, from any position', async () => {
+    const source = fresh();
+    const writer = await broker.changelogs.write(source, options);
+    expect(writer.last).toBeNull();
+    const seqs = await Promise.all(Array.from({ length: 200 }, (_, i) => writer.append(batch(100 + i * 10, `${i}`))));
+    expect(seqs).toEqual(Array.from({ length: 200 }, (_, i) => i + 1));
+    const all = await take(other, source, ORIGIN, 200);
+    expect(ids(all)).toEqual(Array.from({ length: 200 }, (_, i) => `${i}`));
+    expect(all[0]?.header.follows).toEqual({ lsn: 0n, ordinal: 0 });
+    for (let i = 1; i < all.length; i++) expect(all[i]?.header.follows).toEqual(all[i - 1]?.header.position);
+    const rest = await take(other, source, positionOf(all[149] as StoredBatch), 50);
+    expect(ids(rest)).toEqual(Array.from({ length: 50 }, (_, i) => `${150 + i}`));
+    expect(writer.pendingBytes).toBe(0);
+    await writer.close();
+  });
+
+  it('lets a reader wait for a changelog and for batches that do not exist yet', async () => {
+    const source = fresh();
+    const reading = take(other, source, ORIGIN, 2);
+    const writer = await broker.changelogs.write(source, options);
+    await writer.append(batch(1, 'a'));
+    await writer.append(batch(2, 'b'));
+    expect(ids(await reading)).toEqual(['a', 'b']);
+  });
+
+  it('I3: refuses the older of two writers, for ever, and keeps the order of the newer', async () => {
+    const source = fresh();
+    const old = await broker.changelogs.write(source, options);
+    await old.append(batch(1, 'a'));
+    const young = await other.changelogs.write(source, options);
+    expect(young.last?.header.position).toEqual({ lsn: 1n, ordinal: 1 });
+    await young.append(batch(2, 'b'));
+    const late = await Promise.allSettled([old.append(batch(2, 'x')), old.append(batch(3, 'y'))]);
+    for (const one of late) {
+      expect(one.status === 'rejected' && one.reason instanceof Fault && one.reason.kind).toBe('fenced');
+    }
+    await expect(old.append(batch(4, 'z'))).rejects.toMatchObject({ kind: 'fenced' });
+    await young.append(batch(3, 'c'));
+    expect(ids(await take(other, source, ORIGIN, 3))).toEqual(['a', 'b', 'c']);
+  });
+
+  it('gives a new writer the last batch and the newest state', async () => {
+    const source = fresh();
+    const first = await broker.changelogs.write(source, options);
+    await first.append(batch(1, 'a', { state: { tables: ['t'] } }));
+    await first.append(batch(2, 'b'));
+    await first.append(batch(3, 'c'));
+    const second = await other.changelogs.write(source, options);
+    expect(second.last).toMatchObject({ seq: 3, header: { position: { lsn: 3n }, stateSeq: 1 }, state: { tables: ['t'] } });
+    await second.append(batch(4, 'd'));
+    const third = await other.changelogs.write(source, options);
+    expect(third.last).toMatchObject({ seq: 4, header: { stateSeq: 1 }, state: { tables: ['t'] } });
+  });
+
+  it('carries a row larger than the largest message', async () => {
+    const source = fresh();
+    const huge = 'x'.repeat(300_000);
+    const writer = await broker.changelogs.write(source, options);
+    await writer.append(batch(1, 'a'));
+    await writer.append(batch(2, huge));
+    await writer.append(batch(3, 'c'));
+    const all = await take(other, source, ORIGIN, 3);
+    expect(ids(all)).toEqual(['a', huge, 'c']);
+    const again = await other.changelogs.write(source, options);
+    expect(again.last?.header.position).toEqual({ lsn: 3n, ordinal: 1 });
+    expect(ids(await take(other, source, positionOf(all[0] as StoredBatch), 2))).toEqual([huge, 'c']);
+    await again.append(batch(4, huge));
+    const last = await other.changelogs.last(source);
+    expect(last?.header.position).toEqual({ lsn: 4n, ordinal: 1 });
+  });
+
+  it('tells when room is free again', async () => {
+    const source = fresh();
+    const writer = await broker.changelogs.write(source, options);
+    const sent = Array.from({ length: 50 }, (_, i) => writer.append(batch(i + 1, 'y'.repeat(1000))));
+    expect(writer.pendingBytes).toBeGreaterThan(50_000);
+    await writer.belowPending(10_000);
+    expect(writer.pendingBytes).toBeLessThanOrEqual(10_000);
+    await Promise.all(sent);
+  });
+
+  it('finds a position by time and lists changelogs', async () => {
+    const source = fresh();
+    const writer = await broker.changelogs.write(source, options);
+    await writer.append(batch(1, 'a'));
+    const [stored] = await take(other, source, ORIGIN, 1);
+    expect(await other.changelogs.find(source, 0)).toMatchObject({ seq: 1, lsn: 1n });
+    expect(await other.changelogs.find(source, (stored as StoredBatch).storedAt + 60_000)).toBeNull();
+    expect(await other.changelogs.list()).toContain(source);
+    expect(await other.changelogs.status(source)).toMatchObject({ firstSeq: 1, lastSeq: 1, messages: 1 });
+    expect(await other.changelogs.status('nothing')).toBeNull();
+    expect(await other.changelogs.last('nothing')).toBeNull();
+  });
+
+  it('ends a reader that is told to stop', async () => {
+    const source = fresh();
+    await broker.changelogs.write(source, options);
+    const stop = new AbortController();
+    const reading = (async () => {
+      for await (const one of other.changelogs.read(source, { after: ORIGIN, signal: stop.signal })) return one;
+      return 'ended';
+    })();
+    stop.abort();
+    expect(await reading).toBe('ended');
+  });
+
+  it('answers questions over the bus, in parts, and hands faults over', async () => {
+    const stop = await broker.bus.serve('test.count', async function* (question) {
+      const { to } = question as { to: number };
+      for (let i = 1; i <= to; i++) yield { i };
+      if (to > 2) throw new Fault('not_found', 'no more than two');
+    });
+    const parts: unknown[] = [];
+    for await (const part of other.bus.ask('test.count', { to: 2 })) parts.push(part);
+    expect(parts).toEqual([{ i: 1 }, { i: 2 }]);
+    const failing = (async () => {
+      for await (const part of other.bus.ask('test.count', { to: 3 })) parts.push(part);
+    })();
+    await expect(failing).rejects.toMatchObject({ kind: 'not_found', message: 'no more than two' });
+    await stop();
+    const nobody = (async () => {
+      for await (const part of other.bus.ask('test.count', { to: 1 })) parts.push(part);
+    })();
+    await expect(nobody).rejects.toMatchObject({ kind: 'not_found' });
+  });
+});
+
+describe('a stream that is not what the reader knew (memory)', () => {
+  const lsnOf = (p: SourcePosition | undefined) => p?.lsn;
+
+  it('I7: lost its tail and was written again with other cuts: nothing missed, nothing twice', async () => {
+    const broker = memoryBroker();
+    const writer = await broker.changelogs.write('s', options);
+    for (let i = 1; i <= 6; i++) await writer.append(batch(i, `${i}`));
+    const held = positionOf((await take(broker, 's', ORIGIN, 5))[4] as StoredBatch);
+    broker.store.lose('s', 3);
+    const again = await broker.changelogs.write('s', options);
+    expect(lsnOf(again.last?.header.position)).toBe(3n);
+    const both = batch(4, '4');
+    const merged: BatchDraft = {
+      header: {
+        ...both.header,
+        position: { lsn: 6n, ordinal: 1 },
+        transactions: [4, 5, 6].map((n) => ({ lsn: BigInt(n), endLsn: BigInt(n) + 10n, xid: n, committedAt: n })),
+      },
+      sections: [new SectionDraft(table)],
+    };
+    for (const n of [4, 5, 6]) {
+      merged.sections[0]?.cells[0]?.push(`${n}`);
+      merged.sections[0]?.row(Op.created, n - 4, 1);
+    }
+    await again.append(merged);
+    await again.append(batch(7, '7'));
+    const rest = await take(broker, 's', held, 2);
+    expect(ids(rest)).toEqual(['6', '7']);
+    expect(rest[0]?.header.transactions.map((t) => t.xid)).toEqual([6]);
+  });
+
+  it('I7: the same under a reader that runs', async () => {
+    const broker = memoryBroker();
+    const writer = await broker.changelogs.write('s', options);
+    for (let i = 1; i <= 5; i++) await writer.append(batch(i, `${i}`));
+    const stop = new AbortController();
+    const got: string[] = [];
+    let at5: () => void = () => {};
+    const reached5 = new Promise<void>((resolve) => (at5 = resolve));
+    const reading = (async () => {
+      for await (const one of broker.changelogs.read('s', { after: ORIGIN, signal: stop.signal })) {
+        got.push(...ids([one]));
+        if (got.at(-1) === '5') at5();
+        if (got.at(-1) === '8') return;
+      }
+    })();
+    await reached5;
+    broker.store.lose('s', 2);
+    const again = await broker.changelogs.write('s', options);
+    for (let i = 3; i <= 8; i++) await again.append(batch(i, `${i}`));
+    await reading;
+    stop.abort();
+    expect(got).toEqual(['1', '2', '3', '4', '5', '6', '7', '8']);
+  });
+
+  it('reads snapshot messages again when the ones it held were lost', async () => {
+    const broker = memoryBroker();
+    const writer = await broker.changelogs.write('s', options);
+    const read = (k: number, id: string) =>
+      batch(1, id, { kind: 'read', transactions: [], position: { lsn: 1n, ordinal: READ_ORDINAL_MIN + k } });
+    await writer.append(batch(1, 'a'));
+    await writer.append(read(1, 'r1'));
+    await writer.append(read(2, 'r2'));
+    const held = positionOf((await take(broker, 's', ORIGIN, 3))[2] as StoredBatch);
+    broker.store.lose('s', 1);
+    const again = await broker.changelogs.write('s', options);
+    await again.append(read(1, 'q1'));
+    await again.append(batch(2, 'b'));
+    expect(ids(await take(broker, 's', held, 2))).toEqual(['q1', 'b']);
+  });
+
+  it('says that history is gone when retention removed what a reader needs', async () => {
+    const broker = memoryBroker();
+    const writer = await broker.changelogs.write('s', options);
+    for (let i = 1; i <= 6; i++) await writer.append(batch(i, `${i}`));
+    const held = positionOf((await take(broker, 's', ORIGIN, 2))[1] as StoredBatch);
+    broker.store.trim('s', 5);
+    await expect(take(broker, 's', held, 1)).rejects.toMatchObject({ kind: 'history_trimmed' });
+    await expect(take(broker, 's', ORIGIN, 1)).rejects.toMatchObject({ kind: 'history_trimmed' });
+    const near = { ...held, seq: 4, lsn: 4n };
+    expect(ids(await take(broker, 's', near, 2))).toEqual(['5', '6']);
+  });
+
+  it('positions rise strictly', () => {
+    expect(compareSourcePosition({ lsn: 1n, ordinal: 5 }, { lsn: 2n, ordinal: 0 })).toBeLessThan(0);
+    expect(compareSourcePosition({ lsn: 1n, ordinal: READ_ORDINAL_MIN + 1 }, { lsn: 1n, ordinal: 9 })).toBeGreaterThan(0);
+  });
+});
