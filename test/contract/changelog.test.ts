@@ -137,7 +137,7 @@ describe.each(kinds)('changelog on $name', ({ open }) => {
     expect(ids(await reading)).toEqual(['a', 'b']);
   });
 
-  it('I3: refuses the older of two writers, for ever, and keeps the order of the newer', async () => {
+  it('I3: refuses the older of two writers, for ever, also what it had pipelined, and keeps the order of the newer', async () => {
     const source = fresh();
     const old = await broker.changelogs.write(source, options);
     await old.append(batch(1, 'a'));

@@ -170,7 +170,7 @@ function join(batch: Batch, held: Position): Batch | 'before' | 'gap' {
   if (compareSourcePosition(position, place) <= 0) return 'before';
   const gap = compareSourcePosition(follows, place);
   if (gap > 0) return 'gap';
-  return gap === 0 ? batch : batchAfter(batch, place);
+  return gap === 0 || batch.header.kind === 'read' ? batch : batchAfter(batch, place);
 }
 
 function trimmed(source: string, follows: SourcePosition, held: Position): Fault {

@@ -9,6 +9,20 @@ export interface Stored {
 }
 
 /**
+ * The fence around one message. A sequence alone does not fence pipelined messages: when a rival's message takes
+ * the place of the first of them, the second one's expected sequence is right again and it would be stored
+ * (reproduced; test/contract). So every message also names the one before it by an id that is never given twice.
+ */
+export interface Place {
+  /** Sequence of the message before. */
+  readonly after: number;
+  /** Id of the message before; null for a writer's first message, which only the sequence fences. */
+  readonly afterId: string | null;
+  /** This message's own id, unique for ever. */
+  readonly id: string;
+}
+
+/**
  * What the changelog needs of a broker: an append that is refused unless it follows a given message, and
  * reads in order. NATS and memory implement it; everything about batches is written once, above it.
  */
@@ -22,10 +36,10 @@ export interface Store {
   /** @returns null when that message is not (or no longer) there */
   get(source: string, seq: number): Promise<Stored | null>;
   /**
-   * Stores a message if the last one is `expected`; may be called again before it resolves: order is kept.
+   * Stores a message if it goes where its place says; may be called again before it resolves: order is kept.
    * @throws Fault `fenced`, `broker_unreachable`
    */
-  publish(source: string, bytes: Uint8Array, expected: number): Promise<void>;
+  publish(source: string, bytes: Uint8Array, place: Place): Promise<void>;
   /** Called when the connection broke: whatever was under way may or may not have been stored. */
   onBreak(broken: () => void): () => void;
   /**

@@ -1,3 +1,4 @@
+import { randomBytes } from 'node:crypto';
 import { assert, Fault, ORIGIN, type SourcePosition } from '@tributary/core';
 import type { BatchDraft, ChangelogWriter, LastBatch } from './changelog.ts';
 import { encodeBatch } from './codec.ts';
@@ -16,8 +17,11 @@ export class Writer implements ChangelogWriter {
   readonly #store: Store;
   readonly #source: string;
   readonly #unwatch: () => void;
+  /** Names this writer among all there ever were. */
+  readonly #nonce = randomBytes(9).toString('base64url');
   /** Sequence of the last message sent (not only stored). */
   #seq: number;
+  #lastId: string | null = null;
   #place: SourcePosition;
   #stateSeq: number;
   #pending = 0;
@@ -56,8 +60,11 @@ export class Writer implements ChangelogWriter {
 
   async #send(bytes: Uint8Array): Promise<void> {
     this.#pending += bytes.length;
+    const after = this.#seq++;
+    const place = { after, afterId: this.#lastId, id: `${this.#nonce}.${after}` };
+    this.#lastId = place.id;
     try {
-      await this.#store.publish(this.#source, bytes, this.#seq++);
+      await this.#store.publish(this.#source, bytes, place);
     } catch (error) {
       this.#fail(error);
     } finally {

@@ -1,10 +1,11 @@
 import { Fault } from '@tributary/core';
 import type { ChangelogStatus } from '../changelog.ts';
-import type { Store, Stored } from '../store.ts';
+import type { Place, Store, Stored } from '../store.ts';
 
 interface Stream {
   messages: Stored[];
   lastSeq: number;
+  lastId: string;
   grown: Set<() => void>;
 }
 
@@ -22,7 +23,7 @@ export class MemoryStore implements Store {
   }
 
   async create(source: string): Promise<void> {
-    if (!this.#streams.has(source)) this.#streams.set(source, { messages: [], lastSeq: 0, grown: new Set() });
+    if (!this.#streams.has(source)) this.#streams.set(source, { messages: [], lastSeq: 0, lastId: '', grown: new Set() });
   }
 
   async status(source: string): Promise<ChangelogStatus | null> {
@@ -41,13 +42,14 @@ export class MemoryStore implements Store {
     return this.#streams.get(source)?.messages.find((m) => m.seq === seq) ?? null;
   }
 
-  async publish(source: string, bytes: Uint8Array, expected: number): Promise<void> {
+  async publish(source: string, bytes: Uint8Array, { after, afterId, id }: Place): Promise<void> {
     const stream = this.#streams.get(source);
     if (!stream) throw new Fault('broker_unreachable', `no stream for ${source}`, { source });
-    if (stream.lastSeq !== expected) {
-      throw new Fault('fenced', `changelog ${source} stands at ${stream.lastSeq}, not ${expected}`, { source, expected });
+    if (stream.lastSeq !== after || (afterId !== null && stream.lastId !== afterId)) {
+      throw new Fault('fenced', `changelog ${source} stands at ${stream.lastSeq}, not ${after}`, { source, after });
     }
     stream.lastSeq++;
+    stream.lastId = id;
     stream.messages.push({ seq: stream.lastSeq, bytes, storedAt: Date.now() });
     for (const grown of stream.grown) grown();
   }

@@ -13,7 +13,7 @@ import {
   type StreamConfig,
 } from 'nats';
 import type { ChangelogOptions, ChangelogStatus } from '../changelog.ts';
-import type { Store, Stored } from '../store.ts';
+import type { Place, Store, Stored } from '../store.ts';
 import type { NatsLink } from './connection.ts';
 import { followStream } from './follow.ts';
 
@@ -21,6 +21,7 @@ const STREAM_PREFIX = 'CHANGELOG_';
 /** Room that headers and protocol take of the largest message. */
 const HEADROOM_BYTES = 4096;
 const WRONG_LAST_SEQUENCE = 10071;
+const WRONG_LAST_ID = 10070;
 const STREAM_NOT_FOUND = 10059;
 const PUBLISH_TIMEOUT_MS = 10_000;
 
@@ -110,13 +111,14 @@ export class NatsStore implements Store {
     });
   }
 
-  async publish(source: string, bytes: Uint8Array, expected: number): Promise<void> {
+  async publish(source: string, bytes: Uint8Array, { after, afterId, id }: Place): Promise<void> {
+    const expect = { lastSequence: after, ...(afterId === null ? {} : { lastMsgID: afterId }) };
     try {
-      const ack = await this.#js.publish(subject(source), bytes, { expect: { lastSequence: expected } });
-      assert(ack.seq === expected + 1, `broker stored ${ack.seq} after ${expected} in ${source}`);
+      const ack = await this.#js.publish(subject(source), bytes, { msgID: id, expect });
+      assert(ack.seq === after + 1, `broker stored ${ack.seq} after ${after} in ${source}`);
     } catch (error) {
-      if (answered(error, WRONG_LAST_SEQUENCE)) {
-        throw new Fault('fenced', `another writer took over changelog ${source}`, { source, expected }, { cause: error });
+      if (answered(error, WRONG_LAST_SEQUENCE) || answered(error, WRONG_LAST_ID)) {
+        throw new Fault('fenced', `another writer took over changelog ${source}`, { source, after }, { cause: error });
       }
       throw unreachableBroker(error, source);
     }
