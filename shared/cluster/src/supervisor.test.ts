@@ -58,7 +58,7 @@ describe('supervisor', () => {
     w.start();
     expect(w.supervisor.status()[0]).toMatchObject({ state: 'running', fault: null, facts: { n: 1 } });
     await w.supervisor.stop('a');
-    expect(w.states).toEqual(['running', 'draining', 'stopped']);
+    expect(w.states).toEqual(['starting', 'running', 'draining', 'stopped']);
     expect(w.supervisor.status()).toEqual([]);
   });
 

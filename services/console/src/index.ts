@@ -1,0 +1,15 @@
+export type { Role, Token } from './api/access.ts';
+export { type ConsoleOptions, type RunningConsole, startConsole } from './main.ts';
+export type {
+  ActorStateView,
+  ChangelogView,
+  FaultView,
+  ProjectionView,
+  RateHistory,
+  SlotView,
+  SnapshotView,
+  SourceView,
+  StatusTick,
+  StatusView,
+  WorkerView,
+} from './wire.ts';
