@@ -8,14 +8,7 @@ import {
   type SourcePosition,
   type StoredBatch,
 } from '@tributary/core';
-import type {
-  ChangelogOptions,
-  Changelogs,
-  ChangelogStatus,
-  ChangelogWriter,
-  LastBatch,
-  ReadOptions,
-} from './changelog.ts';
+import type { ChangelogOptions, Changelogs, ChangelogStatus, ChangelogWriter, LastBatch, ReadOptions } from './changelog.ts';
 import { batchAfter, decodeBatch } from './codec.ts';
 import { Assembler, fragmentOf, isFragment } from './fragments.ts';
 import type { Store } from './store.ts';

@@ -48,13 +48,30 @@ function section(rows: [string | null | undefined, string | null | undefined][])
 
 describe('batch bytes', () => {
   it('are the golden bytes of version 1', () => {
-    const draft: BatchDraft = { header: header(), sections: [section([['1', 'a'], ['2', null], ['3', undefined], ['4', '']])] };
+    const draft: BatchDraft = {
+      header: header(),
+      sections: [
+        section([
+          ['1', 'a'],
+          ['2', null],
+          ['3', undefined],
+          ['4', ''],
+        ]),
+      ],
+    };
     expect(FORMAT_VERSION).toBe(1);
-    expect(Buffer.from(encodeBatch(draft, ORIGIN, 7)).toString('base64')).toMatchInlineSnapshot(`"VAEAAAC33gANoXOkc2hvcKFlomUxoWsAoWaS0wAAAAAAAAAAAKFwktMAAAAWs3TYSAOhctMAAAAWs3TZAKF3y0MZb/tol4AEoWMAoXSUktMAAAAWs3TYANMAAAAWs3TYSJLTAAAAFrN02DDTAAAAFrN02QCSzQK8zQK9kstDGW/7aJeAAMtDGW/7aJeABKFtwKJzdMCic3MHoXiRlqx2WWtxUUlpRVlOWGmtcHVibGljLm9yZGVycwTM7EPC3gAEpnNjaGVtYaZwdWJsaWOldGFibGWmb3JkZXJzqGlkZW50aXR5p2RlZmF1bHSnY29sdW1uc5LeAAWkbmFtZaJpZKR0eXBl3gAEo29pZBSmc2NoZW1hqnBnX2NhdGFsb2ekbmFtZaRpbnQ4pGtpbmSkYmFzZaZ0eXBtb2T/p3NxbFR5cGWmYmlnaW50o2tleQHeAAWkbmFtZaRub3RlpHR5cGXeAASjb2lkGaZzY2hlbWGqcGdfY2F0YWxvZ6RuYW1lpHRleHSka2luZKRiYXNlpnR5cG1vZP+nc3FsVHlwZaR0ZXh0o2tleQDeAAWhb2OhdMQQAAAAAAEAAAABAAAAAQAAAKFkxBABAAAAAQAAAAIAAAADAAAAoWOSpzEfMh8zHzSmYR8eHx0foWzA"`);
+    expect(Buffer.from(encodeBatch(draft, ORIGIN, 7)).toString('base64')).toMatchInlineSnapshot(
+      `"VAEAAAC33gANoXOkc2hvcKFlomUxoWsAoWaS0wAAAAAAAAAAAKFwktMAAAAWs3TYSAOhctMAAAAWs3TZAKF3y0MZb/tol4AEoWMAoXSUktMAAAAWs3TYANMAAAAWs3TYSJLTAAAAFrN02DDTAAAAFrN02QCSzQK8zQK9kstDGW/7aJeAAMtDGW/7aJeABKFtwKJzdMCic3MHoXiRlqx2WWtxUUlpRVlOWGmtcHVibGljLm9yZGVycwTM7EPC3gAEpnNjaGVtYaZwdWJsaWOldGFibGWmb3JkZXJzqGlkZW50aXR5p2RlZmF1bHSnY29sdW1uc5LeAAWkbmFtZaJpZKR0eXBl3gAEo29pZBSmc2NoZW1hqnBnX2NhdGFsb2ekbmFtZaRpbnQ4pGtpbmSkYmFzZaZ0eXBtb2T/p3NxbFR5cGWmYmlnaW50o2tleQHeAAWkbmFtZaRub3RlpHR5cGXeAASjb2lkGaZzY2hlbWGqcGdfY2F0YWxvZ6RuYW1lpHRleHSka2luZKRiYXNlpnR5cG1vZP+nc3FsVHlwZaR0ZXh0o2tleQDeAAWhb2OhdMQQAAAAAAEAAAABAAAAAQAAAKFkxBABAAAAAQAAAAIAAAADAAAAoWOSpzEfMh8zHzSmYR8eHx0foWzA"`,
+    );
   });
 
   it('come back as they went in', () => {
-    const draft = section([['1', 'a'], ['2', null], ['3', undefined], ['4', '']]);
+    const draft = section([
+      ['1', 'a'],
+      ['2', null],
+      ['3', undefined],
+      ['4', ''],
+    ]);
     const batch = decodeBatch(encodeBatch({ header: header({ state: { a: [1] } }), sections: [draft] }, ORIGIN, 7));
     expect(batch.header).toEqual({ ...header({ state: { a: [1] } }), follows: { lsn: 0n, ordinal: 0 }, stateSeq: 7 });
     const [only] = batch.sections;
@@ -70,7 +87,12 @@ describe('batch bytes', () => {
   it.each([SEPARATOR, NULL_MARK, UNCHANGED_MARK, `a${SEPARATOR}b`, `${NULL_MARK}${NULL_MARK}`])(
     'keep a value that holds a marker character (%j)',
     (value) => {
-      const rows: [string, string | null | undefined][] = [['1', value], ['2', null], ['3', undefined], ['4', 'x']];
+      const rows: [string, string | null | undefined][] = [
+        ['1', value],
+        ['2', null],
+        ['3', undefined],
+        ['4', 'x'],
+      ];
       const batch = decodeBatch(encodeBatch({ header: header(), sections: [section(rows)] }, ORIGIN, 0));
       expect(batch.sections[0]?.columns[1]?.joined()).toBeNull();
       expect(batch.sections[0]?.columns[1]?.values()).toEqual([value, null, undefined, 'x']);
@@ -79,7 +101,10 @@ describe('batch bytes', () => {
   );
 
   it('keep old rows of updates', () => {
-    const draft = section([['1', 'a'], ['2', 'b']]);
+    const draft = section([
+      ['1', 'a'],
+      ['2', 'b'],
+    ]);
     for (const [cells, cell] of [[draft.oldCells(), ['3', undefined]] as const]) {
       (cells[0] as unknown[]).push(cell[0]);
       (cells[1] as unknown[]).push(cell[1]);
@@ -109,7 +134,11 @@ describe('batch bytes', () => {
   });
 
   it('can be cut behind a transaction the reader holds', () => {
-    const draft = section([['1', 'a'], ['2', null], ['3', 'c']]);
+    const draft = section([
+      ['1', 'a'],
+      ['2', null],
+      ['3', 'c'],
+    ]);
     const batch = decodeBatch(encodeBatch({ header: header(), sections: [draft] }, ORIGIN, 0));
     const rest = batchAfter(batch, { lsn: 0x16b374d800n, ordinal: 1 });
     expect(rest.header.transactions.map((t) => t.xid)).toEqual([701]);

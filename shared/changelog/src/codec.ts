@@ -154,14 +154,7 @@ function encodeSection(draft: SectionDraft): EncodedSection {
   // pack() may reuse its buffer only after it has grown past it; what it returned stays ours until copied out.
   const body = parts.csv ?? packr.pack(wireBody(parts));
   return {
-    entry: [
-      packed.version,
-      tableName(draft.schema),
-      parts.rows,
-      packed.bytes.length,
-      body.length,
-      parts.csv !== undefined,
-    ],
+    entry: [packed.version, tableName(draft.schema), parts.rows, packed.bytes.length, body.length, parts.csv !== undefined],
     schema: packed.bytes,
     body,
   };

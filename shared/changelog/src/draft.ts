@@ -101,9 +101,7 @@ export class SectionDraft {
       transactions: this.#transactions,
       ordinals: this.#ordinals,
       columns: this.#columns.map((column) => column.encode()),
-      old: this.#oldCells
-        ? { rows: this.#oldRows, columns: this.#oldColumns.map((column) => column.encode()) }
-        : null,
+      old: this.#oldCells ? { rows: this.#oldRows, columns: this.#oldColumns.map((column) => column.encode()) } : null,
     };
   }
 }

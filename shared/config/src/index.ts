@@ -1,1 +1,5 @@
-export {};
+export type { ClusterConfig, Config, LakeSinkConfig, OdsSinkConfig, SinkConfig, SourceConfig } from './config.ts';
+export { matchesTable, sourcesOf, targetSchema, wantsTable } from './config.ts';
+export type { ConnectionConfig } from './connection.ts';
+export { configJsonSchema } from './json-schema.ts';
+export { loadConfig } from './load.ts';

@@ -107,6 +107,6 @@ export class MemoryStore implements Store {
   }
 
   breakConnection(): void {
-    for (const broken of [...this.#broken]) broken();
+    for (const broken of this.#broken) broken();
   }
 }

@@ -30,7 +30,7 @@ export class NatsLink {
   async #watch(): Promise<void> {
     for await (const status of this.connection.status()) {
       if (status.type === Events.Disconnect || status.type === Events.Reconnect) {
-        for (const broken of [...this.#broken]) broken();
+        for (const broken of this.#broken) broken();
       }
     }
   }

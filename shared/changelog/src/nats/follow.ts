@@ -1,13 +1,5 @@
 import { describeError, Fault, LIMITS } from '@tributary/core';
-import {
-  type ConsumerConfig,
-  createInbox,
-  type JetStreamManager,
-  type Msg,
-  NatsError,
-  nanos,
-  type Subscription,
-} from 'nats';
+import { type ConsumerConfig, createInbox, type JetStreamManager, type Msg, NatsError, nanos, type Subscription } from 'nats';
 import type { Stored } from '../store.ts';
 import type { NatsLink } from './connection.ts';
 

@@ -1,0 +1,46 @@
+// npm test: install and build what is missing, then every check and every test tier, in the order of their speed.
+// `npm test -- unit contract` runs only those tiers. Prints one line of totals at the end.
+import { spawnSync } from 'node:child_process';
+import { existsSync, mkdtempSync, readFileSync, rmSync } from 'node:fs';
+import { tmpdir } from 'node:os';
+import { join } from 'node:path';
+import { fail, prepare, ROOT } from './prepare.mjs';
+
+const TIERS = ['unit', 'tidy', 'contract', 'integration', 'e2e', 'browser'];
+const chosen = process.argv.slice(2);
+for (const name of chosen) if (!TIERS.includes(name)) fail(`There is no tier "${name}". Tiers: ${TIERS.join(', ')}.`);
+
+prepare();
+const bin = (name) => join(ROOT, 'node_modules', '.bin', name);
+let passed = 0;
+let failed = 0;
+
+function check(name, command, args) {
+  console.log(`\n── ${name}`);
+  const { status } = spawnSync(command, args, { cwd: ROOT, stdio: 'inherit' });
+  if (status === 0) passed++;
+  else failed++;
+}
+
+if (chosen.length === 0) {
+  check('lint', bin('oxlint'), ['--type-aware', '--deny-warnings']);
+  check('format', bin('biome'), ['format', '.']);
+}
+
+const reports = mkdtempSync(join(tmpdir(), 'tributary-test-'));
+let skipped = 0;
+for (const tier of chosen.length > 0 ? chosen : TIERS) {
+  console.log(`\n── ${tier}`);
+  const report = join(reports, `${tier}.json`);
+  const args = ['run', '--project', tier, '--reporter=default', '--reporter=json', `--outputFile=${report}`];
+  const { status } = spawnSync(bin('vitest'), args, { cwd: ROOT, stdio: 'inherit' });
+  const result = existsSync(report) ? JSON.parse(readFileSync(report, 'utf8')) : null;
+  passed += result?.numPassedTests ?? 0;
+  skipped += (result?.numPendingTests ?? 0) + (result?.numTodoTests ?? 0);
+  const broken = result?.numFailedTests ?? 0;
+  // A suite that could not even begin counts as a failure of its own.
+  failed += status !== 0 && broken === 0 ? 1 : broken;
+}
+rmSync(reports, { recursive: true, force: true });
+console.log(`\n${passed} passed, ${failed} failed${skipped > 0 ? `, ${skipped} skipped` : ''}`);
+process.exit(failed === 0 ? 0 : 1);

@@ -1,0 +1,110 @@
+import type { ActorStatus } from '@tributary/cluster';
+import type { FaultView, ProjectionView, SlotView, SnapshotView, SourceView } from '../wire.ts';
+
+type Facts = Readonly<Record<string, unknown>>;
+
+/**
+ * Reads what actors tell of themselves. Facts come over the bus from workers of any version, so nothing is
+ * taken for granted: a fact that is missing or of another type is null ("not told"), never an error.
+ */
+export function sourceView(name: string, worker: string, actor: ActorStatus): SourceView {
+  const facts = actor.facts;
+  return {
+    name,
+    state: actor.state,
+    worker,
+    restarts: actor.restarts,
+    fault: faultView(actor),
+    lsn: text(facts['lsn']) ?? text(inside(facts, 'position')['lsn']),
+    confirmedLsn: text(facts['confirmedLsn']),
+    lagMs: number(facts['lagMs']),
+    changes: number(facts['changes']),
+    changesPerSecond: null,
+    tables: Array.isArray(facts['tables']) ? facts['tables'].length : number(facts['tables']),
+    slot: slotView(facts),
+    snapshot: snapshotView(facts['snapshot']),
+  };
+}
+
+export function projectionView(worker: string, actor: ActorStatus): ProjectionView {
+  const facts = actor.facts;
+  const position = inside(facts, 'position');
+  const seq = number(position['seq']);
+  return {
+    name: actor.name,
+    kind: actor.kind,
+    changelog: text(facts['changelog']) ?? actor.name.slice(actor.name.indexOf('/') + 1),
+    state: actor.state,
+    worker,
+    restarts: actor.restarts,
+    fault: faultView(actor),
+    position: seq === null ? null : { seq, lsn: text(position['lsn']) ?? '0/0' },
+    lagMs: number(facts['lagMs']),
+    lagMessages: null,
+    applied: number(facts['applied']),
+    appliedPerSecond: null,
+  };
+}
+
+export function unassignedSource(name: string): SourceView {
+  return {
+    name,
+    state: 'unassigned',
+    worker: null,
+    restarts: 0,
+    fault: null,
+    lsn: null,
+    confirmedLsn: null,
+    lagMs: null,
+    changes: null,
+    changesPerSecond: null,
+    tables: null,
+    slot: null,
+    snapshot: null,
+  };
+}
+
+function faultView(actor: ActorStatus): FaultView | null {
+  const { fault } = actor;
+  return fault ? { kind: fault.kind, message: fault.message, advice: fault.advice } : null;
+}
+
+function slotView(facts: Facts): SlotView | null {
+  const slot = inside(facts, 'slot');
+  const view = {
+    name: text(slot['name']) ?? text(facts['slot']),
+    active: typeof slot['active'] === 'boolean' ? slot['active'] : null,
+    retainedBytes: number(slot['retainedBytes']),
+    walStatus: text(slot['walStatus']),
+    safeBytes: number(slot['safeBytes']) ?? number(slot['safeWalSize']),
+  };
+  return Object.values(view).every((value) => value === null) ? null : view;
+}
+
+function snapshotView(value: unknown): SnapshotView | null {
+  if (typeof value !== 'object' || value === null) return null;
+  const facts = value as Facts;
+  const tablesDone = number(facts['tablesDone']);
+  const tablesTotal = number(facts['tablesTotal']);
+  const fraction = number(facts['fraction']) ?? (tablesTotal ? (tablesDone ?? 0) / tablesTotal : null);
+  return {
+    table: text(facts['table']),
+    tablesDone,
+    tablesTotal,
+    rows: number(facts['rows']),
+    fraction: fraction === null ? null : Math.min(1, Math.max(0, fraction)),
+  };
+}
+
+function inside(facts: Facts, name: string): Facts {
+  const value = facts[name];
+  return typeof value === 'object' && value !== null ? (value as Facts) : {};
+}
+
+function text(value: unknown): string | null {
+  return typeof value === 'string' && value !== '' ? value : null;
+}
+
+function number(value: unknown): number | null {
+  return typeof value === 'number' && Number.isFinite(value) ? value : null;
+}

@@ -1,0 +1,233 @@
+import type { Changelogs } from '@tributary/changelog';
+import type { ActorStatus, Log } from '@tributary/cluster';
+import type { Bus, Clock } from '@tributary/core';
+import { describeError } from '@tributary/core';
+import type { ChangelogView, ProjectionView, SourceView, StatusTick, StatusView, WorkerView } from '../wire.ts';
+import { projectionView, sourceView, unassignedSource } from './facts.ts';
+import { Rates } from './rates.ts';
+
+/** A worker tells twice a second; silent for this long, it is shown as gone. */
+const SILENT_AFTER_MS = 5_000;
+/** A silent worker is forgotten after this long. */
+const FORGOTTEN_AFTER_MS = 60_000;
+const TICK_MS = 1_000;
+const HISTORY_TICKS = 600;
+/** Workers remembered at once; telling is open to whoever is on the bus. */
+const WORKERS_MAX = 1_000;
+
+interface Told {
+  readonly worker: string;
+  readonly service: string;
+  readonly at: number;
+  readonly heardAt: number;
+  readonly actors: readonly ActorStatus[];
+}
+
+export interface ObserverOptions {
+  readonly bus: Bus;
+  readonly changelogs: Changelogs;
+  readonly clock: Clock;
+  readonly log: Log;
+  /** Configured sources: shown even when nobody runs them. */
+  readonly sources: readonly string[];
+}
+
+/**
+ * Knows how the cluster is doing from what it hears: workers tell their actors on `tributary.status`, changelogs
+ * are asked for their size. Nothing is stored and nothing is asked of an actor, so a console may come and go,
+ * and many may run side by side. Where two workers tell of one actor (a hand-over) the newest word counts.
+ */
+export class Observer {
+  readonly #options: ObserverOptions;
+  readonly #told = new Map<string, Told>();
+  readonly #captured = new Rates(HISTORY_TICKS);
+  readonly #applied = new Rates(2);
+  readonly #watchers = new Set<(tick: StatusTick) => void>();
+  #changelogs: ChangelogView[] = [];
+  #polledAt = 0;
+  #polling: Promise<void> = Promise.resolve();
+  #closing = false;
+  #unlisten: () => Promise<void> = async () => {};
+  #timer: NodeJS.Timeout | undefined;
+
+  constructor(options: ObserverOptions) {
+    this.#options = options;
+  }
+
+  async start(): Promise<void> {
+    this.#unlisten = await this.#options.bus.listen('tributary.status', (value) => this.#hear(value));
+    await this.#poll();
+    this.#timer = setInterval(() => this.#tick(), TICK_MS);
+  }
+
+  async close(): Promise<void> {
+    this.#closing = true;
+    clearInterval(this.#timer);
+    this.#watchers.clear();
+    await this.#unlisten();
+    await this.#polling;
+  }
+
+  /** True while the broker answers. */
+  ready(): boolean {
+    return this.#options.clock.now() - this.#polledAt < 10_000;
+  }
+
+  history() {
+    return this.#captured.history();
+  }
+
+  latest(): StatusTick {
+    return { status: this.status(), rates: this.#captured.latest() };
+  }
+
+  /** Calls `seen` once a second until the returned function is called. */
+  watch(seen: (tick: StatusTick) => void): () => void {
+    this.#watchers.add(seen);
+    return () => void this.#watchers.delete(seen);
+  }
+
+  status(): StatusView {
+    const at = this.#options.clock.now();
+    const sources = new Map<string, SourceView>(this.#options.sources.map((name) => [name, unassignedSource(name)]));
+    const projections = new Map<string, ProjectionView>();
+    for (const told of this.#live(at)) {
+      for (const actor of told.actors) {
+        if (actor.kind === 'source') {
+          const name = sourceName(actor);
+          const view = sourceView(name, told.worker, actor);
+          sources.set(name, { ...view, changesPerSecond: this.#captured.latest()[name] ?? null });
+        } else {
+          projections.set(actor.name, this.#projection(told.worker, actor));
+        }
+      }
+    }
+    return {
+      at,
+      sources: [...sources.values()].sort(byName),
+      changelogs: this.#changelogs,
+      projections: [...projections.values()].sort(byName),
+      workers: this.#workers(at),
+    };
+  }
+
+  #projection(worker: string, actor: ActorStatus): ProjectionView {
+    const view = projectionView(worker, actor);
+    const changelog = this.#changelogs.find((one) => one.name === view.changelog);
+    return {
+      ...view,
+      lagMessages: changelog && view.position ? Math.max(0, changelog.lastSeq - view.position.seq) : null,
+      appliedPerSecond: this.#applied.latest()[view.name] ?? null,
+    };
+  }
+
+  /** Oldest word first, so that the newest one stands when two tell of the same actor. */
+  #live(at: number): Told[] {
+    return [...this.#told.values()].filter((told) => at - told.heardAt < SILENT_AFTER_MS).sort((a, b) => a.at - b.at);
+  }
+
+  #workers(at: number): WorkerView[] {
+    const workers = new Map<string, Told[]>();
+    for (const told of this.#told.values()) workers.set(told.worker, [...(workers.get(told.worker) ?? []), told]);
+    return [...workers]
+      .map(([worker, tolds]) => {
+        const actors = tolds.flatMap((told) => told.actors);
+        const heardAt = Math.max(...tolds.map((told) => told.heardAt));
+        return {
+          worker,
+          services: tolds.map((told) => told.service).sort(),
+          actors: actors.length,
+          failed: actors.filter((actor) => actor.state === 'failed').length,
+          heardAt,
+          alive: at - heardAt < SILENT_AFTER_MS,
+        };
+      })
+      .sort((a, b) => (a.worker < b.worker ? -1 : 1));
+  }
+
+  #hear(value: unknown): void {
+    const told = readTold(value, this.#options.clock.now());
+    if (!told) return;
+    const key = `${told.worker} ${told.service}`;
+    if (!this.#told.has(key) && this.#told.size >= WORKERS_MAX) return;
+    this.#told.set(key, told);
+    for (const actor of told.actors) {
+      const { changes, applied } = actor.facts;
+      if (actor.kind === 'source' && typeof changes === 'number') {
+        this.#captured.tell(sourceName(actor), changes, told.at);
+      } else if (typeof applied === 'number') {
+        this.#applied.tell(actor.name, applied, told.at);
+      }
+    }
+  }
+
+  #tick(): void {
+    const at = this.#options.clock.now();
+    for (const [key, told] of this.#told) {
+      if (at - told.heardAt < FORGOTTEN_AFTER_MS) continue;
+      this.#told.delete(key);
+      for (const actor of told.actors) {
+        if (actor.kind === 'source') this.#captured.forget(sourceName(actor));
+        else this.#applied.forget(actor.name);
+      }
+    }
+    this.#captured.tick(at);
+    this.#applied.tick(at);
+    void this.#poll();
+    if (this.#watchers.size === 0) return;
+    const tick = this.latest();
+    for (const seen of this.#watchers) seen(tick);
+  }
+
+  /** Asks the broker for the size of every changelog; one question at a time, however slow the answers. */
+  #poll(): Promise<void> {
+    if (this.#pollRuns || this.#closing) return this.#polling;
+    this.#pollRuns = true;
+    this.#polling = this.#askChangelogs()
+      .catch((error: unknown) => {
+        this.#options.log.warn({ error: describeError(error) }, 'the broker did not tell the size of the changelogs');
+      })
+      .finally(() => {
+        this.#pollRuns = false;
+      });
+    return this.#polling;
+  }
+  #pollRuns = false;
+
+  async #askChangelogs(): Promise<void> {
+    const views: ChangelogView[] = [];
+    for (const name of (await this.#options.changelogs.list()).toSorted()) {
+      const status = await this.#options.changelogs.status(name);
+      if (status) views.push({ name, ...status });
+    }
+    this.#changelogs = views;
+    this.#polledAt = this.#options.clock.now();
+  }
+}
+
+/** Actors of sources are named `source/<source>`. */
+function sourceName(actor: ActorStatus): string {
+  return actor.name.slice(actor.name.indexOf('/') + 1);
+}
+
+function readTold(value: unknown, heardAt: number): Told | null {
+  if (typeof value !== 'object' || value === null) return null;
+  const { worker, service, at, actors } = value as Partial<Told>;
+  if (typeof worker !== 'string' || !Array.isArray(actors)) return null;
+  return {
+    worker,
+    service: typeof service === 'string' ? service : '',
+    at: typeof at === 'number' ? at : heardAt,
+    heardAt,
+    actors: actors.filter(isActor),
+  };
+}
+
+function isActor(value: unknown): value is ActorStatus {
+  const actor = value as Partial<ActorStatus> | null;
+  return typeof actor?.name === 'string' && typeof actor.kind === 'string' && typeof actor.facts === 'object';
+}
+
+function byName(a: { readonly name: string }, b: { readonly name: string }): number {
+  return a.name < b.name ? -1 : a.name > b.name ? 1 : 0;
+}

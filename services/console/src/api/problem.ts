@@ -1,0 +1,61 @@
+import { describeError, FAULTS, Fault, type FaultKind } from '@tributary/core';
+import type { FastifyError, FastifyReply, FastifyRequest } from 'fastify';
+
+/** An error as RFC 9457 has it, with the operator's advice beside it. */
+export interface Problem {
+  readonly type: string;
+  readonly title: string;
+  readonly status: number;
+  readonly detail: string;
+  readonly instance?: string;
+  readonly advice?: string;
+}
+
+/** Faults that are the caller's, or another system's, doing. Every other kind is a 500. */
+const STATUS_OF: Partial<Record<FaultKind, number>> = {
+  not_found: 404,
+  config_invalid: 400,
+  query_refused: 422,
+  broker_unreachable: 503,
+  database_unreachable: 503,
+  history_trimmed: 410,
+};
+
+const TITLES: Record<number, string> = {
+  400: 'The request is not valid',
+  401: 'A token is needed',
+  403: 'The token does not allow this',
+  404: 'There is no such thing here',
+  405: 'This method is not allowed here',
+  413: 'The request is too large',
+  415: 'The request has an unsupported content type',
+  503: 'Not available now',
+};
+
+export function problemOf(error: unknown): Problem {
+  if (error instanceof Fault) {
+    const status = STATUS_OF[error.kind] ?? 500;
+    return {
+      type: `urn:tributary:fault:${error.kind}`,
+      title: error.kind.replaceAll('_', ' '),
+      status,
+      detail: describeError(error),
+      advice: FAULTS[error.kind].advice,
+    };
+  }
+  const known = error as Partial<FastifyError>;
+  const status = typeof known.statusCode === 'number' ? known.statusCode : 500;
+  if (status >= 500) return { type: 'about:blank', title: 'Internal error', status, detail: 'See the log of the console.' };
+  return refusal(status, describeError(error));
+}
+
+export function refusal(status: number, detail: string): Problem {
+  return { type: 'about:blank', title: TITLES[status] ?? 'The request was refused', status, detail };
+}
+
+export function sendProblem(request: FastifyRequest, reply: FastifyReply, problem: Problem): FastifyReply {
+  return reply
+    .code(problem.status)
+    .type('application/problem+json')
+    .send(JSON.stringify({ ...problem, instance: request.url.split('?')[0] }));
+}

@@ -1,0 +1,146 @@
+/** JSON Schemas of the HTTP interface: fastify checks requests by them, `/openapi.json` shows them. */
+
+const text = { type: 'string' } as const;
+const textOrNull = { type: ['string', 'null'] } as const;
+const numberOrNull = { type: ['number', 'null'] } as const;
+const integer = { type: 'integer' } as const;
+const state = {
+  type: 'string',
+  enum: ['starting', 'running', 'draining', 'stopped', 'failed', 'waiting', 'unassigned'],
+} as const;
+const fault = {
+  type: ['object', 'null'],
+  properties: { kind: text, message: text, advice: text },
+} as const;
+
+const source = {
+  type: 'object',
+  properties: {
+    name: text,
+    state,
+    worker: textOrNull,
+    restarts: integer,
+    fault,
+    lsn: textOrNull,
+    confirmedLsn: textOrNull,
+    lagMs: numberOrNull,
+    changes: numberOrNull,
+    changesPerSecond: numberOrNull,
+    tables: numberOrNull,
+    slot: {
+      type: ['object', 'null'],
+      properties: {
+        name: textOrNull,
+        active: { type: ['boolean', 'null'] },
+        retainedBytes: numberOrNull,
+        walStatus: textOrNull,
+        safeBytes: numberOrNull,
+      },
+    },
+    snapshot: {
+      type: ['object', 'null'],
+      properties: {
+        table: textOrNull,
+        tablesDone: numberOrNull,
+        tablesTotal: numberOrNull,
+        rows: numberOrNull,
+        fraction: numberOrNull,
+      },
+    },
+  },
+} as const;
+
+const projection = {
+  type: 'object',
+  properties: {
+    name: text,
+    kind: text,
+    changelog: text,
+    state,
+    worker: textOrNull,
+    restarts: integer,
+    fault,
+    position: { type: ['object', 'null'], properties: { seq: integer, lsn: text } },
+    lagMs: numberOrNull,
+    lagMessages: numberOrNull,
+    applied: numberOrNull,
+    appliedPerSecond: numberOrNull,
+  },
+} as const;
+
+const changelog = {
+  type: 'object',
+  properties: { name: text, firstSeq: integer, lastSeq: integer, messages: integer, bytes: integer },
+} as const;
+
+const worker = {
+  type: 'object',
+  properties: {
+    worker: text,
+    services: { type: 'array', items: text },
+    actors: integer,
+    failed: integer,
+    heardAt: integer,
+    alive: { type: 'boolean' },
+  },
+} as const;
+
+export const list = <Item extends object>(items: Item) => ({ type: 'array', items }) as const;
+
+export const views = { source, projection, changelog, worker } as const;
+
+export const status = {
+  type: 'object',
+  properties: {
+    at: integer,
+    sources: list(source),
+    changelogs: list(changelog),
+    projections: list(projection),
+    workers: list(worker),
+  },
+} as const;
+
+export const problem = {
+  type: 'object',
+  required: ['type', 'title', 'status', 'detail'],
+  properties: { type: text, title: text, status: integer, detail: text, instance: text, advice: text },
+} as const;
+
+export const accepted = {
+  type: 'object',
+  properties: { accepted: { type: 'boolean' }, progress: { description: 'The first word about it.' } },
+} as const;
+
+export const snapshotRequest = {
+  type: ['object', 'null'],
+  additionalProperties: false,
+  properties: {
+    table: { type: 'string', description: 'schema.table; without it every table of the source', maxLength: 256 },
+    where: { type: 'string', description: 'SQL condition on the rows to read', maxLength: 10_000 },
+  },
+} as const;
+
+export const replayRequest = {
+  type: ['object', 'null'],
+  additionalProperties: false,
+  properties: { from: { type: 'string', description: '`start`, a position or a time', default: 'start', maxLength: 64 } },
+} as const;
+
+export const queryRequest = {
+  type: 'object',
+  additionalProperties: false,
+  required: ['sql'],
+  properties: {
+    sql: { type: 'string', minLength: 1, maxLength: 100_000 },
+    asOf: { type: 'string', description: 'A position or a time', maxLength: 64 },
+  },
+} as const;
+
+export const queryAnswer = {
+  type: 'object',
+  properties: {
+    columns: { type: 'array' },
+    rows: { type: 'array', items: { type: 'object' } },
+    freshness: {},
+  },
+} as const;

@@ -1,0 +1,142 @@
+import { readFile } from 'node:fs/promises';
+import { createRequire } from 'node:module';
+import { dirname, join } from 'node:path';
+import { fileURLToPath } from 'node:url';
+import type { Changelogs } from '@tributary/changelog';
+import type { Log, RunningService, Runtime } from '@tributary/cluster';
+import type { Config } from '@tributary/config';
+import { describeError } from '@tributary/core';
+import fastify, { type FastifyInstance } from 'fastify';
+import { assertHostAllowed, guard } from './api/access.ts';
+import { changesRoute } from './api/changes.ts';
+import { commandRoutes } from './api/commands.ts';
+import { Observer } from './api/observer.ts';
+import { describeRoutes } from './api/openapi.ts';
+import { problemOf, refusal, sendProblem } from './api/problem.ts';
+import { statusRoutes } from './api/routes.ts';
+
+export interface ConsoleOptions {
+  /** 0 = any free port. Default: `http.port` of the config. */
+  readonly port?: number;
+  /** Default: 127.0.0.1, or every address when tokens are configured. */
+  readonly host?: string;
+}
+
+export interface RunningConsole extends RunningService {
+  readonly url: string;
+}
+
+/** What the console reads of the config. */
+export type ConsoleConfig = Pick<Config, 'sources'> & { readonly cluster: Pick<Config['cluster'], 'http'> };
+
+const PACKAGE_ROOT = fileURLToPath(new URL('..', import.meta.url));
+
+/** Nothing comes from elsewhere, nothing may frame the page, and no inline script runs. */
+const PAGE_POLICY =
+  "default-src 'none'; script-src 'self'; style-src 'self'; img-src 'self' data:; connect-src 'self'; frame-ancestors 'none'; base-uri 'none'; form-action 'none'";
+
+/**
+ * Starts the HTTP interface and the page.
+ *
+ * The console is a window, not a part of the machine: it holds no state that is not heard again within a second,
+ * and when it dies nothing else notices.
+ * @throws Fault `config_invalid` when it would be open to other machines without tokens
+ */
+export async function startConsole(
+  config: ConsoleConfig,
+  runtime: Runtime<Changelogs>,
+  options: ConsoleOptions = {},
+): Promise<RunningConsole> {
+  const { tokens } = config.cluster.http;
+  const host = options.host ?? (tokens.length > 0 ? '0.0.0.0' : '127.0.0.1');
+  assertHostAllowed(host, tokens);
+  const observer = new Observer({ ...runtime, sources: config.sources.map((source) => source.name) });
+  const server = await buildServer(runtime, observer, tokens);
+  await observer.start();
+  try {
+    const url = await server.listen({ port: options.port ?? config.cluster.http.port, host });
+    runtime.log.info({ url }, 'console listens');
+    return {
+      url,
+      async stop() {
+        await observer.close();
+        await server.close();
+      },
+    };
+  } catch (error) {
+    await observer.close();
+    throw error;
+  }
+}
+
+async function buildServer(
+  runtime: Runtime<Changelogs>,
+  observer: Observer,
+  tokens: ConsoleConfig['cluster']['http']['tokens'],
+): Promise<FastifyInstance> {
+  // Streams never end by themselves, so closing the server must close their connections.
+  const server = fastify({
+    forceCloseConnections: true,
+    bodyLimit: 1024 * 1024,
+    ajv: { customOptions: { removeAdditional: false } },
+  });
+  server.setSerializerCompiler(() => (value) => JSON.stringify(value));
+  failWithProblems(server, runtime.log);
+  guard(server, tokens);
+  const openapi = describeRoutes(server, version());
+  statusRoutes(server, observer);
+  commandRoutes(server, { bus: runtime.bus, observer, log: runtime.log });
+  changesRoute(server, runtime.changelogs, runtime.log);
+  server.get('/openapi.json', () => openapi());
+  await servePage(server);
+  return server;
+}
+
+function failWithProblems(server: FastifyInstance, log: Log): void {
+  server.setErrorHandler((error, request, reply) => {
+    const problem = problemOf(error);
+    if (problem.status >= 500) log.error({ route: request.routeOptions.url, error: describeError(error) }, 'a request failed');
+    return sendProblem(request, reply, problem);
+  });
+  server.setNotFoundHandler((request, reply) =>
+    sendProblem(request, reply, refusal(404, 'See /openapi.json for what there is.')),
+  );
+}
+
+const CONTENT_TYPES: Readonly<Record<string, string>> = {
+  js: 'text/javascript',
+  css: 'text/css',
+  svg: 'image/svg+xml',
+  html: 'text/html; charset=utf-8',
+};
+
+/** The page, its modules and the chart library: a handful of files of this installation, read once, served under one prefix. */
+async function servePage(server: FastifyInstance): Promise<void> {
+  const uplot = dirname(createRequire(import.meta.url).resolve('uplot'));
+  const page = join(PACKAGE_ROOT, 'web/page');
+  const modules = join(PACKAGE_ROOT, 'dist/browser/web');
+  const places = [
+    ...['console.css', 'tributary.svg'].map((name) => join(page, name)),
+    ...['chart', 'console', 'format', 'glance', 'stream', 'table', 'tables'].map((name) => join(modules, `${name}.js`)),
+    ...['uPlot.esm.js', 'uPlot.min.css'].map((name) => join(uplot, name)),
+  ];
+  const files = new Map(
+    await Promise.all(places.map(async (path) => [path.slice(path.lastIndexOf('/') + 1), await readFile(path)] as const)),
+  );
+  const index = await readFile(join(page, 'index.html'));
+  server.get<{ Params: { name: string } }>('/assets/:name', (request, reply) => {
+    const { name } = request.params;
+    const bytes = files.get(name);
+    if (!bytes) return sendProblem(request, reply, refusal(404, 'There is no such file.'));
+    void reply.header('Cache-Control', 'no-cache').header('X-Content-Type-Options', 'nosniff');
+    return reply.type(CONTENT_TYPES[name.slice(name.lastIndexOf('.') + 1)] as string).send(bytes);
+  });
+  server.get('/', (_request, reply) => {
+    void reply.header('Content-Security-Policy', PAGE_POLICY).header('Referrer-Policy', 'no-referrer');
+    return reply.type(CONTENT_TYPES['html'] as string).send(index);
+  });
+}
+
+function version(): string {
+  return (createRequire(import.meta.url)('../package.json') as { version: string }).version;
+}

@@ -1,0 +1,108 @@
+/**
+ * What the console says over HTTP: the shapes of `/v1/status` and of the stream behind the page.
+ * Types alone, compiled into the server and into the page, so that the two cannot drift apart.
+ * Times are milliseconds since 1970, LSNs are PostgreSQL's text form; null means "not told (yet)".
+ */
+
+export interface FaultView {
+  readonly kind: string;
+  readonly message: string;
+  readonly advice: string;
+}
+
+/** `unassigned`: configured, but no worker tells of it. */
+export type ActorStateView = 'starting' | 'running' | 'draining' | 'stopped' | 'failed' | 'waiting' | 'unassigned';
+
+export interface SlotView {
+  readonly name: string | null;
+  readonly active: boolean | null;
+  /** WAL the database keeps for this slot. */
+  readonly retainedBytes: number | null;
+  /** `reserved`, `extended`, `unreserved`, `lost`. */
+  readonly walStatus: string | null;
+  /** WAL that may still be written before the slot is in danger; null = no limit is set. */
+  readonly safeBytes: number | null;
+}
+
+export interface SnapshotView {
+  readonly table: string | null;
+  readonly tablesDone: number | null;
+  readonly tablesTotal: number | null;
+  readonly rows: number | null;
+  /** 0 … 1. */
+  readonly fraction: number | null;
+}
+
+export interface SourceView {
+  readonly name: string;
+  readonly state: ActorStateView;
+  readonly worker: string | null;
+  readonly restarts: number;
+  readonly fault: FaultView | null;
+  /** Commit position up to which the changelog is complete. */
+  readonly lsn: string | null;
+  readonly confirmedLsn: string | null;
+  readonly lagMs: number | null;
+  /** Row changes captured since the actor started. */
+  readonly changes: number | null;
+  readonly changesPerSecond: number | null;
+  readonly tables: number | null;
+  readonly slot: SlotView | null;
+  readonly snapshot: SnapshotView | null;
+}
+
+export interface ChangelogView {
+  readonly name: string;
+  readonly firstSeq: number;
+  readonly lastSeq: number;
+  readonly messages: number;
+  readonly bytes: number;
+}
+
+export interface ProjectionView {
+  /** `<sink>/<source>`. */
+  readonly name: string;
+  readonly kind: string;
+  readonly changelog: string;
+  readonly state: ActorStateView;
+  readonly worker: string | null;
+  readonly restarts: number;
+  readonly fault: FaultView | null;
+  readonly position: { readonly seq: number; readonly lsn: string } | null;
+  readonly lagMs: number | null;
+  /** Changelog messages not yet applied. */
+  readonly lagMessages: number | null;
+  /** Row changes applied since the actor started. */
+  readonly applied: number | null;
+  readonly appliedPerSecond: number | null;
+}
+
+export interface WorkerView {
+  readonly worker: string;
+  readonly services: readonly string[];
+  readonly actors: number;
+  readonly failed: number;
+  readonly heardAt: number;
+  /** Spoke within the last seconds. */
+  readonly alive: boolean;
+}
+
+export interface StatusView {
+  readonly at: number;
+  readonly sources: readonly SourceView[];
+  readonly changelogs: readonly ChangelogView[];
+  readonly projections: readonly ProjectionView[];
+  readonly workers: readonly WorkerView[];
+}
+
+/** Changes per second over time: one column of `at`, one column of rates per source. A gap is null. */
+export interface RateHistory {
+  readonly at: readonly number[];
+  readonly series: Readonly<Record<string, readonly (number | null)[]>>;
+}
+
+/** One tick of the stream behind the page: event `status`. Event `history` carries a {@link RateHistory} first. */
+export interface StatusTick {
+  readonly status: StatusView;
+  readonly rates: Readonly<Record<string, number | null>>;
+}

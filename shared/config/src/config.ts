@@ -1,0 +1,94 @@
+import type { ConnectionConfig } from './connection.ts';
+
+/** The whole desired state, checked and with every default filled in. */
+export interface Config {
+  readonly cluster: ClusterConfig;
+  readonly sources: readonly SourceConfig[];
+  readonly sinks: readonly SinkConfig[];
+}
+
+export interface ClusterConfig {
+  readonly nats: { readonly url?: string; readonly replicas: number; readonly creds?: string };
+  readonly changelog: {
+    readonly maxAgeMs: number;
+    readonly maxBytes: number;
+    readonly lingerMs: number;
+    readonly confirmAfterMs: number;
+  };
+  /** `file:FOLDER`; absent: `lake` in the data folder. */
+  readonly lake: { readonly url?: string };
+  readonly http: {
+    readonly port: number;
+    readonly tokens: readonly {
+      readonly name: string;
+      readonly token: string;
+      readonly role: 'viewer' | 'analyst' | 'operator' | 'admin';
+    }[];
+  };
+}
+
+export interface SourceConfig {
+  readonly name: string;
+  readonly postgres: ConnectionConfig;
+  readonly tables: readonly string[];
+  readonly snapshot: 'initial' | 'none';
+  readonly labels: Readonly<Record<string, string>>;
+  readonly schemaChanges: 'apply';
+  readonly heartbeatMs: number;
+}
+
+export interface OdsSinkConfig {
+  readonly type: 'ods';
+  readonly name: string;
+  readonly from: readonly string[];
+  readonly postgres: ConnectionConfig;
+  /** Template with `{source}` and `{schema}`; absent: see {@link targetSchema}. */
+  readonly schema?: string;
+}
+
+export interface LakeSinkConfig {
+  readonly type: 'lake';
+  readonly name: string;
+  readonly from: readonly string[];
+  readonly flush: { readonly everyMs: number; readonly bytes: number };
+  readonly compact: { readonly everyMs: number };
+}
+
+export type SinkConfig = OdsSinkConfig | LakeSinkConfig;
+
+/** The schema where a source's table lands: source, or source_schema where the schema is not public. */
+export function targetSchema(source: string, schema: string, template?: string): string {
+  if (template !== undefined) return template.replaceAll('{source}', source).replaceAll('{schema}', schema);
+  return schema === 'public' ? source : `${source}_${schema}`;
+}
+
+/** Is `schema.table` chosen by patterns such as `public.*`, `!public.secret`? The last pattern that matches decides. */
+export function matchesTable(patterns: readonly string[], table: string): boolean {
+  let chosen = false;
+  for (const pattern of patterns) {
+    const negative = pattern.startsWith('!');
+    if (matches(negative ? pattern.slice(1) : pattern, table)) chosen = !negative;
+  }
+  return chosen;
+}
+
+/** Names of the configured sources that a sink reads something of. */
+export function sourcesOf(sink: SinkConfig, config: Pick<Config, 'sources'>): string[] {
+  return config.sources
+    .map((source) => source.name)
+    .filter((name) => sink.from.some((pattern) => matches(pattern.split('.')[0] as string, name)));
+}
+
+/** Does a sink want `schema.table` of a source? */
+export function wantsTable(sink: Pick<SinkConfig, 'from'>, source: string, table: string): boolean {
+  return sink.from.some((pattern) => {
+    const [wanted = '', ...rest] = pattern.split('.');
+    if (!matches(wanted, source)) return false;
+    return rest.length === 0 || (rest.length === 1 && rest[0] === '*') || matches(rest.join('.'), table);
+  });
+}
+
+function matches(pattern: string, text: string): boolean {
+  const escaped = pattern.replaceAll(/[\\^$.|?+()[\]{}]/g, '\\$&').replaceAll('*', '.*');
+  return new RegExp(`^${escaped}$`).test(text);
+}

@@ -1,0 +1,108 @@
+import { mkdtemp, rm, writeFile } from 'node:fs/promises';
+import { tmpdir } from 'node:os';
+import { join } from 'node:path';
+import { afterEach, beforeEach, describe, expect, it } from 'vitest';
+import { matchesTable, sourcesOf, targetSchema, wantsTable } from './config.ts';
+import { configJsonSchema } from './json-schema.ts';
+import { loadConfig } from './load.ts';
+
+let folder: string;
+beforeEach(async () => {
+  folder = await mkdtemp(join(tmpdir(), 'tributary-config-'));
+});
+afterEach(() => rm(folder, { recursive: true }));
+
+async function load(text: string, env: Record<string, string> = {}) {
+  const file = join(folder, 'a.yaml');
+  await writeFile(file, text);
+  return loadConfig([file], { env });
+}
+
+/** What the config is refused with, without the folder. */
+async function refusal(text: string): Promise<string> {
+  try {
+    await load(text);
+  } catch (error) {
+    return (error as Error).message.replaceAll(`${folder}/`, '');
+  }
+  throw new Error('the config was accepted');
+}
+
+describe('config', () => {
+  it('takes one Source document alone, with the lake as its sink', async () => {
+    const config = await load('kind: Source\nname: shop\npostgres: "${env:URL}"\n', {
+      URL: 'postgres://me:p%40ss@db:5433/shop?sslmode=require',
+    });
+    expect(config.sources[0]).toEqual({
+      name: 'shop',
+      postgres: { host: 'db', port: 5433, user: 'me', password: 'p@ss', database: 'shop', ssl: { rejectUnauthorized: false } },
+      tables: ['public.*'],
+      snapshot: 'initial',
+      labels: {},
+      schemaChanges: 'apply',
+      heartbeatMs: 1_000,
+    });
+    expect(config.sinks).toMatchObject([{ type: 'lake', name: 'lake', from: ['*'] }]);
+    expect(config.cluster.changelog).toEqual({
+      maxAgeMs: 604_800_000,
+      maxBytes: 100 * 2 ** 30,
+      lingerMs: 5,
+      confirmAfterMs: 120_000,
+    });
+  });
+
+  it('names file, line and column of everything that is wrong at once', async () => {
+    expect(await refusal('kind: Source\nname: Shop\npostgres: mysql://x\ntabels: [a]\n')).toBe(
+      [
+        'a.yaml:2:1: "name": expected lower-case letters, digits and _ (at most 40, a letter first)',
+        'a.yaml:3:1: "postgres": expected a URL that begins with postgres://',
+        'a.yaml:4:1: unknown key "tabels"',
+      ].join('\n'),
+    );
+  });
+
+  it('says where YAML itself is broken', async () => {
+    expect(await refusal('kind: Source\nname: [shop\npostgres: x\n')).toMatch(/^a\.yaml:\d+:\d+: /);
+  });
+
+  it('says what is missing, what is named twice, and what is not built yet', async () => {
+    expect(await refusal('kind: Source\nname: shop\n')).toContain('"postgres"');
+    const one = 'kind: Source\nname: shop\npostgres: postgres://a@b/c\n';
+    expect(await refusal(`${one}---\n${one}`)).toContain('source shop is already defined at a.yaml:1');
+    expect(await refusal('kind: Kpi\n')).toBe('a.yaml:1:1: kind: Kpi is not built yet');
+    expect(await refusal(`${one}columns: {}\n`)).toContain('not built yet');
+    expect(await refusal('kind: Source\nname: shop\npostgres: "${env:NOPE}"\n')).toContain(
+      'a.yaml:3:11: environment variable NOPE is not set',
+    );
+  });
+
+  it('never repeats a connection URL, which may hold a password', async () => {
+    expect(await refusal('kind: Source\nname: shop\npostgres: "postgres://me:hunter2@host"\n')).not.toContain('hunter2');
+  });
+
+  it('chooses tables by the last pattern that matches', () => {
+    expect(matchesTable(['public.*', '!public.secret'], 'public.orders')).toBe(true);
+    expect(matchesTable(['public.*', '!public.secret'], 'public.secret')).toBe(false);
+    expect(matchesTable(['public.order*'], 'public.customers')).toBe(false);
+    const sink = {
+      type: 'ods' as const,
+      name: 'ods',
+      from: ['shop.*', 'pay.public.bills'],
+      postgres: { host: '', port: 1, user: '', database: '' },
+    };
+    expect(wantsTable(sink, 'shop', 'other.x')).toBe(true);
+    expect(wantsTable(sink, 'pay', 'public.bills')).toBe(true);
+    expect(wantsTable(sink, 'pay', 'public.cards')).toBe(false);
+    const sources = ['shop', 'pay', 'stock'].map((name) => ({ name })) as unknown as Parameters<typeof sourcesOf>[1]['sources'];
+    expect(sourcesOf(sink, { sources })).toEqual(['shop', 'pay']);
+    expect([targetSchema('shop', 'public'), targetSchema('shop', 'x'), targetSchema('shop', 'x', 'all_{schema}')]).toEqual([
+      'shop',
+      'shop_x',
+      'all_x',
+    ]);
+  });
+
+  it('describes itself as JSON Schema', () => {
+    expect(JSON.stringify(configJsonSchema())).toContain('"heartbeat"');
+  });
+});

@@ -1,0 +1,255 @@
+import { readdir, readFile, stat } from 'node:fs/promises';
+import { readFileSync } from 'node:fs';
+import { join } from 'node:path';
+import { Fault } from '@tributary/core';
+import { type Document, isScalar, LineCounter, parseAllDocuments, visit } from 'yaml';
+import type { z } from 'zod';
+import type { Config, SinkConfig, SourceConfig } from './config.ts';
+import * as kinds from './kinds.ts';
+
+export interface LoadOptions {
+  /** Values of `${env:NAME}`. */
+  readonly env: Readonly<Record<string, string | undefined>>;
+}
+
+interface Place {
+  readonly file: string;
+  readonly line: number;
+  readonly column: number;
+}
+
+interface Complaint extends Partial<Place> {
+  readonly file: string;
+  readonly message: string;
+}
+
+/**
+ * Reads files and folders of YAML documents into one checked config.
+ * @throws Fault `config_invalid` that lists every complaint as `file:line:column: what is wrong`
+ */
+export async function loadConfig(paths: readonly string[], options: LoadOptions): Promise<Config> {
+  const complaints: Complaint[] = [];
+  const documents: Checked[] = [];
+  for (const file of await files(paths)) {
+    for (const document of parse(file, await readFile(file, 'utf8'), complaints)) {
+      substitute(document, options, complaints);
+      const checked = check(document, complaints);
+      if (checked) documents.push(checked);
+    }
+  }
+  const config = assemble(documents, complaints);
+  if (complaints.length > 0) refuse(complaints);
+  return config;
+}
+
+function refuse(complaints: readonly Complaint[]): never {
+  const lines = complaints.map((c) => `${c.file}${c.line === undefined ? '' : `:${c.line}:${c.column}`}: ${c.message}`);
+  throw new Fault('config_invalid', lines.join('\n'), { complaints: lines.length });
+}
+
+async function files(paths: readonly string[]): Promise<string[]> {
+  const found: string[] = [];
+  for (const path of paths) {
+    try {
+      if (!(await stat(path)).isDirectory()) found.push(path);
+      else {
+        const names = (await readdir(path)).filter((name) => /\.ya?ml$/.test(name)).toSorted();
+        if (names.length === 0) throw new Error('the folder holds no .yaml file');
+        found.push(...names.map((name) => join(path, name)));
+      }
+    } catch (error) {
+      const missing = (error as { code?: string }).code === 'ENOENT';
+      throw new Fault(
+        'config_invalid',
+        `${path}: ${missing ? 'there is no such file or folder' : (error as Error).message}`,
+        {},
+        { cause: error },
+      );
+    }
+  }
+  return found;
+}
+
+interface Parsed {
+  readonly file: string;
+  readonly document: Document;
+  readonly lines: LineCounter;
+}
+
+function parse(file: string, text: string, complaints: Complaint[]): Parsed[] {
+  const lines = new LineCounter();
+  const parsed = parseAllDocuments(text, { lineCounter: lines, uniqueKeys: true });
+  if (!Array.isArray(parsed)) return [];
+  const documents: Parsed[] = [];
+  for (const document of parsed) {
+    for (const error of document.errors) {
+      const { line, col } = lines.linePos(error.pos[0]);
+      complaints.push({
+        file,
+        line,
+        column: col,
+        message: error.message.split('\n')[0]?.replace(/ at line .*$/, '') ?? 'bad YAML',
+      });
+    }
+    if (document.errors.length === 0 && document.contents !== null) documents.push({ file, document, lines });
+  }
+  return documents;
+}
+
+/** Fills in `${env:NAME}` and `${file:PATH}`: secrets are named in config, never written into it. */
+function substitute({ file, document, lines }: Parsed, options: LoadOptions, complaints: Complaint[]): void {
+  visit(document, {
+    Scalar(key, node) {
+      if (key === 'key' || typeof node.value !== 'string') return;
+      node.value = node.value.replaceAll(/\$\{(env|file):([^}]*)\}/g, (_whole, kind: string, name: string) => {
+        const value = kind === 'env' ? options.env[name] : readSecret(name);
+        if (value !== undefined) return value;
+        const { line, col } = lines.linePos(node.range?.[0] ?? 0);
+        const message = kind === 'env' ? `environment variable ${name} is not set` : `file ${name} cannot be read`;
+        complaints.push({ file, line, column: col, message });
+        return '';
+      });
+    },
+  });
+}
+
+function readSecret(path: string): string | undefined {
+  try {
+    return readFileSync(path, 'utf8').trimEnd();
+  } catch {
+    return undefined;
+  }
+}
+
+type Checked = { readonly place: Place } & (
+  | { readonly kind: 'Cluster'; readonly value: kinds.ClusterDocument }
+  | { readonly kind: 'Source'; readonly value: kinds.SourceDocument }
+  | { readonly kind: 'Ods'; readonly value: kinds.OdsDocument }
+  | { readonly kind: 'Lake'; readonly value: kinds.LakeDocument }
+);
+
+function check(parsed: Parsed, complaints: Complaint[]): Checked | null {
+  const place = placeOf(parsed, []);
+  const complain = (message: string, path: readonly PropertyKey[] = []) => {
+    complaints.push({ ...placeOf(parsed, path), message });
+    return null;
+  };
+  const value: unknown = parsed.document.toJS();
+  if (typeof value !== 'object' || value === null || Array.isArray(value))
+    return complain('expected a document with a key "kind"');
+  const { kind, type } = value as { kind?: unknown; type?: unknown };
+  const run = <Schema extends z.ZodType>(schema: Schema): z.output<Schema> | null => {
+    const result = schema.safeParse(value);
+    if (result.success) return result.data;
+    for (const issue of result.error.issues) explain(issue, complain);
+    return null;
+  };
+  if (kind === 'Cluster') return wrap('Cluster', place, run(kinds.cluster));
+  if (kind === 'Source') {
+    const unbuilt = ['columns', 'rows', 'http', 'contract'].filter((key) => key in value);
+    if (unbuilt.length > 0) return complain(`"${unbuilt.join('", "')}" of a Source is not built yet`, [unbuilt[0] as string]);
+    return wrap('Source', place, run(kinds.source));
+  }
+  if (kind === 'Sink') {
+    if (type === 'ods') return wrap('Ods', place, run(kinds.odsSink));
+    if (type === 'lake') return wrap('Lake', place, run(kinds.lakeSink));
+    return complain(type === 'events' ? 'a Sink of type events is not built yet' : 'a Sink needs type: ods or lake', ['type']);
+  }
+  const unbuilt = typeof kind === 'string' ? kinds.NOT_BUILT[kind] : undefined;
+  return complain(unbuilt ?? 'expected kind: Cluster, Source or Sink', ['kind']);
+}
+
+function wrap<Kind extends Checked['kind']>(kind: Kind, place: Place, value: unknown): Checked | null {
+  return value === null ? null : ({ kind, place, value } as Checked);
+}
+
+function explain(issue: z.core.$ZodIssue, complain: (message: string, path: readonly PropertyKey[]) => null): void {
+  const at = issue.path.join('.');
+  if (issue.code === 'unrecognized_keys') {
+    for (const key of issue.keys) complain(`unknown key "${at ? `${at}.` : ''}${key}"`, [...issue.path, key]);
+  } else if (issue.code === 'invalid_type' && issue.input === undefined && /received undefined/.test(issue.message)) {
+    complain(`"${at}" is missing`, issue.path);
+  } else {
+    complain(at ? `"${at}": ${issue.message}` : issue.message, issue.path);
+  }
+}
+
+/** The nearest node to a path: the key itself where there is one, else what should contain it. */
+function placeOf({ file, document, lines }: Parsed, path: readonly PropertyKey[]): Place {
+  let offset = document.contents?.range?.[0] ?? 0;
+  for (let depth = path.length; depth > 0; depth--) {
+    const parent = document.getIn(path.slice(0, depth - 1), true) as { items?: { key?: unknown }[] } | undefined;
+    const pair = parent?.items?.find((item) => isScalar(item.key) && item.key.value === path[depth - 1]);
+    const node = pair?.key ?? (document.getIn(path.slice(0, depth), true) as unknown);
+    const range = (node as { range?: number[] } | undefined)?.range;
+    if (range) {
+      offset = range[0] as number;
+      break;
+    }
+  }
+  const { line, col } = lines.linePos(offset);
+  return { file, line, column: col };
+}
+
+function assemble(documents: readonly Checked[], complaints: Complaint[]): Config {
+  const named = new Map<string, Place>();
+  const sources: SourceConfig[] = [];
+  const sinks: SinkConfig[] = [];
+  let cluster: kinds.ClusterDocument | null = null;
+  for (const document of documents) {
+    if (document.kind === 'Cluster') {
+      if (cluster) complaints.push({ ...document.place, message: 'there may be only one document of kind: Cluster' });
+      cluster = document.value;
+      continue;
+    }
+    const id = `${document.kind === 'Source' ? 'source' : 'sink'} ${document.value.name}`;
+    const before = named.get(id);
+    if (before) complaints.push({ ...document.place, message: `${id} is already defined at ${before.file}:${before.line}` });
+    named.set(id, document.place);
+    if (document.kind === 'Source') sources.push(sourceOf(document.value));
+    else sinks.push(sinkOf(document));
+  }
+  if (sources.length === 0 && complaints.length === 0) {
+    complaints.push({
+      file: documents[0]?.place.file ?? 'config',
+      message: 'no document of kind: Source; there is nothing to capture',
+    });
+  }
+  if (sinks.length === 0) {
+    sinks.push({
+      type: 'lake',
+      name: 'lake',
+      from: ['*'],
+      flush: { everyMs: 30_000, bytes: 128 * 2 ** 20 },
+      compact: { everyMs: 300_000 },
+    });
+  }
+  return { cluster: clusterOf(cluster ?? kinds.cluster.parse({ kind: 'Cluster' })), sources, sinks };
+}
+
+function clusterOf({ nats, changelog, lake, http }: kinds.ClusterDocument): Config['cluster'] {
+  return {
+    nats: { replicas: nats.replicas, ...(nats.url ? { url: nats.url } : {}), ...(nats.creds ? { creds: nats.creds } : {}) },
+    changelog: {
+      maxAgeMs: changelog.maxAge,
+      maxBytes: changelog.maxBytes,
+      lingerMs: changelog.linger,
+      confirmAfterMs: changelog.confirmAfter,
+    },
+    lake: lake.url ? { url: lake.url } : {},
+    http,
+  };
+}
+
+function sourceOf({ kind: _kind, heartbeat, ...rest }: kinds.SourceDocument): SourceConfig {
+  return { ...rest, heartbeatMs: heartbeat };
+}
+
+function sinkOf(document: Extract<Checked, { kind: 'Ods' | 'Lake' }>): SinkConfig {
+  if (document.kind === 'Ods') {
+    const { name, from, postgres, schema } = document.value;
+    return { type: 'ods', name, from, postgres, ...(schema === undefined ? {} : { schema }) };
+  }
+  const { name, from, flush, compact } = document.value;
+  return { type: 'lake', name, from, flush: { everyMs: flush.every, bytes: flush.bytes }, compact: { everyMs: compact.every } };
+}

@@ -1,0 +1,48 @@
+import { z } from 'zod';
+
+const DURATION_MS: Readonly<Record<string, number>> = { ms: 1, s: 1_000, m: 60_000, h: 3_600_000, d: 86_400_000 };
+const SIZE_BYTES: Readonly<Record<string, number>> = {
+  B: 1,
+  KB: 1e3,
+  MB: 1e6,
+  GB: 1e9,
+  TB: 1e12,
+  KIB: 2 ** 10,
+  MIB: 2 ** 20,
+  GIB: 2 ** 30,
+  TIB: 2 ** 40,
+};
+
+/** @returns milliseconds, or null when the text is not like `5ms`, `30s`, `1.5h`, `7d` */
+export function parseDuration(text: string): number | null {
+  const match = /^(\d+(?:\.\d+)?)\s*(ms|s|m|h|d)$/.exec(text.trim());
+  return match ? Math.round(Number(match[1]) * (DURATION_MS[match[2] as string] as number)) : null;
+}
+
+/** @returns bytes, or null when the text is not like `128MiB`, `1GB`, `4096` */
+export function parseSize(text: string): number | null {
+  const match = /^(\d+(?:\.\d+)?)\s*([KMGT]?I?B)?$/.exec(text.trim().toUpperCase());
+  return match ? Math.round(Number(match[1]) * (SIZE_BYTES[match[2] ?? 'B'] as number)) : null;
+}
+
+/** A duration such as `30s`; milliseconds once parsed. */
+export function duration(defaultText: string) {
+  return measured(defaultText, parseDuration, 'a duration such as 500ms, 30s, 5m, 12h or 7d');
+}
+
+/** A size such as `128MiB`; bytes once parsed. */
+export function size(defaultText: string) {
+  return measured(defaultText, parseSize, 'a size such as 64MiB or 100GiB');
+}
+
+function measured(defaultText: string, parse: (text: string) => number | null, expected: string) {
+  return z
+    .union([z.string(), z.number().nonnegative()], { error: `expected ${expected}` })
+    .default(defaultText)
+    .transform((value, context) => {
+      const parsed = typeof value === 'number' ? value : parse(value);
+      if (parsed !== null) return parsed;
+      context.addIssue({ code: 'custom', message: `expected ${expected}` });
+      return z.NEVER;
+    });
+}
