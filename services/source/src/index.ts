@@ -1,1 +1,1 @@
-export {};
+export { startSources } from './main.ts';

@@ -13,6 +13,8 @@ export interface LastBatch {
   readonly header: BatchHeader;
   /** `state` of the newest batch that carries one, found through `stateSeq`; null when there is none. */
   readonly state: unknown;
+  /** The place of the batch that carries `state`; null when there is none. */
+  readonly statePosition: Position | null;
 }
 
 /** What the stream itself knows. */

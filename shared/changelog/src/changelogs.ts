@@ -45,9 +45,13 @@ export class StoredChangelogs implements Changelogs {
     const found = await this.#wholeAtOrBefore(source, status.lastSeq, status.firstSeq);
     if (!found) return null;
     const { header } = found.batch;
-    if (header.state !== null || header.stateSeq === 0) return { seq: found.seq, header, state: header.state };
-    const carrier = await this.#wholeAtOrBefore(source, header.stateSeq, header.stateSeq);
-    return { seq: found.seq, header, state: carrier?.batch.header.state ?? null };
+    const carrier =
+      header.state === null && header.stateSeq > 0
+        ? await this.#wholeAtOrBefore(source, header.stateSeq, header.stateSeq)
+        : found;
+    const state = carrier?.batch.header.state ?? null;
+    const statePosition = carrier && state !== null ? { seq: carrier.seq, ...carrier.batch.header.position } : null;
+    return { seq: found.seq, header, state, statePosition };
   }
 
   /** The newest whole batch whose last message is at or before `seq`: fragments without an end are passed over. */

@@ -51,7 +51,7 @@ interface WireHeader {
   /** 1 = continues, 2 = more. */
   c: number;
   t: [lsn: Lsn[], endLsn: Lsn[], xid: number[], committedAt: number[]];
-  m: [step: SnapshotMark['step'], table: string, generation: number, reset: boolean] | null;
+  m: [step: SnapshotMark['step'], table: string, generation: number, reset: boolean, progress?: string] | null;
   /** JSON: what only the next leader reads is not decoded by anyone else. */
   st: string | null;
   ss: number;
@@ -121,7 +121,7 @@ export function encodeBatch(draft: BatchDraft, follows: SourcePosition, stateSeq
       h.transactions.map((t) => t.xid),
       h.transactions.map((t) => t.committedAt),
     ],
-    m: h.mark && [h.mark.step, h.mark.table, h.mark.generation, h.mark.reset],
+    m: h.mark && wireMark(h.mark),
     st: h.state === null ? null : JSON.stringify(h.state),
     ss: stateSeq,
     x: sections.map((s) => s.entry),
@@ -140,6 +140,14 @@ export function encodeBatch(draft: BatchDraft, follows: SourcePosition, stateSeq
     at += section.schema.length + section.body.length;
   }
   return out;
+}
+
+function wireMark({ step, table, generation, reset, progress }: SnapshotMark): NonNullable<WireHeader['m']> {
+  return progress === undefined ? [step, table, generation, reset] : [step, table, generation, reset, progress];
+}
+
+function markOf([step, table, generation, reset, progress]: NonNullable<WireHeader['m']>): SnapshotMark {
+  return { step, table, generation, reset, ...(progress === undefined ? {} : { progress }) };
 }
 
 interface EncodedSection {
@@ -210,7 +218,7 @@ export function decodeBatch(bytes: Uint8Array): Batch {
       xid: wire.t[2][i] as number,
       committedAt: wire.t[3][i] as number,
     })),
-    mark: wire.m && { step: wire.m[0], table: wire.m[1], generation: wire.m[2], reset: wire.m[3] },
+    mark: wire.m && markOf(wire.m),
     state: wire.st === null ? null : JSON.parse(wire.st),
     stateSeq: wire.ss,
   };

@@ -7,6 +7,7 @@ export type {
   LastBatch,
   ReadOptions,
 } from './changelog.ts';
+export { CsvRows } from './column.ts';
 export { decodeBatch, encodeBatch, FORMAT_VERSION, schemaVersion } from './codec.ts';
 export { type Broker, connectNats, memoryBroker } from './connect.ts';
 export { SectionDraft } from './draft.ts';

@@ -73,6 +73,8 @@ export interface SnapshotMark {
   /** Rises with every snapshot of the source. */
   readonly generation: number;
   readonly reset: boolean;
+  /** How far a chunk brought the snapshot; only the next leader reads it. */
+  readonly progress?: string;
 }
 
 /** Everything a reader must know before it decodes any row. */

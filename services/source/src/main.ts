@@ -1,0 +1,28 @@
+import type { Changelogs } from '@tributary/changelog';
+import { type RunningService, runService, type Runtime } from '@tributary/cluster';
+import type { Config } from '@tributary/config';
+import { SourceActor } from './source-actor.ts';
+
+/** Starts one actor a source. */
+export async function startSources(config: Config, runtime: Runtime<Changelogs>): Promise<RunningService> {
+  const { changelog, nats } = config.cluster;
+  return runService(
+    'source',
+    runtime,
+    config.sources.map((source) => ({
+      name: `source/${source.name}`,
+      kind: 'source',
+      make: () =>
+        new SourceActor({
+          config: source,
+          changelogs: runtime.changelogs,
+          changelog: { replicas: nats.replicas, maxAgeMs: changelog.maxAgeMs, maxBytes: changelog.maxBytes },
+          lingerMs: changelog.lingerMs,
+          confirmAfterMs: changelog.confirmAfterMs,
+          bus: runtime.bus,
+          clock: runtime.clock,
+          warn: (facts, message) => runtime.log.warn(facts, message),
+        }),
+    })),
+  );
+}

@@ -1,0 +1,155 @@
+import { randomBytes } from 'node:crypto';
+import { Fault, type Lsn, parseLsn } from '@tributary/core';
+import { quoteIdent, type Session, sqlState } from '@tributary/postgres';
+
+export interface Server {
+  readonly systemId: string;
+  /** e.g. 180004. */
+  readonly version: number;
+}
+
+export interface Slot {
+  readonly name: string;
+  /** Everything before it may be gone. */
+  readonly confirmed: Lsn;
+  /** It was made just now: nothing of it is in any changelog. */
+  readonly created: boolean;
+}
+
+/** Oldest server whose pgoutput carries logical messages, which heartbeats and barriers are. */
+const VERSION_MIN = 140_000;
+
+export const slotName = (source: string) => `tributary_${source}`;
+export const publicationNames = (source: string) => [`tributary_${source}`, `tributary_${source}_append`] as const;
+export const newEpoch = () => randomBytes(6).toString('base64url');
+
+/** @throws Fault `source_misconfigured` that says how to mend it */
+export async function inspectServer(session: Session): Promise<Server> {
+  const server = await session.row<{ system: string; version: number; level: string; recovery: boolean }>(
+    `SELECT (SELECT system_identifier::text FROM pg_control_system()) AS system, current_setting('server_version_num')::int AS version,
+            current_setting('wal_level') AS level, pg_is_in_recovery() AS recovery`,
+  );
+  if (server.version < VERSION_MIN) {
+    throw new Fault(
+      'source_misconfigured',
+      `PostgreSQL ${Math.floor(server.version / 10_000)} is too old: 14 or newer is needed`,
+    );
+  }
+  if (server.recovery) throw new Fault('source_misconfigured', 'the server is a standby: connect to the primary');
+  if (server.level !== 'logical') {
+    throw new Fault(
+      'source_misconfigured',
+      `wal_level is "${server.level}", "logical" is needed. Run: ALTER SYSTEM SET wal_level = logical; then restart PostgreSQL.`,
+    );
+  }
+  return { systemId: server.system, version: server.version };
+}
+
+/** Makes both publications when they are missing (I9: never drops any). Before the slot: decoding must find them. */
+export async function ensurePublications(session: Session, source: string, version: number): Promise<void> {
+  const [all, append] = publicationNames(source);
+  const existing = await session.rows<{ name: string }>('SELECT pubname AS name FROM pg_publication WHERE pubname = ANY ($1)', [
+    [all, append],
+  ]);
+  const generated = version >= 180_000 ? ', publish_generated_columns = stored' : '';
+  for (const [name, publish] of [
+    [all, 'insert, update, delete, truncate'],
+    [append, 'insert, truncate'],
+  ] as const) {
+    if (existing.some((publication) => publication.name === name)) continue;
+    const sql = `CREATE PUBLICATION ${quoteIdent(name)} WITH (publish = '${publish}', publish_via_partition_root = true${generated})`;
+    try {
+      await session.run(sql);
+    } catch (error) {
+      if (sqlState(error) === '42710') continue;
+      if (sqlState(error) !== '42501') throw error;
+      throw new Fault(
+        'source_misconfigured',
+        `this role may not create the publication ${name}. Run as the database's owner: GRANT CREATE ON DATABASE … TO this role; or: ${sql};`,
+        {},
+        { cause: error },
+      );
+    }
+  }
+}
+
+/** Finds the source's slot, or makes it. */
+export async function ensureSlot(session: Session, source: string, version: number): Promise<Slot> {
+  const name = slotName(source);
+  const [found] = await session.rows<{
+    confirmed: string | null;
+    status: string | null;
+    plugin: string;
+    database: string;
+    own: string;
+  }>(
+    `SELECT confirmed_flush_lsn::text AS confirmed, wal_status AS status, plugin, database, current_database() AS own
+       FROM pg_replication_slots WHERE slot_name = $1`,
+    [name],
+  );
+  if (!found) return { name, confirmed: await createSlot(session, name, version), created: true };
+  if (found.plugin !== 'pgoutput' || found.database !== found.own) {
+    throw new Fault(
+      'source_misconfigured',
+      `a slot named ${name} exists but belongs to database ${found.database} and plugin ${found.plugin}. Name this source differently, or drop that slot.`,
+    );
+  }
+  if (found.status === 'lost' || found.confirmed === null) {
+    throw new Fault(
+      'slot_lost',
+      `slot ${name} was invalidated: PostgreSQL removed WAL it needed. Run: SELECT pg_drop_replication_slot('${name}'); a new slot and a reconciling snapshot follow by themselves.`,
+      { slot: name },
+    );
+  }
+  return { name, confirmed: parseLsn(found.confirmed), created: false };
+}
+
+async function createSlot(session: Session, name: string, version: number): Promise<Lsn> {
+  const failover = version >= 170_000 ? ', failover => true' : '';
+  try {
+    const { lsn } = await session.row<{ lsn: string }>(
+      `SELECT lsn::text FROM pg_create_logical_replication_slot($1, 'pgoutput'${failover})`,
+      [name],
+    );
+    return parseLsn(lsn);
+  } catch (error) {
+    const state = sqlState(error);
+    if (state === '53400') {
+      const { used, max } = await session.row<{ used: number; max: number }>(
+        `SELECT (SELECT count(*)::int FROM pg_replication_slots) AS used, current_setting('max_replication_slots')::int AS max`,
+      );
+      throw new Fault(
+        'slot_budget',
+        `all ${max} replication slots of the server are in use (${used}). Drop unused ones (SELECT slot_name, active FROM pg_replication_slots), or run: ALTER SYSTEM SET max_replication_slots = ${max + 10}; and restart PostgreSQL.`,
+        { used, max },
+        { cause: error },
+      );
+    }
+    if (state === '42501') {
+      throw new Fault(
+        'source_misconfigured',
+        'this role may not create replication slots. Run as superuser: ALTER ROLE … REPLICATION;',
+        {},
+        { cause: error },
+      );
+    }
+    throw error;
+  }
+}
+
+export interface SlotHealth {
+  readonly name: string;
+  readonly active: boolean;
+  readonly retainedBytes: number;
+  readonly walStatus: string | null;
+  readonly safeBytes: number | null;
+}
+
+export async function slotHealth(session: Session, name: string): Promise<SlotHealth | null> {
+  const [health] = await session.rows<SlotHealth>(
+    `SELECT slot_name AS name, active, pg_wal_lsn_diff(pg_current_wal_lsn(), restart_lsn)::float8 AS "retainedBytes",
+            wal_status AS "walStatus", safe_wal_size::float8 AS "safeBytes" FROM pg_replication_slots WHERE slot_name = $1`,
+    [name],
+  );
+  return health ?? null;
+}

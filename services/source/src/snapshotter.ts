@@ -1,0 +1,476 @@
+import { type ChangelogWriter, SectionDraft } from '@tributary/changelog';
+import { type Clock, Fault, keyColumns, LIMITS, type Lsn, parseLsn, type TableSchema } from '@tributary/core';
+import { type CatalogTable, quoteIdent, quoteLiteral, quoteTable, type Session, sqlState, Visibility } from '@tributary/postgres';
+import type { CatalogWatch } from './catalog-watch.ts';
+import { CsvCutter } from './csv-cutter.ts';
+import { type ChunkRows, reconcile } from './reconcile.ts';
+import type { SnapshotState, SourceState, TableState } from './state.ts';
+import type { Stream } from './stream.ts';
+import { keyCells, type Touches } from './touches.ts';
+
+/** Sessions that read side by side. */
+const READERS = 3;
+/** Size of a chunk that is aimed at, bytes of CSV. */
+const CHUNK_BYTES = 1024 * 1024;
+/** Blocks of the first range of a table; the next ones follow what it gave. */
+const FIRST_BLOCKS = 8;
+const BLOCKS_MAX = 16_384;
+/** Every so many chunks the whole state goes along, so that the next leader has little to read. */
+const STATE_EVERY = 64;
+const REREAD_KEYS = 1_000;
+const POLL_MS = 25;
+
+export interface SnapshotterOptions {
+  readonly source: string;
+  readonly open: (name: string) => Promise<Session>;
+  readonly watch: CatalogWatch;
+  readonly stream: Stream;
+  readonly touches: Touches;
+  readonly writer: ChangelogWriter;
+  readonly state: SourceState;
+  readonly clock: Clock;
+  /** Makes the stream pass the present WAL position soon. */
+  readonly heartbeat: () => void;
+}
+
+export interface SnapshotProgress {
+  readonly table: string;
+  readonly tablesDone: number;
+  readonly tablesTotal: number;
+  readonly rows: number;
+  readonly fraction: number;
+}
+
+/** A table changed under its snapshot, or another snapshot of it was asked for: this one is worth nothing. */
+class Superseded extends Error {}
+
+/**
+ * Takes the snapshots that are due, one table after another, each in ranges that several sessions read side by side.
+ * The rules and why they hold: ARCHITECTURE.md, Capture. Streaming never waits for a keyed table.
+ */
+export class Snapshotter {
+  readonly #options: SnapshotterOptions;
+  readonly #inFlight = new Set<Visibility>();
+  #wake: () => void = () => {};
+  #idle: (() => void)[] = [];
+  #progress: SnapshotProgress | null = null;
+  #done = 0;
+  rows = 0;
+
+  constructor(options: SnapshotterOptions) {
+    this.#options = options;
+  }
+
+  get inFlight(): readonly Visibility[] {
+    return [...this.#inFlight];
+  }
+
+  get progress(): SnapshotProgress | null {
+    return this.#progress;
+  }
+
+  /** Some table's snapshot became due. */
+  wake(): void {
+    this.#wake();
+  }
+
+  /** Resolves when no snapshot is due or running. */
+  settled(): Promise<void> {
+    if (this.#next() === null) return Promise.resolve();
+    return new Promise((resolve) => this.#idle.push(resolve));
+  }
+
+  async run(signal: AbortSignal): Promise<void> {
+    const sessions: Session[] = [];
+    try {
+      while (!signal.aborted) {
+        const name = this.#next();
+        if (name === null) {
+          this.#progress = null;
+          this.#done = 0;
+          for (const resolve of this.#idle.splice(0)) resolve();
+          for (const session of sessions.splice(0)) await session.close();
+          await this.#sleepUntilWoken(signal);
+          continue;
+        }
+        while (sessions.length < READERS) sessions.push(await this.#options.open(`snapshot ${sessions.length + 1}`));
+        await this.#table(name, sessions, signal);
+        this.#done++;
+      }
+    } finally {
+      for (const session of sessions) await session.close();
+    }
+  }
+
+  #next(): string | null {
+    for (const [name, table] of Object.entries(this.#options.state.tables)) if (table.snapshot) return name;
+    return null;
+  }
+
+  async #sleepUntilWoken(signal: AbortSignal): Promise<void> {
+    await new Promise<void>((resolve) => {
+      this.#wake = resolve;
+      signal.addEventListener('abort', () => resolve(), { once: true });
+      if (this.#next() !== null || signal.aborted) resolve();
+    });
+  }
+
+  async #table(name: string, sessions: readonly Session[], signal: AbortSignal): Promise<void> {
+    const { watch, state, stream, clock } = this.#options;
+    const table = watch.table(name);
+    const known = state.tables[name];
+    if (!table || !known) {
+      delete state.tables[name];
+      return;
+    }
+    try {
+      if (known.mode === 'keyed') await this.#keyed(name, table, sessions, signal);
+      else await this.#whole(name, table, sessions[0] as Session, signal);
+    } catch (error) {
+      // The table was dropped, altered or locked away while it was read: look again and start over.
+      const altered = error instanceof Superseded || /^(42P01|42703|XX000)$/.test(sqlState(error));
+      if (!altered || signal.aborted) throw error;
+      stream.stopCollecting(name);
+      await watch.check(false);
+      const now = state.tables[name];
+      if (now?.snapshot?.begun) watch.request(name);
+      await clock.sleep(POLL_MS, signal);
+    } finally {
+      this.#inFlight.clear();
+    }
+  }
+
+  /** Waits until every transaction whose touches nobody remembers, or that wrote before the table was published, is visible. */
+  async #waitTracked(name: string, session: Session, signal: AbortSignal): Promise<void> {
+    const { touches, watch, clock } = this.#options;
+    while (!signal.aborted) {
+      const below = touches.untrackedBelow > watch.unpublishedBelow(name) ? touches.untrackedBelow : watch.unpublishedBelow(name);
+      const { xmin } = await session.row<{ xmin: string }>('SELECT pg_snapshot_xmin(pg_current_snapshot())::text AS xmin');
+      if (BigInt(xmin) >= below) return;
+      await clock.sleep(POLL_MS, signal);
+    }
+    signal.throwIfAborted();
+  }
+
+  async #keyed(name: string, table: CatalogTable, sessions: readonly Session[], signal: AbortSignal): Promise<void> {
+    const { stream, touches, state, watch } = this.#options;
+    const known = state.tables[name] as TableState;
+    const run: Run = {
+      name,
+      table,
+      schema: await watch.schemaOf(table),
+      snapshot: known.snapshot as SnapshotState,
+      still: () => state.tables[name]?.snapshot === run.snapshot,
+      chunks: 0,
+    };
+    await this.#waitTracked(name, sessions[0] as Session, signal);
+    if (!run.snapshot.begun) {
+      await stream.whenPassed(0n, () => {
+        check(run);
+        const touched = touches.keys(name);
+        const reset = !known.churn && touched.length === 0;
+        run.snapshot.reread = touched;
+        stream.collectIncomplete(name, touched);
+        run.snapshot.begun = true;
+        known.churn = 'captured';
+        void stream.publish({ step: 'begin', table: name, generation: run.snapshot.generation, reset }, [], this.#stateNow(name));
+      });
+    }
+    await this.#readRanges(run, sessions, signal);
+    await this.#reread(run, sessions[0] as Session, signal);
+    await stream.whenPassed(0n, () => {
+      check(run);
+      stream.stopCollecting(name);
+      const mark = { step: 'end', table: name, generation: run.snapshot.generation, reset: false } as const;
+      known.snapshot = null;
+      void stream.publish(mark, [], state);
+    });
+  }
+
+  /** The state as it travels: with the keys that are to be read again as they are now. */
+  #stateNow(name: string): SourceState {
+    const { state, stream } = this.#options;
+    const snapshot = state.tables[name]?.snapshot;
+    if (snapshot) snapshot.reread = [...stream.incomplete(name)];
+    return state;
+  }
+
+  async #readRanges(run: Run, sessions: readonly Session[], signal: AbortSignal): Promise<void> {
+    const ranges = new Ranges(run.table, run.snapshot);
+    // Chunks are published in the order of their ranges, so that progress is one place.
+    let turn: Promise<void> = Promise.resolve();
+    await Promise.all(
+      sessions.map(async (session) => {
+        for (let range = ranges.next(); range && !signal.aborted; range = ranges.next()) {
+          const before = turn;
+          const sql = `COPY (SELECT ${columnList(run.schema)} FROM ONLY ${range.from} WHERE ${range.where}) TO STDOUT (FORMAT csv)`;
+          const mine = this.#chunk(run, session, { sql, before, range }, signal).then((bytes) =>
+            ranges.learn(range.blocks, bytes),
+          );
+          // A failure is thrown below by whoever awaits its own chunk; those behind it must not hang.
+          turn = mine.catch(() => {});
+          await mine;
+        }
+      }),
+    );
+    signal.throwIfAborted();
+  }
+
+  async #reread(run: Run, session: Session, signal: AbortSignal): Promise<void> {
+    const keys = [...this.#options.stream.incomplete(run.name)];
+    const key = keyColumns(run.schema).map((index) => run.schema.columns[index] as TableSchema['columns'][number]);
+    const from = quoteTable(run.schema.schema, run.schema.table);
+    const names = key.map((column) => quoteIdent(column.name)).join(', ');
+    for (let at = 0; at < keys.length; at += REREAD_KEYS) {
+      const values = keys.slice(at, at + REREAD_KEYS).map(
+        (text) =>
+          `(${keyCells(text)
+            .map((cell, i) => `${quoteLiteral(cell)}::${key[i]?.sqlType}`)
+            .join(', ')})`,
+      );
+      const sql = `COPY (SELECT ${columnList(run.schema)} FROM ${run.table.partitioned ? '' : 'ONLY '}${from} WHERE (${names}) IN (VALUES ${values.join(', ')})) TO STDOUT (FORMAT csv)`;
+      await this.#chunk(run, session, { sql, before: Promise.resolve(), range: null }, signal);
+    }
+  }
+
+  /** Reads one chunk, waits until the stream has passed it, publishes what is left of it. @returns bytes read */
+  async #chunk(run: Run, session: Session, job: Job, signal: AbortSignal): Promise<number> {
+    const { stream, touches, writer, heartbeat } = this.#options;
+    for (;;) {
+      check(run);
+      await this.#waitTracked(run.name, session, signal);
+      const epoch = touches.epoch;
+      const { chunk, passed } = await this.#read(session, job.sql, run.schema);
+      try {
+        await job.before;
+        await writer.belowPending(LIMITS.pendingBytes);
+        if (stream.passed < passed) heartbeat();
+        const published = await stream.whenPassed(passed, () => {
+          check(run);
+          if (touches.epoch !== epoch) return false;
+          this.#publish(run, job, reconcile(chunk, touches));
+          return true;
+        });
+        if (!published) continue;
+      } finally {
+        this.#inFlight.delete(chunk.snapshot);
+      }
+      this.rows += chunk.rows;
+      this.#report(run, chunk.rows);
+      return chunk.csv.length;
+    }
+  }
+
+  #publish(run: Run, { range }: Job, draft: SectionDraft | null): void {
+    const { stream } = this.#options;
+    if (range) {
+      run.snapshot.leaf = range.leaf;
+      run.snapshot.block = range.end;
+    }
+    const whole = ++run.chunks % STATE_EVERY === 0;
+    if (!draft && !whole) return;
+    const progress = range ? { progress: `${range.leaf}:${range.end}` } : {};
+    const mark = { step: 'chunk', table: run.name, generation: run.snapshot.generation, reset: false, ...progress } as const;
+    void stream.publish(mark, draft ? [draft] : [], whole ? this.#stateNow(run.name) : null);
+  }
+
+  /** One short transaction: what it sees, the rows, and a WAL position after everything it sees. */
+  async #read(session: Session, sql: string, schema: TableSchema): Promise<{ chunk: ChunkRows; passed: Lsn }> {
+    await session.run('BEGIN ISOLATION LEVEL REPEATABLE READ READ ONLY');
+    let snapshot: Visibility | null = null;
+    try {
+      const seen = await session.row<{ snapshot: string }>('SELECT pg_current_snapshot()::text AS snapshot');
+      snapshot = new Visibility(seen.snapshot);
+      this.#inFlight.add(snapshot);
+      const pieces: Buffer[] = [];
+      const copy = session.copyOut(sql);
+      let step = await copy.next();
+      for (; !step.done; step = await copy.next()) pieces.push(step.value);
+      const rows = step.value;
+      const { lsn } = await session.row<{ lsn: string }>('SELECT pg_current_wal_insert_lsn()::text AS lsn');
+      await session.run('COMMIT');
+      return { chunk: { schema, csv: Buffer.concat(pieces), rows, snapshot }, passed: parseLsn(lsn) };
+    } catch (error) {
+      if (snapshot) this.#inFlight.delete(snapshot);
+      await session.run('ROLLBACK').catch(() => {});
+      throw error;
+    }
+  }
+
+  /**
+   * A table without usable key, in one piece: the stream rests between two transactions until the table has been read by a
+   * snapshot that sees everything streamed of it; what that snapshot sees beyond is skipped when the stream brings it.
+   */
+  async #whole(name: string, table: CatalogTable, session: Session, signal: AbortSignal): Promise<void> {
+    const { stream, touches, state, watch, clock } = this.#options;
+    const schema = await watch.schemaOf(table);
+    const snapshot = state.tables[name]?.snapshot;
+    await this.#waitTracked(name, session, signal);
+    while (!signal.aborted) {
+      const resume = await stream.pause();
+      try {
+        if (state.tables[name]?.snapshot !== snapshot) throw new Superseded();
+        await session.run('BEGIN ISOLATION LEVEL REPEATABLE READ READ ONLY');
+        const seen = new Visibility(
+          (await session.row<{ snapshot: string }>('SELECT pg_current_snapshot()::text AS snapshot')).snapshot,
+        );
+        if (!touches.any(name, seen) && seen.xmin >= touches.untrackedBelow) {
+          await this.#publishWhole({ name, table, schema, seen }, session);
+          return;
+        }
+      } finally {
+        await session.run('ROLLBACK').catch(() => {});
+        resume();
+      }
+      await clock.sleep(POLL_MS, signal);
+    }
+    signal.throwIfAborted();
+  }
+
+  async #publishWhole(
+    whole: { name: string; table: CatalogTable; schema: TableSchema; seen: Visibility },
+    session: Session,
+  ): Promise<void> {
+    const { name, table, schema, seen } = whole;
+    const { stream, state, watch, writer } = this.#options;
+    const known = state.tables[name] as TableState;
+    const { generation } = known.snapshot as SnapshotState;
+    const mark = (step: 'begin' | 'chunk' | 'end') => ({ step, table: name, generation, reset: true });
+    void stream.publish(mark('begin'), [], state);
+    const cutter = new CsvCutter(CHUNK_BYTES);
+    const send = async (cut: { bytes: Uint8Array; rows: number } | null) => {
+      if (!cut) return;
+      this.rows += cut.rows;
+      void stream.publish(mark('chunk'), [SectionDraft.fromCsv(schema, cut.bytes, cut.rows)], null);
+      await writer.belowPending(LIMITS.pendingBytes);
+    };
+    const from = table.partitioned ? quoteTable(schema.schema, schema.table) : `ONLY ${quoteTable(schema.schema, schema.table)}`;
+    for await (const piece of session.copyOut(`COPY (SELECT ${columnList(schema)} FROM ${from}) TO STDOUT (FORMAT csv)`)) {
+      await send(cutter.push(piece));
+    }
+    await send(cutter.end());
+    known.content = await watch.contentOf(session, table);
+    known.churn = table.churn;
+    const { lsn } = await session.row<{ lsn: string }>('SELECT pg_current_wal_insert_lsn()::text AS lsn');
+    known.skip = { snapshot: `${seen.text}`, until: lsn };
+    known.snapshot = null;
+    stream.skip(name, seen, parseLsn(lsn));
+    watch.settled(name);
+    void stream.publish(mark('end'), [], state);
+  }
+
+  /** Reads the rows of a table that a condition chooses, beside any snapshot. @returns rows read */
+  async choose(name: string, where: string, signal: AbortSignal): Promise<number> {
+    const { watch, open, state } = this.#options;
+    const table = watch.table(name);
+    const known = state.tables[name];
+    if (!table || !known) throw new Fault('not_found', `there is no captured table ${name}`);
+    if (known.mode !== 'keyed')
+      throw new Fault('source_misconfigured', `${name} has no usable key: it can only be read as a whole`);
+    const session = await open('snapshot where');
+    try {
+      const schema = await watch.schemaOf(table);
+      const run: Run = {
+        name,
+        table,
+        schema,
+        snapshot: { generation: state.generation, begun: true, leaf: 0, block: 0, reread: [] },
+        still: () => true,
+        chunks: 0,
+      };
+      const from = `${table.partitioned ? '' : 'ONLY '}${quoteTable(schema.schema, schema.table)}`;
+      const sql = `COPY (SELECT ${columnList(schema)} FROM ${from} WHERE ${where}) TO STDOUT (FORMAT csv)`;
+      const before = this.rows;
+      await this.#chunk(run, session, { sql, before: Promise.resolve(), range: null }, signal);
+      return this.rows - before;
+    } finally {
+      await session.close();
+    }
+  }
+
+  #report(run: Run, rows: number): void {
+    const due = Object.values(this.#options.state.tables).filter((table) => table.snapshot).length;
+    const blocks = run.table.leaves.reduce((sum, leaf) => sum + leaf.blocks, 0);
+    const before = run.table.leaves.filter((leaf) => leaf.oid < run.snapshot.leaf).reduce((sum, leaf) => sum + leaf.blocks, 0);
+    const sum = (this.#progress?.table === run.name ? this.#progress.rows : 0) + rows;
+    this.#progress = {
+      table: run.name,
+      tablesDone: this.#done,
+      tablesTotal: this.#done + due,
+      rows: sum,
+      fraction: blocks === 0 ? 1 : Math.min(1, (before + run.snapshot.block) / blocks),
+    };
+  }
+}
+
+interface Run {
+  readonly name: string;
+  readonly table: CatalogTable;
+  readonly schema: TableSchema;
+  readonly snapshot: SnapshotState;
+  readonly still: () => boolean;
+  chunks: number;
+}
+
+interface Job {
+  readonly sql: string;
+  /** Chunks of earlier ranges have been published. */
+  readonly before: Promise<void>;
+  readonly range: Range | null;
+}
+
+interface Range {
+  readonly leaf: number;
+  readonly from: string;
+  readonly where: string;
+  readonly blocks: number;
+  /** First block behind the range. */
+  readonly end: number;
+}
+
+function check(run: Run): void {
+  if (!run.still()) throw new Superseded();
+}
+
+function columnList(schema: TableSchema): string {
+  return schema.columns.map((column) => quoteIdent(column.name)).join(', ');
+}
+
+/** Hands out ranges of blocks, leaf by leaf, sized so that a chunk comes near the target. */
+class Ranges {
+  readonly #leaves: CatalogTable['leaves'];
+  #leaf: number;
+  #block: number;
+  #size = FIRST_BLOCKS;
+
+  constructor(table: CatalogTable, snapshot: SnapshotState) {
+    this.#leaves = table.leaves;
+    const at = table.leaves.findIndex((leaf) => leaf.oid === snapshot.leaf);
+    this.#leaf = Math.max(0, at);
+    this.#block = at === -1 ? 0 : snapshot.block;
+  }
+
+  next(): Range | null {
+    const leaf = this.#leaves[this.#leaf];
+    if (!leaf) return null;
+    const start = this.#block;
+    const last = start + this.#size >= leaf.blocks;
+    // The last range has no end: rows that moved behind the last block as it was are in it.
+    const end = last ? Math.max(leaf.blocks, start + 1) : start + this.#size;
+    this.#block = last ? 0 : end;
+    if (last) this.#leaf++;
+    return {
+      leaf: leaf.oid,
+      from: leaf.name,
+      where: `ctid >= '(${start},0)'${last ? '' : ` AND ctid < '(${end},0)'`}`,
+      blocks: end - start,
+      end,
+    };
+  }
+
+  /** A chunk of so many blocks gave so many bytes. */
+  learn(blocks: number, bytes: number): void {
+    const ideal = Math.floor((blocks * CHUNK_BYTES) / Math.max(bytes, 1));
+    this.#size = Math.max(1, Math.min(BLOCKS_MAX, ideal, this.#size * 4));
+  }
+}

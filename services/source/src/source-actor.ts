@@ -1,0 +1,374 @@
+import { randomUUID } from 'node:crypto';
+import type { ChangelogOptions, Changelogs, ChangelogWriter, LastBatch } from '@tributary/changelog';
+import { type Actor, aborted, together } from '@tributary/cluster';
+import { matchesTable, type SourceConfig } from '@tributary/config';
+import { type Bus, type Clock, Fault, formatLsn, ORIGIN, parseLsn } from '@tributary/core';
+import { ReplicationReader, Session, Visibility } from '@tributary/postgres';
+import { CatalogWatch } from './catalog-watch.ts';
+import { ConfirmedPrefix } from './confirmed-prefix.ts';
+import { recoverSnapshots } from './recover.ts';
+import {
+  ensurePublications,
+  ensureSlot,
+  inspectServer,
+  newEpoch,
+  publicationNames,
+  type Slot,
+  slotHealth,
+  type SlotHealth,
+} from './slot.ts';
+import { Snapshotter } from './snapshotter.ts';
+import { emptyState, type SourceState } from './state.ts';
+import { Stream } from './stream.ts';
+import { Touches } from './touches.ts';
+
+export interface SourceOptions {
+  readonly config: SourceConfig;
+  readonly changelogs: Changelogs;
+  readonly changelog: ChangelogOptions;
+  readonly lingerMs: number;
+  readonly confirmAfterMs: number;
+  readonly bus: Bus;
+  readonly clock: Clock;
+  readonly warn: (facts: object, message: string) => void;
+}
+
+/** How often the catalog, the slot's health and what snapshots can see are looked at. */
+const LOOK_MS = 1_000;
+const CONFIRM_MS = 1_000;
+
+/** Our own commits must not wait for somebody else's standby. */
+const SETTINGS = { synchronous_commit: 'local' };
+
+/**
+ * Captures one database into one changelog: leader of one slot.
+ *
+ * It starts from what the changelog says (its last batch), never from what it remembers, and whatever goes wrong it
+ * ends and is started anew. PostgreSQL lets one reader at a slot, the changelog one writer at a stream.
+ */
+export class SourceActor implements Actor {
+  readonly #options: SourceOptions;
+  #facts: () => Record<string, unknown> = () => ({});
+  #health: SlotHealth | null = null;
+
+  constructor(options: SourceOptions) {
+    this.#options = options;
+  }
+
+  facts(): Record<string, unknown> {
+    return this.#facts();
+  }
+
+  async run(signal: AbortSignal, ready: () => void): Promise<void> {
+    const sessions: Session[] = [];
+    const open = async (name: string) => {
+      const session = await Session.open(this.#options.config.postgres, {
+        name: `${this.#options.config.name} ${name}`,
+        settings: SETTINGS,
+      });
+      sessions.push(session);
+      return session;
+    };
+    let writer: ChangelogWriter | null = null;
+    try {
+      const control = await open('control');
+      const catalog = await open('catalog');
+      writer = await this.#options.changelogs.write(this.#options.config.name, this.#options.changelog);
+      await this.#lead({ signal, ready, control, catalog, open, writer });
+    } finally {
+      await Promise.all(sessions.map((session) => session.close()));
+      await writer?.close();
+    }
+  }
+
+  async #lead(lead: Lead): Promise<void> {
+    const { config, changelogs, clock, confirmAfterMs } = this.#options;
+    const { signal, control, catalog, writer } = lead;
+    const server = await inspectServer(control);
+    await ensurePublications(control, config.name, server.version);
+    const slot = await ensureSlot(control, config.name, server.version);
+    const { state, gap } = this.#continueFrom(writer.last, slot, server.systemId);
+    const restart = writer.last && !gap ? writer.last.header.restart : slot.confirmed;
+    const recovered = gap ? new Map<string, Set<string>>() : await recoverSnapshots(changelogs, config.name, writer.last, state);
+    const touches = new Touches(await visibility(control));
+    const confirmed = new ConfirmedPrefix(confirmAfterMs, slot.confirmed);
+    const failed = new Failure();
+    const stream: Stream = new Stream({
+      source: config.name,
+      epoch: state.epoch,
+      writer,
+      resume: writer.last?.header.position ?? ORIGIN,
+      restart,
+      watermark: writer.last?.header.watermark ?? 0,
+      lingerMs: this.#options.lingerMs,
+      touches,
+      confirmed,
+      lookup: (relation) => watch.lookup(relation),
+      hold: (reason) => reader.hold(reason),
+      release: (reason) => reader.release(reason),
+      fail: failed.with,
+      now: () => clock.now(),
+    });
+    const watch = new CatalogWatch({
+      source: config.name,
+      session: catalog,
+      version: server.version,
+      wanted: (table) => matchesTable(config.tables, table),
+      state,
+      snapshots: config.snapshot === 'initial',
+      changesOf: (table) => stream.changesOf(table),
+      due: () => snapshotter.wake(),
+    });
+    const heart = new Heart(control, stream, failed.with);
+    const snapshotter = new Snapshotter({
+      source: config.name,
+      open: lead.open,
+      watch,
+      stream,
+      touches,
+      writer,
+      state,
+      clock,
+      heartbeat: () => heart.beat(),
+    });
+    for (const [table, keys] of recovered) stream.collectIncomplete(table, keys);
+    for (const [name, table] of Object.entries(state.tables)) {
+      if (table.skip) stream.skip(name, new Visibility(table.skip.snapshot), parseLsn(table.skip.until));
+    }
+    const reader: ReplicationReader = new ReplicationReader({
+      connection: config.postgres,
+      slot: slot.name,
+      publications: publicationNames(config.name),
+      from: restart,
+      message: (bytes) => stream.message(bytes),
+      keepalive: (walEnd, replyRequested) => {
+        stream.keepalive(walEnd);
+        if (replyRequested) reader.confirm(confirmed.safe(clock.now())).catch(failed.with);
+      },
+    });
+    this.#facts = () => ({
+      source: config.name,
+      ...stream.facts(),
+      confirmedLsn: formatLsn(confirmed.safe(clock.now())),
+      changes: stream.changes + snapshotter.rows,
+      tables: Object.keys(state.tables).length,
+      slot: this.#health,
+      snapshot: snapshotter.progress,
+      epoch: state.epoch,
+    });
+    const commands = { watch, snapshotter, heart, stream, state, signal };
+    await watch.check(false);
+    const stops = await this.#serve(commands);
+    try {
+      await together(signal, [
+        (all) => failed.until(all),
+        (all) =>
+          stopped(
+            all,
+            () => reader.run(lead.ready),
+            () => reader.stop(),
+          ),
+        (all) => snapshotter.run(all),
+        (all) => heart.run(config.heartbeatMs, clock, all),
+        (all) => this.#look({ control, watch, touches, snapshotter, slot: slot.name }, all),
+        (all) => this.#confirm(reader, confirmed, all),
+        async (all) => {
+          await aborted(all);
+          stream.close();
+        },
+      ]);
+    } finally {
+      stream.close();
+      for (const stop of stops) await stop();
+    }
+  }
+
+  /** Decides whether the slot still follows the changelog; where it does not, every table is read again and reconciled. */
+  #continueFrom(last: LastBatch | null, slot: Slot, systemId: string): { state: SourceState; gap: boolean } {
+    const { config, warn } = this.#options;
+    if (!last) return { state: emptyState(newEpoch(), systemId), gap: false };
+    const known = last.state as SourceState | null;
+    if (known && known.systemId !== systemId) {
+      throw new Fault(
+        'identity_mismatch',
+        `changelog ${config.name} was made from another database cluster (system ${known.systemId}, now ${systemId}). Give this source another name.`,
+      );
+    }
+    const gap = slot.created || slot.confirmed > last.header.restart;
+    if (!gap) return { state: known ?? emptyState(last.header.epoch, systemId), gap };
+    warn(
+      { source: config.name, confirmed: formatLsn(slot.confirmed), changelog: formatLsn(last.header.restart) },
+      'the slot does not reach back to the changelog: every table is read again and reconciled',
+    );
+    const state: SourceState = { ...(known ?? emptyState('', systemId)), epoch: newEpoch() };
+    for (const table of Object.values(state.tables)) {
+      table.skip = null;
+      table.snapshot = { generation: ++state.generation, begun: false, leaf: 0, block: 0, reread: [] };
+    }
+    return { state, gap };
+  }
+
+  async #look(
+    world: { control: Session; watch: CatalogWatch; touches: Touches; snapshotter: Snapshotter; slot: string },
+    signal: AbortSignal,
+  ): Promise<void> {
+    const { control, watch, touches, snapshotter, slot } = world;
+    while (!signal.aborted) {
+      touches.prune(await visibility(control), snapshotter.inFlight);
+      await watch.check(false);
+      this.#health = await slotHealth(control, slot);
+      await this.#options.clock.sleep(LOOK_MS, signal);
+    }
+  }
+
+  /** The only place that confirms besides answers to PostgreSQL's own question; also what keeps the connection alive. */
+  async #confirm(reader: ReplicationReader, confirmed: ConfirmedPrefix, signal: AbortSignal): Promise<void> {
+    const { clock } = this.#options;
+    while (!signal.aborted) {
+      await clock.sleep(CONFIRM_MS, signal);
+      await reader.confirm(confirmed.safe(clock.now()));
+    }
+  }
+
+  async #serve({ watch, snapshotter, heart, state, signal }: Commands): Promise<(() => Promise<void>)[]> {
+    const { bus, config } = this.#options;
+    const prefix = `tributary.source.${config.name}`;
+    const settle = async () => {
+      await watch.check(true);
+      await snapshotter.settled();
+    };
+    const barrier = await bus.serve(`${prefix}.barrier`, async function* () {
+      await settle();
+      const seq = await heart.pass();
+      yield { seq, tables: [...watch.tables.keys()] };
+    });
+    const snapshot = await bus.serve(`${prefix}.snapshot`, async function* (question) {
+      const { table, where } = question as { table?: string; where?: string };
+      await watch.check(false);
+      const name = table === undefined ? undefined : table.includes('.') ? table : `public.${table}`;
+      if (name !== undefined && where !== undefined) {
+        yield { done: true, tables: [name], rows: await snapshotter.choose(name, where, signal) };
+        return;
+      }
+      const names = name === undefined ? Object.keys(state.tables) : [name];
+      for (const one of names) watch.request(one);
+      snapshotter.wake();
+      const before = snapshotter.rows;
+      let settled = false;
+      const end = snapshotter.settled().then(() => {
+        settled = true;
+      });
+      while (!settled) {
+        await Promise.race([end, new Promise((resolve) => setTimeout(resolve, 250))]);
+        if (!settled) yield { done: false, progress: snapshotter.progress };
+      }
+      yield { done: true, tables: names, rows: snapshotter.rows - before };
+    });
+    return [barrier, snapshot];
+  }
+}
+
+interface Lead {
+  readonly signal: AbortSignal;
+  readonly ready: () => void;
+  readonly control: Session;
+  readonly catalog: Session;
+  readonly open: (name: string) => Promise<Session>;
+  readonly writer: ChangelogWriter;
+}
+
+interface Commands {
+  readonly watch: CatalogWatch;
+  readonly snapshotter: Snapshotter;
+  readonly heart: Heart;
+  readonly stream: Stream;
+  readonly state: SourceState;
+  readonly signal: AbortSignal;
+}
+
+/** The first failure of anything that has no caller to throw to. */
+class Failure {
+  #first: { readonly error: unknown } | null = null;
+  #notify: () => void = () => {};
+
+  readonly with = (error: unknown): void => {
+    this.#first ??= { error };
+    this.#notify();
+  };
+
+  /** @throws the first failure, also one that came before */
+  async until(signal: AbortSignal): Promise<void> {
+    if (!this.#first) await Promise.race([aborted(signal), new Promise<void>((resolve) => (this.#notify = resolve))]);
+    const first = this.#first as { readonly error: unknown } | null;
+    if (first) throw first.error;
+  }
+}
+
+/** Writes logical messages into the WAL: they move the watermark when nothing else commits, and mark barriers. */
+class Heart {
+  readonly #session: Session;
+  readonly #stream: Stream;
+  readonly #fail: (error: unknown) => void;
+  #beating: Promise<void> | null = null;
+  #again = false;
+
+  constructor(session: Session, stream: Stream, fail: (error: unknown) => void) {
+    this.#session = session;
+    this.#stream = stream;
+    this.#fail = fail;
+  }
+
+  /** One heartbeat soon; many callers share one. */
+  beat(): void {
+    if (this.#beating) {
+      this.#again = true;
+      return;
+    }
+    this.#beating = this.#emit('beat').then(
+      () => {
+        this.#beating = null;
+        if (!this.#again) return;
+        this.#again = false;
+        this.beat();
+      },
+      (error: unknown) => this.#fail(error),
+    );
+  }
+
+  /** Resolves with the sequence of a batch that covers everything committed before the call, once it is stored. */
+  async pass(): Promise<number> {
+    const token = `barrier ${randomUUID()}`;
+    const heard = this.#stream.heard(token);
+    await this.#emit(token);
+    return heard;
+  }
+
+  async run(everyMs: number, clock: Clock, signal: AbortSignal): Promise<void> {
+    let seen = -1;
+    while (!signal.aborted) {
+      if (this.#stream.commits === seen || seen === -1) this.beat();
+      seen = this.#stream.commits;
+      await clock.sleep(everyMs, signal);
+    }
+  }
+
+  async #emit(content: string): Promise<void> {
+    await this.#session.rows(`SELECT pg_logical_emit_message(true, 'tributary', $1)`, [content]);
+  }
+}
+
+/** Runs `work`; asks it to end when `signal` aborts. */
+async function stopped(signal: AbortSignal, work: () => Promise<void>, stop: () => Promise<unknown>): Promise<void> {
+  const react = () => void stop();
+  signal.addEventListener('abort', react, { once: true });
+  try {
+    if (signal.aborted) await stop();
+    else await work();
+  } finally {
+    signal.removeEventListener('abort', react);
+  }
+}
+
+async function visibility(session: Session): Promise<Visibility> {
+  return new Visibility((await session.row<{ snapshot: string }>('SELECT pg_current_snapshot()::text AS snapshot')).snapshot);
+}

@@ -1,0 +1,400 @@
+import type { ChangelogWriter, SectionDraft } from '@tributary/changelog';
+import { assert, type Cell, compareSourcePosition, Fault, keyColumns, type Lsn, Op, READ_ORDINAL_MIN } from '@tributary/core';
+import type { SnapshotMark, SourcePosition, TableSchema } from '@tributary/core';
+import { tableName } from '@tributary/core';
+import type { Visibility } from '@tributary/postgres';
+import { Batcher } from './batcher.ts';
+import type { ConfirmedPrefix } from './confirmed-prefix.ts';
+import { readLsn, readRelation, readTime, readTuple, type RelationMessage, Tag, TupleKind } from './pgoutput.ts';
+import type { SourceState } from './state.ts';
+import { keyText, type Touches } from './touches.ts';
+
+/** Everything the stream knows of one captured table in its present shape. */
+export interface Track {
+  readonly name: string;
+  readonly schema: TableSchema;
+  /** Indices of the key columns. */
+  readonly key: readonly number[];
+  /** Columns that the WAL tells of old rows. */
+  readonly identity: readonly boolean[];
+  /** Changes of the table so far, whatever shape it had. */
+  readonly counter: { changes: number };
+}
+
+export interface StreamOptions {
+  readonly source: string;
+  readonly epoch: string;
+  readonly writer: ChangelogWriter;
+  /** What the changelog holds already: changes at or before it are dropped. */
+  readonly resume: SourcePosition;
+  readonly restart: Lsn;
+  readonly watermark: number;
+  readonly lingerMs: number;
+  readonly touches: Touches;
+  readonly confirmed: ConfirmedPrefix;
+  /** Catalog lookup for a shape seen for the first time. */
+  readonly lookup: (relation: RelationMessage) => Promise<TableSchema>;
+  /** Stops and goes on taking bytes from the socket. */
+  readonly hold: (reason: string) => void;
+  readonly release: (reason: string) => void;
+  readonly fail: (error: unknown) => void;
+  readonly now: () => number;
+}
+
+/** Changes that a whole-table snapshot saw before the stream brought them. */
+interface Skip {
+  readonly snapshot: Visibility;
+  readonly until: Lsn;
+}
+
+/**
+ * Turns pgoutput messages into batches.
+ *
+ * I1 Ordinals count every change of a transaction before any filter, so they depend on the WAL alone.
+ * I8 Snapshot messages are let in only between transactions ({@link whenPassed}).
+ *
+ * Everything runs synchronously inside the socket's data event. When something must be awaited (a shape that is not
+ * known, a whole-table snapshot) the few messages of the present read are queued and the socket rests.
+ */
+export class Stream {
+  readonly #options: StreamOptions;
+  readonly #batcher: Batcher;
+  readonly #tracks = new Map<number, Track>();
+  readonly #shapes = new Map<string, Track>();
+  readonly #skips = new Map<string, Skip>();
+  /** Per table with a snapshot under way: keys whose unchanged columns the stream did not bring. */
+  readonly #incomplete = new Map<string, Set<string>>();
+  #queue: Buffer[] = [];
+  #blocks = 0;
+  #failed = false;
+  #inTransaction = false;
+  #commitLsn: Lsn = 0n;
+  #ordinal = 0;
+  #xid = 0;
+  /** The transaction's xid while its touches are to be remembered. */
+  #touching: bigint | null = null;
+  #skipping = true;
+  #passed: Lsn;
+  #waiting: { readonly lsn: Lsn; readonly run: () => void; readonly cancel: (error: Fault) => void }[] = [];
+  readonly #counters = new Map<string, { changes: number }>();
+  changes = 0;
+  /** Commits seen since the stream began, heartbeats among them. */
+  commits = 0;
+
+  constructor(options: StreamOptions) {
+    this.#options = options;
+    this.#batcher = new Batcher(options);
+    this.#passed = options.restart;
+  }
+
+  /** One pgoutput message. Never throws: what goes wrong ends the stream through `fail`. */
+  message(bytes: Buffer): void {
+    if (this.#failed) return;
+    if (this.#blocks > 0) {
+      this.#queue.push(Buffer.from(bytes));
+      return;
+    }
+    try {
+      this.#handle(bytes);
+    } catch (error) {
+      this.#fail(error);
+    }
+  }
+
+  keepalive(walEnd: Lsn): void {
+    if (this.#blocks > 0 || this.#queue.length > 0 || this.#inTransaction || this.#failed) return;
+    if (walEnd > this.#passed) this.#passed = walEnd;
+    this.#runWaiting();
+  }
+
+  /**
+   * Runs `step` between two transactions as soon as everything before `lsn` has been streamed. `step` may publish.
+   * In the order of their positions; at once when the stream is there already.
+   */
+  whenPassed<T>(lsn: Lsn, step: () => T): Promise<T> {
+    if (this.#failed) return Promise.reject(closed());
+    return new Promise((resolve, reject) => {
+      const run = () => {
+        try {
+          resolve(step());
+        } catch (error) {
+          reject(error as Error);
+        }
+      };
+      this.#waiting.push({ lsn, run, cancel: reject });
+      this.#waiting.sort((a, b) => (a.lsn < b.lsn ? -1 : a.lsn > b.lsn ? 1 : 0));
+      if (this.#blocks === 0) this.#runWaiting();
+    });
+  }
+
+  /** Stops the stream between two transactions. @returns the function that lets it go on */
+  async pause(): Promise<() => void> {
+    await this.whenPassed(0n, () => this.#block());
+    return () => this.#unblock();
+  }
+
+  /** Everything streamed so far goes out, then this message. Call inside `whenPassed` or a pause only. */
+  publish(mark: SnapshotMark | null, sections: readonly SectionDraft[], state: SourceState | null): Promise<number> {
+    assert(!this.#inTransaction, 'a snapshot message inside a transaction');
+    return this.#batcher.publish(mark, sections, state);
+  }
+
+  /** From now on changes of this table by transactions that `snapshot` sees are dropped, up to `until`. */
+  skip(table: string, snapshot: Visibility, until: Lsn): void {
+    this.#skips.set(table, { snapshot, until });
+  }
+
+  /** Begins to collect keys of rows that the stream brings incomplete. */
+  collectIncomplete(table: string, known: Iterable<string>): Set<string> {
+    const keys = new Set(known);
+    this.#incomplete.set(table, keys);
+    return keys;
+  }
+
+  /** Keys collected so far. */
+  incomplete(table: string): ReadonlySet<string> {
+    return this.#incomplete.get(table) ?? new Set();
+  }
+
+  stopCollecting(table: string): void {
+    this.#incomplete.delete(table);
+  }
+
+  /** Resolves with the sequence of the batch that carries this heartbeat, once it is stored. */
+  heard(token: string): Promise<number> {
+    return this.#batcher.heard(token);
+  }
+
+  get passed(): Lsn {
+    return this.#passed;
+  }
+
+  facts() {
+    return this.#batcher.facts();
+  }
+
+  close(): void {
+    this.#failed = true;
+    this.#batcher.close();
+    for (const waiting of this.#waiting.splice(0)) waiting.cancel(closed());
+  }
+
+  #fail(error: unknown): void {
+    if (this.#failed) return;
+    this.close();
+    this.#options.fail(error);
+  }
+
+  #block(): void {
+    this.#blocks++;
+    this.#options.hold('stream');
+  }
+
+  #unblock(): void {
+    this.#blocks--;
+    if (this.#blocks > 0 || this.#failed) return;
+    const queue = this.#queue;
+    this.#queue = [];
+    // A message may block again: the rest of the queue is then queued anew, in order.
+    for (const bytes of queue) this.message(bytes);
+    if (this.#blocks > 0) return;
+    this.#runWaiting();
+    if (this.#blocks === 0) this.#options.release('stream');
+  }
+
+  #runWaiting(): void {
+    while (!this.#inTransaction && this.#blocks === 0 && !this.#failed) {
+      const first = this.#waiting[0];
+      if (!first || first.lsn > this.#passed) return;
+      this.#waiting.shift();
+      first.run();
+    }
+  }
+
+  #handle(bytes: Buffer): void {
+    switch (bytes[0]) {
+      case Tag.insert:
+        return this.#insert(bytes);
+      case Tag.update:
+        return this.#update(bytes);
+      case Tag.delete:
+        return this.#delete(bytes);
+      case Tag.begin:
+        return this.#begin(bytes);
+      case Tag.commit:
+        return this.#commit(bytes);
+      case Tag.relation:
+        return this.#relation(bytes);
+      case Tag.truncate:
+        return this.#truncate(bytes);
+      case Tag.message:
+        return this.#logical(bytes);
+      default:
+        // Origin and type messages carry nothing that the catalog does not tell better.
+        return undefined;
+    }
+  }
+
+  #begin(bytes: Buffer): void {
+    assert(!this.#inTransaction, 'a transaction inside a transaction');
+    this.#inTransaction = true;
+    this.#commitLsn = readLsn(bytes, 1);
+    this.#xid = bytes.readUInt32BE(17);
+    this.#ordinal = 0;
+    this.#touching = this.#options.touches.begin(this.#xid);
+    this.#skipping = this.#commitLsn <= this.#options.resume.lsn;
+    this.#batcher.begin(this.#commitLsn, this.#xid, readTime(bytes, 9));
+  }
+
+  #commit(bytes: Buffer): void {
+    const endLsn = readLsn(bytes, 10);
+    this.#inTransaction = false;
+    this.commits++;
+    if (endLsn > this.#passed) this.#passed = endLsn;
+    this.#batcher.commit(endLsn, this.#ordinal);
+    if (this.#waiting.length > 0) this.#runWaiting();
+  }
+
+  /** @returns the table when this change is to be captured; counts it in any case */
+  #next(bytes: Buffer): Track | null {
+    const ordinal = ++this.#ordinal;
+    assert(ordinal < READ_ORDINAL_MIN, 'a transaction of more than 2^32 changes');
+    const track = this.#tracks.get(bytes.readUInt32BE(1));
+    assert(track, 'a change of a relation that was never described');
+    if (this.#skipping && compareSourcePosition({ lsn: this.#commitLsn, ordinal }, this.#options.resume) <= 0) return null;
+    const skip = this.#skips.size > 0 ? this.#skips.get(track.name) : undefined;
+    if (skip) {
+      if (this.#commitLsn >= skip.until) this.#skips.delete(track.name);
+      else if (skip.snapshot.sees(skip.snapshot.widen(this.#xid))) return null;
+    }
+    this.changes++;
+    track.counter.changes++;
+    return track;
+  }
+
+  #insert(bytes: Buffer): void {
+    const track = this.#next(bytes);
+    if (!track) return;
+    const draft = this.#batcher.section(track, bytes.length, this.#ordinal);
+    readTuple(bytes, 6, draft.cells);
+    this.#batcher.row(draft, Op.created, this.#ordinal);
+    if (this.#touching !== null) this.#touch(track, draft.cells, { deleted: false, complete: true });
+  }
+
+  #update(bytes: Buffer): void {
+    const track = this.#next(bytes);
+    if (!track) return;
+    const draft = this.#batcher.section(track, bytes.length, this.#ordinal);
+    const kind = bytes[5];
+    let at = 6;
+    if (kind !== TupleKind.new) {
+      const old = draft.oldCells();
+      at = readTuple(bytes, at, old) + 1;
+      if (kind === TupleKind.key) blank(old, track.identity);
+      if (this.#touching !== null) this.#touch(track, old, { deleted: true, complete: true });
+    }
+    readTuple(bytes, at, draft.cells);
+    this.#batcher.row(draft, Op.updated, this.#ordinal);
+    if (this.#touching !== null || this.#incomplete.size > 0)
+      this.#touch(track, draft.cells, { deleted: false, complete: false });
+  }
+
+  #delete(bytes: Buffer): void {
+    const track = this.#next(bytes);
+    if (!track) return;
+    const draft = this.#batcher.section(track, bytes.length, this.#ordinal);
+    readTuple(bytes, 6, draft.cells);
+    if (bytes[5] === TupleKind.key) blank(draft.cells, track.identity);
+    this.#batcher.row(draft, Op.deleted, this.#ordinal);
+    if (this.#touching !== null) this.#touch(track, draft.cells, { deleted: true, complete: true });
+  }
+
+  #truncate(bytes: Buffer): void {
+    const count = bytes.readUInt32BE(1);
+    for (let i = 0; i < count; i++) {
+      const relation = bytes.subarray(5 + i * 4, 10 + i * 4);
+      const track = this.#next(relation);
+      if (!track) continue;
+      const draft = this.#batcher.section(track, 16, this.#ordinal);
+      for (const cells of draft.cells) cells.push(null);
+      this.#batcher.row(draft, Op.truncated, this.#ordinal);
+      if (this.#touching !== null) this.#options.touches.truncated(track.name, this.#touching);
+    }
+  }
+
+  /** Remembers the row whose cells were just pushed. */
+  #touch(track: Track, columns: readonly Cell[][], change: { deleted: boolean; complete: boolean }): void {
+    const key = track.key.length === 0 ? '*' : keyText(track.key.map((c) => columns[c]?.at(-1)));
+    let unchanged: Set<number> | null = null;
+    if (!change.complete) {
+      for (let c = 0; c < columns.length; c++) {
+        if (columns[c]?.at(-1) === undefined) unchanged = (unchanged ?? new Set<number>()).add(c);
+      }
+      if (unchanged) this.#incomplete.get(track.name)?.add(key);
+    }
+    if (this.#touching !== null) {
+      this.#options.touches.note(track.name, key, { xid: this.#touching, deleted: change.deleted, unchanged });
+    }
+  }
+
+  #relation(bytes: Buffer): void {
+    const relation = readRelation(bytes);
+    const signature = JSON.stringify(relation);
+    const known = this.#shapes.get(signature);
+    if (known) {
+      this.#tracks.set(relation.oid, known);
+      return;
+    }
+    this.#block();
+    this.#options.lookup(relation).then(
+      (schema) => {
+        const track: Track = {
+          name: tableName(schema),
+          schema,
+          key: keyColumns(schema),
+          identity: relation.columns.map((column) => column.key),
+          counter: this.#counter(tableName(schema)),
+        };
+        this.#shapes.set(signature, track);
+        this.#tracks.set(relation.oid, track);
+        this.#unblock();
+      },
+      (error: unknown) => this.#fail(error),
+    );
+  }
+
+  /** Changes of a table that this stream has brought. */
+  changesOf(table: string): number {
+    return this.#counter(table).changes;
+  }
+
+  #counter(table: string): { changes: number } {
+    let counter = this.#counters.get(table);
+    if (!counter) this.#counters.set(table, (counter = { changes: 0 }));
+    return counter;
+  }
+
+  /** Shapes are looked up again: a key or a type may have changed without a word in the stream. */
+  forgetShapes(): void {
+    this.#shapes.clear();
+  }
+
+  #logical(bytes: Buffer): void {
+    const end = bytes.indexOf(0, 10);
+    if (bytes.toString('latin1', 10, end) !== 'tributary') return;
+    const length = bytes.readUInt32BE(end + 1);
+    this.#batcher.token(bytes.toString('utf8', end + 5, end + 5 + length));
+  }
+}
+
+function closed(): Fault {
+  return new Fault('fenced', 'the stream was closed');
+}
+
+/** Only the identity's columns of an old key mean anything; PostgreSQL sends NULL for the others. */
+function blank(columns: readonly Cell[][], identity: readonly boolean[]): void {
+  for (let c = 0; c < columns.length; c++) {
+    const cells = columns[c] as Cell[];
+    if (!identity[c]) cells[cells.length - 1] = undefined;
+  }
+}
