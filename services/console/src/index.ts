@@ -1,4 +1,5 @@
 export type { Role, Token } from './api/access.ts';
+export { Observer } from './api/observer.ts';
 export { type ConsoleOptions, type RunningConsole, startConsole } from './main.ts';
 export type {
   ActorStateView,

@@ -1,1 +1,2 @@
-export {};
+export { startSinks } from './main.ts';
+export { checkOds } from './ods/check.ts';

@@ -1,1 +1,2 @@
+export { checkSource, type Finding } from './check.ts';
 export { startSources } from './main.ts';

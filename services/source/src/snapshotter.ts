@@ -1,8 +1,8 @@
-import { type ChangelogWriter, SectionDraft } from '@tributary/changelog';
+import { type ChangelogWriter, CsvCutter, SectionDraft } from '@tributary/changelog';
 import { type Clock, Fault, keyColumns, LIMITS, type Lsn, parseLsn, type TableSchema } from '@tributary/core';
 import { type CatalogTable, quoteIdent, quoteLiteral, quoteTable, type Session, sqlState, Visibility } from '@tributary/postgres';
 import type { CatalogWatch } from './catalog-watch.ts';
-import { CsvCutter } from './csv-cutter.ts';
+
 import { type ChunkRows, reconcile } from './reconcile.ts';
 import type { SnapshotState, SourceState, TableState } from './state.ts';
 import type { Stream } from './stream.ts';

@@ -260,6 +260,10 @@ class ColumnSection implements Section {
   readonly #bytes: Uint8Array;
   #body: WireBody | null = null;
   #columns: Section['columns'] | null = null;
+  #ops: Uint8Array | null = null;
+  #transaction: Uint32Array | null = null;
+  #ordinal: Uint32Array | null = null;
+  #old: Section['old'] = null;
 
   constructor(schema: TableSchema, version: string, rows: number, bytes: Uint8Array) {
     this.schema = schema;
@@ -275,17 +279,20 @@ class ColumnSection implements Section {
 
   get ops(): Uint8Array {
     const ops = this.#wire().o;
-    return typeof ops === 'number' ? new Uint8Array(this.rows).fill(ops) : ops;
+    this.#ops ??= typeof ops === 'number' ? new Uint8Array(this.rows).fill(ops) : ops;
+    return this.#ops;
   }
 
   get transaction(): Uint32Array {
     const transaction = this.#wire().t;
-    return typeof transaction === 'number' ? new Uint32Array(this.rows).fill(transaction) : unwords(transaction);
+    this.#transaction ??= typeof transaction === 'number' ? new Uint32Array(this.rows).fill(transaction) : unwords(transaction);
+    return this.#transaction;
   }
 
   get ordinal(): Uint32Array {
     const ordinal = this.#wire().d;
-    return typeof ordinal === 'number' ? Uint32Array.from({ length: this.rows }, (_, i) => ordinal + i) : unwords(ordinal);
+    this.#ordinal ??= typeof ordinal === 'number' ? Uint32Array.from({ length: this.rows }, (_, i) => ordinal + i) : unwords(ordinal);
+    return this.#ordinal;
   }
 
   get columns(): Section['columns'] {
@@ -296,8 +303,11 @@ class ColumnSection implements Section {
   get old(): Section['old'] {
     const old = this.#wire().l;
     if (!old) return null;
-    const row = unwords(old[0]);
-    return { row, columns: old[1].map((wire) => column(wire, row.length)) };
+    if (!this.#old) {
+      const row = unwords(old[0]);
+      this.#old = { row, columns: old[1].map((wire) => column(wire, row.length)) };
+    }
+    return this.#old;
   }
 }
 
@@ -309,6 +319,9 @@ class CsvSection implements Section {
   readonly csv: Uint8Array;
   readonly old = null;
   #columns: Section['columns'] | null = null;
+  #ops: Uint8Array | null = null;
+  #transaction: Uint32Array | null = null;
+  #ordinal: Uint32Array | null = null;
 
   constructor(schema: TableSchema, version: string, rows: number, csv: Uint8Array) {
     this.schema = schema;
@@ -318,15 +331,18 @@ class CsvSection implements Section {
   }
 
   get ops(): Uint8Array {
-    return new Uint8Array(this.rows).fill(Op.read);
+    this.#ops ??= new Uint8Array(this.rows).fill(Op.read);
+    return this.#ops;
   }
 
   get transaction(): Uint32Array {
-    return new Uint32Array(this.rows);
+    this.#transaction ??= new Uint32Array(this.rows);
+    return this.#transaction;
   }
 
   get ordinal(): Uint32Array {
-    return Uint32Array.from({ length: this.rows }, (_, i) => i + 1);
+    this.#ordinal ??= Uint32Array.from({ length: this.rows }, (_, i) => i + 1);
+    return this.#ordinal;
   }
 
   get columns(): Section['columns'] {

@@ -1,1 +1,2 @@
-export type { Group, Projection } from './projection.ts';
+export { ProjectionActor, type ProjectionActorOptions } from './actor.ts';
+export type { DriverView, Group, Projection } from './projection.ts';

@@ -19,6 +19,17 @@ export interface Projection {
   reset(): Promise<void>;
   /** Lets go of connections and files. */
   close(): Promise<void>;
+  /** What it tells of itself beyond position and lag. */
+  facts?(): Record<string, unknown>;
+  /** Questions it answers on `tributary.projection.<sink>.<source>.<name>`. */
+  commands?(driver: DriverView): Record<string, (question: unknown) => AsyncIterable<unknown>>;
+}
+
+/** What a projection's commands may ask of the driver. */
+export interface DriverView {
+  /** Resolves when the projection holds this sequence. */
+  reached(seq: number): Promise<void>;
+  readonly signal: AbortSignal;
 }
 
 export interface Group {

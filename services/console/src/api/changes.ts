@@ -1,16 +1,14 @@
-import type { Changelogs } from '@tributary/changelog';
+import { type Changelogs, changesOf, startOf } from '@tributary/changelog';
 import type { Log } from '@tributary/cluster';
 import {
   describeError,
   Fault,
   formatSourcePosition,
-  ORIGIN,
   parseSourcePosition,
   type Position,
   type StoredBatch,
 } from '@tributary/core';
 import type { FastifyInstance } from 'fastify';
-import { changesOf } from './change.ts';
 import { type EventStream, openStream } from './event-stream.ts';
 
 /** Where a follower stands: what it holds before a batch, and how many changes of that batch it has seen. */
@@ -60,7 +58,7 @@ export function changesRoute(server: FastifyInstance, changelogs: Changelogs, lo
         throw new Fault('not_found', `there is no changelog named "${source.slice(0, 64)}"`);
       }
       const seen = request.headers['last-event-id'];
-      const place = typeof seen === 'string' ? parseEventId(seen) : await startOf(changelogs, source, request.query.from);
+      const place = typeof seen === 'string' ? parseEventId(seen) : { ...(await startOf(changelogs, source, request.query.from)), skip: 0 };
       const sse = (request.headers.accept ?? '').includes('text/event-stream');
       const stream = openStream(reply, sse ? 'sse' : 'ndjson');
       try {
@@ -107,35 +105,4 @@ function parseEventId(id: string): Place {
   const match = /^(\d{1,15}):([0-9A-F]+\/[0-9A-F]+\+\d+):(\d{1,12})$/i.exec(id);
   if (!match) throw new Fault('config_invalid', 'Last-Event-ID is not an id that this service gave');
   return { after: { seq: Number(match[1]), ...parseSourcePosition(match[2] as string) }, skip: Number(match[3]), notBefore: 0 };
-}
-
-async function startOf(changelogs: Changelogs, source: string, from = 'now'): Promise<Place> {
-  const whole = { skip: 0, notBefore: 0 };
-  if (from === 'start') return { after: ORIGIN, ...whole };
-  if (from === 'now') return { after: await endOf(changelogs, source), ...whole };
-  if (/^[0-9A-F]+\/[0-9A-F]+(\+\d+)?$/i.test(from)) return { after: { seq: 0, ...parseSourcePosition(from) }, ...whole };
-  const time = Date.parse(from);
-  if (Number.isNaN(time)) {
-    throw new Fault('config_invalid', `from=${from}: expected start, now, a position such as 16/B374D848+3, or a time`);
-  }
-  return beforeTime(changelogs, source, time);
-}
-
-/**
- * `find` names the first message stored at or after a time, but a reader must stand before it: so the search goes
- * back in doubling steps to an earlier message, and what lies between is passed over by {@link Place.notBefore}.
- */
-async function beforeTime(changelogs: Changelogs, source: string, time: number): Promise<Place> {
-  const found = await changelogs.find(source, time);
-  if (!found) return { after: await endOf(changelogs, source), skip: 0, notBefore: time };
-  for (let back = 1_000; back < time; back *= 2) {
-    const earlier = await changelogs.find(source, time - back);
-    if (earlier && earlier.seq < found.seq) return { after: earlier, skip: 0, notBefore: time };
-  }
-  return { after: ORIGIN, skip: 0, notBefore: time };
-}
-
-async function endOf(changelogs: Changelogs, source: string): Promise<Position> {
-  const last = await changelogs.last(source);
-  return last ? { seq: last.seq, ...last.header.position } : ORIGIN;
 }

@@ -1,0 +1,56 @@
+import { mkdir } from 'node:fs/promises';
+import { join } from 'node:path';
+import { Database, type Duck } from '@tributary/duckdb';
+
+const SETUP = [
+  'CREATE SCHEMA IF NOT EXISTS _meta',
+  'CREATE SCHEMA IF NOT EXISTS _current',
+  'CREATE SCHEMA IF NOT EXISTS _history',
+  'CREATE SCHEMA IF NOT EXISTS _seen',
+  `CREATE TABLE IF NOT EXISTS _meta.position (source VARCHAR PRIMARY KEY, seq BIGINT, lsn VARCHAR, ordinal BIGINT, watermark BIGINT, lake_commit BIGINT, resetting BOOLEAN)`,
+  `CREATE TABLE IF NOT EXISTS _meta.tables (source VARCHAR, name VARCHAR, version VARCHAR, definition VARCHAR, seen BOOLEAN, view_schema VARCHAR, view_name VARCHAR)`,
+];
+
+/** Memory DuckDB may use inside a sink worker; beyond it spills to disk. */
+const MEMORY_BYTES = 192 * 2 ** 20;
+
+/** The state of one lake sink: one DuckDB file for all its sources, written by one of them at a time, read by anyone. */
+export class LakeStore {
+  readonly database: Database;
+  #turn: Promise<void> = Promise.resolve();
+
+  private constructor(database: Database) {
+    this.database = database;
+  }
+
+  static async open(folder: string, sink: string): Promise<LakeStore> {
+    await mkdir(folder, { recursive: true });
+    const database = await Database.open({
+      path: join(folder, `${sink}.duckdb`),
+      memoryBytes: MEMORY_BYTES,
+      threads: 2,
+      spillDir: join(folder, `${sink}.spill`),
+    });
+    const duck = await database.connect();
+    for (const statement of SETUP) await duck.run(statement);
+    duck.close();
+    return new LakeStore(database);
+  }
+
+  connect(): Promise<Duck> {
+    return this.database.connect();
+  }
+
+  /** Waits for its turn to write. @returns the function that ends it */
+  async lock(): Promise<() => void> {
+    const before = this.#turn;
+    let release: () => void = () => {};
+    this.#turn = new Promise((resolve) => (release = resolve));
+    await before;
+    return release;
+  }
+
+  close(): void {
+    this.database.close();
+  }
+}

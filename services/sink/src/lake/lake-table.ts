@@ -1,0 +1,248 @@
+import { type Cell, keyColumns, Op, type Section, type StoredBatch, type TableSchema, tableName } from '@tributary/core';
+import { type Duck, duckIdent, duckLiteral } from '@tributary/duckdb';
+import { NetChanges } from '../net-changes.ts';
+import { oldRows } from '../old-rows.ts';
+import { lakeColumn, type LakeColumn } from './lake-types.ts';
+import { isUnchanged, load, loadCells, Loader, plain } from './marks.ts';
+
+/** From so many new rows on they go straight into the table. */
+const FRESH_ROWS = 64;
+/** Folded rows are written when so many have come together. */
+const FOLD_ROWS_MAX = 50_000;
+
+/**
+ * One table of the lake's state, inside the open transaction: every row of the compacted changelog as PostgreSQL's own
+ * text, and the part of its history that is not in Parquet yet. Changes are folded to the last one per key and written
+ * on `flush`.
+ */
+export class LakeTable {
+  readonly name: string;
+  readonly schema: TableSchema;
+  readonly version: string;
+  readonly columns: readonly LakeColumn[];
+  readonly key: readonly number[];
+  /** Quoted names of the state tables. */
+  readonly current: string;
+  readonly history: string;
+  readonly #seenTable: string;
+  readonly #duck: Duck;
+  readonly #net: NetChanges;
+  #added: Cell[][] = [];
+  /** Keys named since a snapshot began are being noted. */
+  seen: boolean;
+
+  constructor(duck: Duck, source: string, shape: { schema: TableSchema; version: string; seen: boolean }) {
+    this.#duck = duck;
+    this.schema = shape.schema;
+    this.version = shape.version;
+    this.seen = shape.seen;
+    this.name = tableName(shape.schema);
+    this.columns = shape.schema.columns.map(lakeColumn);
+    this.key = keyColumns(shape.schema);
+    const state = (schema: string) => `${schema}.${duckIdent(`${source}.${this.name}`)}`;
+    this.current = state('_current');
+    this.history = state('_history');
+    this.#seenTable = state('_seen');
+    this.#net = new NetChanges(this.key);
+  }
+
+  async create(): Promise<void> {
+    const columns = this.columns.map((column) => `${duckIdent(column.name)} VARCHAR`).join(', ');
+    await this.#duck.run(`CREATE TABLE IF NOT EXISTS ${this.current} (${columns})`);
+    await this.#duck.run(
+      `CREATE TABLE IF NOT EXISTS ${this.history} (_op VARCHAR, _lsn VARCHAR, _ordinal BIGINT, _xid BIGINT, _committed_at TIMESTAMPTZ, _seq BIGINT, _unchanged VARCHAR, _before VARCHAR, ${columns})`,
+    );
+  }
+
+  /** Gives both state tables this shape. Values are text, so only names matter. */
+  async reshape(from: TableSchema): Promise<void> {
+    const before = new Set(from.columns.map((column) => column.name));
+    const after = new Set(this.schema.columns.map((column) => column.name));
+    for (const table of [this.current, this.history]) {
+      for (const name of after) if (!before.has(name)) await this.#duck.run(`ALTER TABLE ${table} ADD COLUMN ${duckIdent(name)} VARCHAR`);
+      for (const name of before) if (!after.has(name)) await this.#duck.run(`ALTER TABLE ${table} DROP COLUMN ${duckIdent(name)}`);
+    }
+  }
+
+  async write(section: Section, batch: StoredBatch): Promise<void> {
+    await this.#record(section, batch);
+    const fresh = section.rows >= FRESH_ROWS && this.#net.size === 0 && this.#added.length === 0 && !this.seen;
+    if (fresh && section.csv === null && section.ops.every((op) => op === Op.created)) return this.#insertSection(section);
+    const columns = section.columns.map((column) => column.values());
+    const { ops } = section;
+    const old = oldRows(section);
+    for (let row = 0; row < section.rows; row++) {
+      const cells = columns.map((column) => column[row]);
+      if (ops[row] === Op.truncated) await this.empty();
+      else if (this.key.length === 0) await this.#keyless(ops[row], cells, old.get(row));
+      else if (ops[row] === Op.deleted) this.#net.delete(cells);
+      else if (ops[row] === Op.kept) this.#net.fill(cells);
+      else if (ops[row] === Op.updated) await this.#update(old.get(row), cells);
+      else this.#net.put(cells);
+    }
+    if (this.#net.size > FOLD_ROWS_MAX || this.#added.length > FOLD_ROWS_MAX) await this.flush();
+  }
+
+  async empty(): Promise<void> {
+    this.#net.take();
+    this.#added = [];
+    await this.#duck.run(`DELETE FROM ${this.current}`);
+  }
+
+  async flush(): Promise<void> {
+    if (this.#added.length > 0) {
+      const rows = this.#added;
+      this.#added = [];
+      const loader = new Loader(this.columns.map((_, c) => loadCells(rows.map((row) => row[c]))));
+      await this.#duck.run(`INSERT INTO ${this.current} SELECT ${this.#plainCells()} FROM (${loader.select})`, loader.values);
+    }
+    if (this.#net.size > 0) await this.#fold();
+  }
+
+  async beginSeen(): Promise<void> {
+    await this.flush();
+    const columns = this.key.map((c) => `${this.#ident(c)} VARCHAR`).join(', ');
+    await this.#duck.run(`CREATE OR REPLACE TABLE ${this.#seenTable} (${columns})`);
+    this.seen = true;
+  }
+
+  /** @param sweep remove rows that nothing has named since the snapshot began */
+  async endSeen(sweep: boolean): Promise<void> {
+    await this.flush();
+    if (!this.seen) return;
+    if (sweep) {
+      await this.#duck.run(`DELETE FROM ${this.current} t WHERE NOT EXISTS (SELECT 1 FROM ${this.#seenTable} s WHERE ${this.#sameKey('s', 't')})`);
+    }
+    await this.#duck.run(`DROP TABLE ${this.#seenTable}`);
+    this.seen = false;
+  }
+
+  async drop(): Promise<void> {
+    for (const table of [this.current, this.history, this.#seenTable]) await this.#duck.run(`DROP TABLE IF EXISTS ${table}`);
+  }
+
+  async #update(old: Cell[] | undefined, cells: Cell[]): Promise<void> {
+    const complete = old ? cells.map((cell, c) => (cell === undefined && !this.key.includes(c) ? old[c] : cell)) : cells;
+    const moved = old !== undefined && this.#net.keyOf(old) !== this.#net.keyOf(cells);
+    if (!moved) this.#net.put(complete);
+    else if (!this.#net.move(old, complete)) {
+      // The rest of the row is only in the table.
+      await this.flush();
+      const stored = await this.#find(old);
+      this.#net.delete(old);
+      this.#net.put(complete.map((cell, c) => (cell === undefined ? stored?.[c] : cell)));
+    }
+  }
+
+  async #find(key: readonly Cell[]): Promise<Cell[] | null> {
+    const where = this.key.map((c, i) => `${this.#ident(c)} = $${i + 1}`).join(' AND ');
+    const names = this.columns.map((column, c) => `${duckIdent(column.name)} AS c${c}`).join(', ');
+    const [row] = await this.#duck.rows<Record<string, string | null>>(
+      `SELECT ${names} FROM ${this.current} WHERE ${where}`,
+      this.key.map((c) => key[c] as string),
+    );
+    return row ? this.columns.map((_, c) => row[`c${c}`] ?? null) : null;
+  }
+
+  async #keyless(op: number | undefined, cells: Cell[], old: Cell[] | undefined): Promise<void> {
+    if (op === Op.deleted || (op === Op.updated && old)) {
+      await this.flush();
+      const gone = op === Op.deleted ? cells : (old as Cell[]);
+      const where = this.columns.map((column, c) => `${duckIdent(column.name)} IS NOT DISTINCT FROM $${c + 1}::VARCHAR`).join(' AND ');
+      await this.#duck.run(
+        `DELETE FROM ${this.current} WHERE rowid = (SELECT min(rowid) FROM ${this.current} WHERE ${where})`,
+        gone.map((cell) => cell ?? null),
+      );
+    }
+    if (op !== Op.deleted) this.#added.push(cells.map((cell, c) => (cell === undefined ? (old?.[c] ?? null) : cell)));
+  }
+
+  async #insertSection(section: Section): Promise<void> {
+    const loader = new Loader(section.columns.map(load));
+    await this.#duck.run(`INSERT INTO ${this.current} SELECT ${this.#plainCells()} FROM (${loader.select})`, loader.values);
+  }
+
+  /** Everything folded since the last flush, by a handful of statements whatever its size. */
+  async #fold(): Promise<void> {
+    const { deleted, rows } = this.#net.take();
+    const gone = deleted.map((key) => {
+      const cells: Cell[] = this.columns.map(() => null);
+      const parts = this.key.length === 1 ? [key] : key.split('\x1f');
+      for (const [i, c] of this.key.entries()) cells[c] = parts[i] ?? null;
+      return cells;
+    });
+    const all = [...gone, ...rows.map((net) => net.row as Cell[])];
+    const flags = [...gone.map(() => 'd'), ...rows.map((net) => (net.fill ? 'k' : 'w'))];
+    const loader = new Loader(this.columns.map((_, c) => loadCells(all.map((row) => row[c]))), { flag: flags.join('') });
+    await this.#duck.run(`CREATE OR REPLACE TEMP TABLE fold AS ${loader.select}`, loader.values);
+    const join = rows.some((net) => (net.row as Cell[]).includes(undefined));
+    const keys = this.key.map((c) => `t.${this.#ident(c)} = ${plain(`f.c${c}`)}`).join(' AND ');
+    const cells = this.columns.map((column, c) =>
+      join ? `CASE WHEN ${isUnchanged(`f.c${c}`)} THEN t.${duckIdent(column.name)} ELSE ${plain(`f.c${c}`)} END AS c${c}` : `${plain(`f.c${c}`)} AS c${c}`,
+    );
+    const from = join ? `fold f LEFT JOIN ${this.current} t ON ${keys}` : 'fold f';
+    const there = join ? ` AND (f.flag = 'w' OR t.${this.#ident(this.key[0] as number)} IS NOT NULL)` : '';
+    await this.#duck.run(`CREATE OR REPLACE TEMP TABLE final AS SELECT ${cells.join(', ')} FROM ${from} WHERE f.flag <> 'd'${there}`);
+    await this.#duck.run(`DELETE FROM ${this.current} t USING fold f WHERE ${keys}`);
+    await this.#duck.run(`INSERT INTO ${this.current} SELECT * FROM final`);
+    if (!this.seen) return;
+    const named = this.key.map((c) => plain(`c${c}`)).join(', ');
+    await this.#duck.run(`INSERT INTO ${this.#seenTable} SELECT ${named} FROM fold WHERE flag <> 'd'`);
+  }
+
+  /** Appends the section to history as it is. */
+  async #record(section: Section, batch: StoredBatch): Promise<void> {
+    const { header } = batch;
+    const transactions = header.transactions.length > 0 ? header.transactions : [{ lsn: header.position.lsn, xid: 0, committedAt: 0 }];
+    const befores = this.#befores(section);
+    const loader = new Loader(section.columns.map(load), {
+      op: String.fromCharCode(...section.ops),
+      transaction: section.transaction.join(','),
+      ordinal: section.ordinal.join(','),
+      ...(befores === null ? {} : { before: befores }),
+    });
+    const unchanged = section.columns.some((column) => column.hasUnchanged())
+      ? `nullif(concat_ws(',', ${this.columns.map((column, c) => `CASE WHEN ${isUnchanged(`c${c}`)} AND op IN ('u', 'k') THEN ${duckLiteral(column.name)} END`).join(', ')}), '')`
+      : 'NULL';
+    const of = (list: string) => `string_split($${list}, ',')[transaction::INTEGER + 1]`;
+    await this.#duck.run(
+      `INSERT INTO ${this.history} SELECT op, ${of('lsns')}, ordinal::BIGINT, nullif(${of('xids')}::BIGINT, 0),
+         CASE WHEN ${of('ats')} <> '0' THEN make_timestamptz(${of('ats')}::BIGINT) END, ${batch.seq}, ${unchanged},
+         ${befores === null ? 'NULL' : `nullif(before, '')`}, ${this.#plainCells()} FROM (${loader.select})`,
+      {
+        ...loader.values,
+        lsns: transactions.map((t) => lsnText(t.lsn)).join(','),
+        xids: transactions.map((t) => t.xid).join(','),
+        ats: transactions.map((t) => t.committedAt).join(','),
+      },
+    );
+  }
+
+  /** Old rows as JSON, one a row. */
+  #befores(section: Section): string | null {
+    const old = oldRows(section);
+    if (old.size === 0) return null;
+    return Array.from({ length: section.rows }, (_, row) => {
+      const cells = old.get(row);
+      if (!cells) return '';
+      const known = cells.map((cell, c) => [this.columns[c]?.name, cell] as const).filter(([, cell]) => cell !== undefined);
+      return JSON.stringify(Object.fromEntries(known));
+    }).join('\x1f');
+  }
+
+  #plainCells(): string {
+    return this.columns.map((_, c) => plain(`c${c}`)).join(', ');
+  }
+
+  #sameKey(a: string, b: string): string {
+    return this.key.map((c) => `${a}.${this.#ident(c)} = ${b}.${this.#ident(c)}`).join(' AND ');
+  }
+
+  #ident(c: number): string {
+    return duckIdent(this.schema.columns[c]?.name ?? '');
+  }
+}
+
+function lsnText(lsn: bigint): string {
+  return `${(lsn >> 32n).toString(16).toUpperCase()}/${(lsn & 0xffffffffn).toString(16).toUpperCase()}`;
+}

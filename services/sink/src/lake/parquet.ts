@@ -1,0 +1,80 @@
+import { randomUUID } from 'node:crypto';
+import { mkdir } from 'node:fs/promises';
+import { join } from 'node:path';
+import { type Duck, duckIdent, duckLiteral } from '@tributary/duckdb';
+import type { LakeTable } from './lake-table.ts';
+import { exactName, type LakeColumn, typedList } from './lake-types.ts';
+import type { ManifestFile } from './manifest.ts';
+
+const FORMAT = '(FORMAT parquet, COMPRESSION zstd, COMPRESSION_LEVEL 3)';
+/** History files of a table before they are merged into one. */
+const SMALL_FILES_MAX = 8;
+/** Files of this many rows are left alone. */
+const LARGE_ROWS = 2_000_000;
+const HISTORY = '_op, _lsn, _ordinal, _xid, _committed_at, _seq, _unchanged, _before';
+
+/** Writes the state of tables to Parquet files under names nobody used before. Nobody sees them until a manifest names them. */
+export class ParquetWriter {
+  readonly #duck: Duck;
+  readonly #folder: string;
+
+  constructor(duck: Duck, folder: string) {
+    this.#duck = duck;
+    this.#folder = folder;
+  }
+
+  /** The history a table has gathered; null when there is none. */
+  async history(table: LakeTable, commit: number): Promise<ManifestFile | null> {
+    const [count] = await this.#duck.rows<{ rows: number }>(`SELECT count(*) AS rows FROM ${table.history}`);
+    if (!count?.rows) return null;
+    const exact = await this.#lossy(table, table.history);
+    const select = `SELECT ${HISTORY}, ${typedList(table.columns, exact)} FROM ${table.history} ORDER BY _seq, _lsn, _ordinal`;
+    return { path: await this.#write(table, { kind: 'changes', commit, select }), rows: count.rows };
+  }
+
+  /** The compacted state of a table, sorted by key, and the columns whose exact text goes along. */
+  async current(table: LakeTable, commit: number): Promise<{ file: ManifestFile; exact: ReadonlySet<string> }> {
+    const [count] = await this.#duck.rows<{ rows: number }>(`SELECT count(*) AS rows FROM ${table.current}`);
+    const exact = await this.#lossy(table, table.current);
+    const order = table.key.length > 0 ? table.key : table.columns.map((_, c) => c);
+    const by = order.map((c) => duckIdent((table.columns[c] as LakeColumn).name)).join(', ');
+    const select = `SELECT * FROM (SELECT ${typedList(table.columns, exact)} FROM ${table.current}) ORDER BY ${by}`;
+    return { file: { path: await this.#write(table, { kind: 'current', commit, select }), rows: count?.rows ?? 0 }, exact };
+  }
+
+  /** Many small history files become one. @returns the files that hold the history now */
+  async merge(table: LakeTable, files: readonly ManifestFile[], commit: number): Promise<readonly ManifestFile[]> {
+    const small = files.filter((file) => file.rows < LARGE_ROWS);
+    if (small.length <= SMALL_FILES_MAX) return files;
+    const first = files.indexOf(small[0] as ManifestFile);
+    const list = files.slice(first).map((file) => duckLiteral(join(this.#folder, file.path)));
+    const select = `SELECT * FROM read_parquet([${list.join(', ')}], union_by_name = true) ORDER BY _seq, _lsn, _ordinal`;
+    const rows = files.slice(first).reduce((sum, file) => sum + file.rows, 0);
+    return [...files.slice(0, first), { path: await this.#write(table, { kind: 'changes', commit, select }), rows }];
+  }
+
+  async #write(table: LakeTable, { kind, commit, select }: { kind: string; commit: number; select: string }): Promise<string> {
+    const folder = table.name.replaceAll('/', '_');
+    await mkdir(join(this.#folder, folder), { recursive: true });
+    const path = `${folder}/${kind}-${String(commit).padStart(9, '0')}-${randomUUID().slice(0, 8)}.parquet`;
+    await this.#duck.run(`COPY (${select}) TO ${duckLiteral(join(this.#folder, path))} ${FORMAT}`);
+    return path;
+  }
+
+  /** Columns that hold a value their type cannot. */
+  async #lossy(table: LakeTable, relation: string): Promise<ReadonlySet<string>> {
+    const lossy = table.columns.filter((column) => column.lossy);
+    if (lossy.length === 0) return new Set();
+    const counts = lossy.map((column, i) => {
+      const text = duckIdent(column.name);
+      return `count(*) FILTER (WHERE ${text} IS NOT NULL AND ${column.typed(text)} IS NULL) AS n${i}`;
+    });
+    const [row] = await this.#duck.rows<Record<string, number>>(`SELECT ${counts.join(', ')} FROM ${relation}`);
+    return new Set(lossy.filter((_, i) => (row?.[`n${i}`] ?? 0) > 0).map((column) => column.name));
+  }
+}
+
+/** Names of the columns a Parquet file of current state has. */
+export function parquetColumns(columns: readonly LakeColumn[], exact: ReadonlySet<string>): string[] {
+  return columns.flatMap((column) => (exact.has(column.name) ? [column.name, exactName(column.name)] : [column.name]));
+}

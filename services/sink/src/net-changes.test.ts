@@ -1,0 +1,49 @@
+import { describe, expect, it } from 'vitest';
+import { NetChanges } from './net-changes.ts';
+
+describe('net changes', () => {
+  it('keep the last change per key, with unchanged cells from the one before', () => {
+    const net = new NetChanges([0]);
+    net.put(['1', 'a', 'long']);
+    net.put(['1', 'b', undefined]);
+    net.put(['2', 'x', null]);
+    net.delete(['2', undefined, undefined]);
+    expect(net.take()).toEqual({ deleted: ['2'], rows: [{ row: ['1', 'b', 'long'], fill: false }], keys: ['1'] });
+    expect(net.size).toBe(0);
+  });
+
+  it('follow keys that are swapped inside one transaction', () => {
+    const net = new NetChanges([0]);
+    expect(net.move(['2'], ['3', 'two'])).toBe(true);
+    expect(net.move(['1'], ['2', 'one'])).toBe(true);
+    const { deleted, rows } = net.take();
+    expect(deleted).toEqual(['1']);
+    expect(rows.map((r) => r.row)).toEqual([
+      ['2', 'one'],
+      ['3', 'two'],
+    ]);
+  });
+
+  it('say when a moved row lacks values that are only in the target', () => {
+    const net = new NetChanges([0]);
+    expect(net.move(['1', undefined], ['2', undefined])).toBe(false);
+    net.put(['1', 'known']);
+    expect(net.move(['1', undefined], ['2', undefined])).toBe(true);
+    expect(net.take().rows[0]?.row).toEqual(['2', 'known']);
+  });
+
+  it('let a kept row fill only what newer changes left out', () => {
+    const net = new NetChanges([0]);
+    net.put(['1', 'new', undefined]);
+    net.fill(['1', 'old', 'toast']);
+    net.fill(['2', undefined, 'toast']);
+    net.delete(['3', undefined, undefined]);
+    net.fill(['3', undefined, 'toast']);
+    const { deleted, rows } = net.take();
+    expect(deleted).toEqual(['3']);
+    expect(rows).toEqual([
+      { row: ['1', 'new', 'toast'], fill: false },
+      { row: ['2', undefined, 'toast'], fill: true },
+    ]);
+  });
+});

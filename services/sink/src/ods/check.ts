@@ -1,0 +1,78 @@
+import { type Config, type OdsSinkConfig, sourcesOf, targetSchema, wantsTable } from '@tributary/config';
+import { describeError, Fault } from '@tributary/core';
+import { quoteIdent, quoteTable, readTables, Session } from '@tributary/postgres';
+
+interface OdsFinding {
+  readonly level: 'error' | 'warning';
+  readonly about: string;
+  readonly problem: string;
+  readonly mend: string;
+}
+
+/** Looks at a target as the sink would: may it create schemas, and is some table in the way? */
+export async function checkOds(sink: OdsSinkConfig, config: Config): Promise<OdsFinding[]> {
+  const about = `sink ${sink.name}`;
+  let target: Session;
+  try {
+    target = await Session.open(sink.postgres, { name: 'check' });
+  } catch (error) {
+    return [{ level: 'error', about, problem: describeError(error), mend: error instanceof Fault ? error.advice : 'Check the address.' }];
+  }
+  try {
+    const found: OdsFinding[] = [];
+    const rights = await target.row<{ create: boolean; role: string; database: string }>(
+      `SELECT has_database_privilege(current_database(), 'CREATE') AS create, current_user::text AS role, current_database()::text AS database`,
+    );
+    if (!rights.create) {
+      found.push({
+        level: 'error',
+        about,
+        problem: `role ${rights.role} may not create schemas`,
+        mend: `GRANT CREATE ON DATABASE ${quoteIdent(rights.database)} TO ${quoteIdent(rights.role)};`,
+      });
+    }
+    const ours = await ownedTables(target, sink.name);
+    for (const source of sourcesOf(sink, config)) found.push(...(await conflicts({ sink, config, source, target, ours })));
+    return found;
+  } finally {
+    await target.close();
+  }
+}
+
+async function ownedTables(target: Session, sink: string): Promise<Set<string>> {
+  const { there } = await target.row<{ there: boolean }>(`SELECT to_regclass('tributary.tables') IS NOT NULL AS there`);
+  if (!there) return new Set();
+  const rows = await target.rows<{ target: string }>('SELECT target FROM tributary.tables WHERE sink = $1', [sink]);
+  return new Set(rows.map((row) => row.target));
+}
+
+async function conflicts(place: { sink: OdsSinkConfig; config: Config; source: string; target: Session; ours: ReadonlySet<string> }): Promise<OdsFinding[]> {
+  const { sink, config, source, target, ours } = place;
+  const connection = config.sources.find((one) => one.name === source)?.postgres;
+  if (!connection) return [];
+  let session: Session;
+  try {
+    session = await Session.open(connection, { name: 'check' });
+  } catch {
+    // Told by the check of that source.
+    return [];
+  }
+  try {
+    const { version } = await session.row<{ version: number }>(`SELECT current_setting('server_version_num')::int AS version`);
+    const found: OdsFinding[] = [];
+    for (const table of await readTables(session, (name) => wantsTable(sink, source, name), version)) {
+      const name = quoteTable(targetSchema(source, table.schema, sink.schema), table.table);
+      const { there } = await target.row<{ there: boolean }>('SELECT to_regclass($1) IS NOT NULL AS there', [name]);
+      if (!there || ours.has(name)) continue;
+      found.push({
+        level: 'error',
+        about: `sink ${sink.name}, table ${name}`,
+        problem: 'it is already there and Tributary did not make it',
+        mend: `ALTER TABLE ${name} RENAME TO …; -- or give the sink another "schema"`,
+      });
+    }
+    return found;
+  } finally {
+    await session.close();
+  }
+}

@@ -1,0 +1,206 @@
+import { type ColumnSchema, Fault, keyColumns, type TableSchema, tableName } from '@tributary/core';
+import { quoteIdent, quoteTable, type Session } from '@tributary/postgres';
+import type { TargetTypes } from './target-types.ts';
+
+/** A table of the target as it is now, ready to be written. */
+export interface TargetTable {
+  /** `schema.table` of the source. */
+  readonly name: string;
+  /** Quoted. */
+  readonly target: string;
+  readonly schema: TableSchema;
+  readonly version: string;
+  readonly key: readonly number[];
+  /** Quoted column names and their types, in the order of `schema.columns`. */
+  readonly columns: readonly { readonly name: string; readonly type: string }[];
+  /** Rows may be replaced by deleting and copying: nobody's foreign key, trigger or column is in the way. */
+  readonly plain: boolean;
+  /** Quoted name of the table of keys seen since the snapshot began; null = no snapshot runs. */
+  seen: string | null;
+}
+
+interface Registered {
+  readonly version: string;
+  readonly definition: TableSchema;
+  readonly seen: string | null;
+}
+
+export interface TargetTablesOptions {
+  readonly sink: string;
+  readonly source: string;
+  readonly types: TargetTypes;
+  readonly schemaOf: (schema: string) => string;
+}
+
+/**
+ * The tables of one source in the target: made from batch schemas, altered when those change. What stands in
+ * `tributary.tables` is ours; a table of the same name that does not is left alone.
+ */
+export class TargetTables {
+  readonly #options: TargetTablesOptions;
+  readonly #tables = new Map<string, TargetTable>();
+
+  constructor(options: TargetTablesOptions) {
+    this.#options = options;
+  }
+
+  forget(): void {
+    this.#tables.clear();
+  }
+
+  /** The target of a section, in exactly its shape. @throws Fault `target_conflict` */
+  async ensure(session: Session, side: Session, shape: { schema: TableSchema; version: string }): Promise<TargetTable> {
+    const name = tableName(shape.schema);
+    const known = this.#tables.get(name);
+    if (known?.version === shape.version) return known;
+    const { types } = this.#options;
+    await types.ensure(session, side, shape.schema);
+    const registered = await this.#registered(session, name);
+    const place = { schema: this.#options.schemaOf(shape.schema.schema), table: shape.schema.table };
+    if (!registered) await this.#create(session, shape.schema, place);
+    else if (registered.version !== shape.version) await this.#alter(session, registered.definition, shape.schema);
+    await this.#register(session, name, shape);
+    const table = await this.#describe(session, name, { ...shape, seen: registered?.seen ?? null });
+    this.#tables.set(name, table);
+    return table;
+  }
+
+  /** A table that was made before, whatever shape it has; null when it was not. */
+  async find(session: Session, name: string): Promise<TargetTable | null> {
+    const known = this.#tables.get(name);
+    if (known) return known;
+    const registered = await this.#registered(session, name);
+    if (!registered) return null;
+    const { definition: schema, version, seen } = registered;
+    await this.#options.types.ensure(session, session, schema);
+    const table = await this.#describe(session, name, { schema, version, seen });
+    this.#tables.set(name, table);
+    return table;
+  }
+
+  /** Everything of this source. */
+  async all(session: Session): Promise<TargetTable[]> {
+    const { sink, source } = this.#options;
+    const rows = await session.rows<{ name: string }>('SELECT name FROM tributary.tables WHERE sink = $1 AND source = $2 ORDER BY name', [sink, source]);
+    const tables: TargetTable[] = [];
+    for (const { name } of rows) tables.push((await this.find(session, name)) as TargetTable);
+    return tables;
+  }
+
+  target(schema: TableSchema): string {
+    return quoteTable(this.#options.schemaOf(schema.schema), schema.table);
+  }
+
+  /** Begins to note keys that a snapshot, or the stream beside it, names. */
+  async beginSeen(session: Session, table: TargetTable): Promise<void> {
+    const { sink, source } = this.#options;
+    const seen = `seen_${Buffer.from(`${sink}/${source}/${table.name}`).toString('hex').slice(-50)}`;
+    table.seen = quoteTable('tributary', seen);
+    const columns = table.key.map((c) => `${table.columns[c]?.name} ${table.columns[c]?.type}`);
+    const names = table.key.map((c) => table.columns[c]?.name);
+    await session.run(`DROP TABLE IF EXISTS ${table.seen}; CREATE TABLE ${table.seen} (${columns.join(', ')}, PRIMARY KEY (${names.join(', ')}))`);
+    await this.#noteSeen(session, table.name, table.seen);
+  }
+
+  async endSeen(session: Session, table: TargetTable): Promise<void> {
+    if (table.seen) await session.run(`DROP TABLE IF EXISTS ${table.seen}`);
+    table.seen = null;
+    await this.#noteSeen(session, table.name, null);
+  }
+
+  async #noteSeen(session: Session, name: string, seen: string | null): Promise<void> {
+    const { sink, source } = this.#options;
+    await session.run('UPDATE tributary.tables SET seen = $4 WHERE sink = $1 AND source = $2 AND name = $3', [sink, source, name, seen]);
+  }
+
+  async #registered(session: Session, name: string): Promise<Registered | null> {
+    const { sink, source } = this.#options;
+    const [row] = await session.rows<Registered>(
+      'SELECT version, definition, seen FROM tributary.tables WHERE sink = $1 AND source = $2 AND name = $3',
+      [sink, source, name],
+    );
+    return row ?? null;
+  }
+
+  async #register(session: Session, name: string, { schema, version }: { schema: TableSchema; version: string }): Promise<void> {
+    const { sink, source } = this.#options;
+    await session.run(
+      `INSERT INTO tributary.tables (sink, source, name, target, version, definition) VALUES ($1, $2, $3, $4, $5, $6)
+       ON CONFLICT (sink, source, name) DO UPDATE SET version = excluded.version, definition = excluded.definition`,
+      [sink, source, name, this.target(schema), version, JSON.stringify(schema)],
+    );
+  }
+
+  async #create(session: Session, schema: TableSchema, place: { schema: string; table: string }): Promise<void> {
+    const target = quoteTable(place.schema, place.table);
+    const existing = await session.rows<{ name: string; type: string }>(
+      `SELECT a.attname AS name, format_type(a.atttypid, a.atttypmod) AS type FROM pg_attribute a
+        WHERE a.attrelid = to_regclass($1) AND a.attnum > 0 AND NOT a.attisdropped ORDER BY a.attnum`,
+      [target],
+    );
+    if (existing.length > 0) {
+      const wanted = schema.columns.map((column) => `${column.name} ${this.#options.types.columnType(column)}`);
+      const found = existing.map((column) => `${column.name} ${column.type}`);
+      const shapes = wanted.join() === found.join() ? '' : ` with another shape (there: ${found.join(', ')}; needed: ${wanted.join(', ')})`;
+      const { filled } = await session.row<{ filled: boolean }>(`SELECT EXISTS (SELECT 1 FROM ${target}) AS filled`);
+      if (shapes || filled) {
+        throw new Fault(
+          'target_conflict',
+          `table ${target} is already there${shapes || ' and holds rows that Tributary did not write'}. Move it away (ALTER TABLE ${target} RENAME TO …), or give sink ${this.#options.sink} another "schema".`,
+          { table: tableName(schema) },
+        );
+      }
+      await session.run(`DROP TABLE ${target}`);
+    }
+    const key = keyColumns(schema).map((c) => quoteIdent((schema.columns[c] as ColumnSchema).name));
+    const columns = schema.columns.map((column) => `${quoteIdent(column.name)} ${this.#options.types.columnType(column)}`);
+    if (key.length > 0) columns.push(`PRIMARY KEY (${key.join(', ')})`);
+    await session.run(`CREATE SCHEMA IF NOT EXISTS ${quoteIdent(place.schema)}`);
+    await session.run(`CREATE TABLE ${target} (${columns.join(', ')})`);
+  }
+
+  /** The source reads a table again after its shape changed, so values of new columns need no care here. */
+  async #alter(session: Session, from: TableSchema, to: TableSchema): Promise<void> {
+    const target = this.target(to);
+    const steps: string[] = [];
+    const before = new Map(from.columns.map((column) => [column.name, column]));
+    const after = new Map(to.columns.map((column) => [column.name, column]));
+    const keyOf = (schema: TableSchema) => keyColumns(schema).map((c) => (schema.columns[c] as ColumnSchema).name);
+    const keyChanged = keyOf(from).join() !== keyOf(to).join() || keyOf(to).some((name) => typeOf(before.get(name)) !== typeOf(after.get(name)));
+    if (keyChanged) {
+      // The rows cannot be told apart by the new key before the source has read them again.
+      await session.run(`TRUNCATE ${target}`);
+      await session.run(
+        `DO $$ DECLARE name text; BEGIN SELECT conname INTO name FROM pg_constraint WHERE conrelid = '${target.replaceAll("'", "''")}'::regclass AND contype = 'p';
+         IF name IS NOT NULL THEN EXECUTE format('ALTER TABLE ${target.replaceAll("'", "''").replaceAll('%', '%%')} DROP CONSTRAINT %I', name); END IF; END $$`,
+      );
+    }
+    for (const column of from.columns) if (!after.has(column.name)) steps.push(`DROP COLUMN ${quoteIdent(column.name)}`);
+    for (const column of to.columns) {
+      const name = quoteIdent(column.name);
+      const type = this.#options.types.columnType(column);
+      const old = before.get(column.name);
+      if (!old) steps.push(`ADD COLUMN ${name} ${type}`);
+      else if (typeOf(old) !== typeOf(column)) steps.push(`DROP COLUMN ${name}`, `ADD COLUMN ${name} ${type}`);
+      else if (keyChanged && old.key > 0 && column.key === 0) steps.push(`ALTER COLUMN ${name} DROP NOT NULL`);
+    }
+    if (keyChanged && keyOf(to).length > 0) steps.push(`ADD PRIMARY KEY (${keyOf(to).map(quoteIdent).join(', ')})`);
+    for (const step of steps) await session.run(`ALTER TABLE ${target} ${step}`);
+  }
+
+  async #describe(session: Session, name: string, shape: { schema: TableSchema; version: string; seen: string | null }): Promise<TargetTable> {
+    const target = this.target(shape.schema);
+    const { plain } = await session.row<{ plain: boolean }>(
+      `SELECT NOT EXISTS (SELECT 1 FROM pg_constraint WHERE contype = 'f' AND (conrelid = $1::regclass OR confrelid = $1::regclass))
+          AND NOT EXISTS (SELECT 1 FROM pg_trigger WHERE tgrelid = $1::regclass AND NOT tgisinternal)
+          AND (SELECT count(*) FROM pg_attribute WHERE attrelid = $1::regclass AND attnum > 0 AND NOT attisdropped) = $2 AS plain`,
+      [target, shape.schema.columns.length],
+    );
+    const columns = shape.schema.columns.map((column) => ({ name: quoteIdent(column.name), type: this.#options.types.columnType(column) }));
+    return { name, target, ...shape, key: keyColumns(shape.schema), columns, plain };
+  }
+}
+
+function typeOf(column: ColumnSchema | undefined): string {
+  return column ? `${column.sqlType} ${column.type.kind}` : '';
+}

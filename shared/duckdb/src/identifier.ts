@@ -1,0 +1,7 @@
+export function duckIdent(name: string): string {
+  return `"${name.replaceAll('"', '""')}"`;
+}
+
+export function duckLiteral(text: string): string {
+  return `'${text.replaceAll("'", "''")}'`;
+}

@@ -1,0 +1,208 @@
+import type { Changelogs } from '@tributary/changelog';
+import type { Actor } from '@tributary/cluster';
+import { type Bus, type Clock, Fault, formatLsn, type Position } from '@tributary/core';
+import { GroupQueue } from './group-queue.ts';
+import type { Projection } from './projection.ts';
+
+export interface ProjectionActorOptions {
+  /** Name of the sink. */
+  readonly sink: string;
+  /** Whose changelog. */
+  readonly source: string;
+  readonly changelogs: Changelogs;
+  readonly bus: Bus;
+  readonly clock: Clock;
+  /** Bytes of changelog applied together while catching up. */
+  readonly groupBytes: number;
+  /** How long it gathers changes between two groups, unless somebody waits for a position; 0 = not at all. */
+  readonly restMs: number;
+  readonly open: () => Promise<Projection>;
+}
+
+const PROGRESS_MS = 250;
+
+/**
+ * Drives one projection of one changelog: reads from where it stands, groups to transaction ends, applies, tells how
+ * far it is, and starts over when asked to replay. Faults end it; the supervisor starts it again from its stored position.
+ */
+export class ProjectionActor implements Actor {
+  readonly #options: ProjectionActorOptions;
+  #position: Position | null = null;
+  #watermark = 0;
+  #appliedAt = 0;
+  #lagMs = 0;
+  #applied = 0;
+  #reachedWaiters: { readonly seq: number; readonly resolve: () => void; readonly reject: (error: Error) => void }[] = [];
+  #replay: { readonly done: () => void; readonly failed: (error: Error) => void } | null = null;
+  #interrupt: () => void = () => {};
+  #wake: () => void = () => {};
+  #projection: Projection | null = null;
+
+  constructor(options: ProjectionActorOptions) {
+    this.#options = options;
+  }
+
+  facts(): Record<string, unknown> {
+    const position = this.#position;
+    return {
+      changelog: this.#options.source,
+      position: position ? { seq: position.seq, lsn: formatLsn(position.lsn) } : null,
+      watermark: this.#watermark,
+      lagMs: this.#lagMs,
+      applied: this.#applied,
+      appliedAt: this.#appliedAt,
+      ...this.#projection?.facts?.(),
+    };
+  }
+
+  async run(signal: AbortSignal, ready: () => void): Promise<void> {
+    const projection = await this.#options.open();
+    this.#projection = projection;
+    const stops: (() => Promise<void>)[] = [];
+    try {
+      stops.push(...(await this.#serve(projection, signal)));
+      for (let first = true; !signal.aborted; first = false) {
+        await this.#follow(projection, signal, first ? ready : () => {});
+        if (this.#replay && !signal.aborted) await this.#startOver(projection);
+      }
+    } finally {
+      for (const stop of stops) await stop();
+      const stopped = new Fault('not_found', `projection ${this.#options.sink}/${this.#options.source} stopped`);
+      for (const waiter of this.#reachedWaiters.splice(0)) waiter.reject(stopped);
+      await projection.close();
+    }
+  }
+
+  /** Applies until `signal` aborts or a replay is asked for. */
+  async #follow(projection: Projection, signal: AbortSignal, ready: () => void): Promise<void> {
+    this.#position = await projection.position();
+    ready();
+    this.#answerReached();
+    const stop = new AbortController();
+    const queue = new GroupQueue(this.#options.groupBytes);
+    this.#interrupt = () => {
+      stop.abort();
+      queue.end();
+    };
+    signal.addEventListener('abort', this.#interrupt, { once: true });
+    if (this.#replay || signal.aborted) this.#interrupt();
+    const reading = this.#read(queue, this.#position, stop.signal);
+    try {
+      for (let taken = await queue.take(); taken; taken = await queue.take()) {
+        const last = taken.batches.at(-1) as (typeof taken.batches)[number];
+        const after: Position = { seq: last.seq, ...last.header.position };
+        await projection.apply({ ...taken, after, watermark: last.header.watermark });
+        for (const batch of taken.batches) for (const section of batch.sections) this.#applied += section.rows;
+        if (!taken.partial) this.#advance(after, last.header.watermark, last.header.transactions.at(-1)?.committedAt);
+        if (stop.signal.aborted) break;
+        if (!taken.partial) await this.#rest(stop.signal);
+      }
+    } finally {
+      this.#interrupt();
+      signal.removeEventListener('abort', this.#interrupt);
+      await reading;
+    }
+  }
+
+  async #read(queue: GroupQueue, after: Position, signal: AbortSignal): Promise<void> {
+    try {
+      for await (const batch of this.#options.changelogs.read(this.#options.source, { after, signal })) {
+        await queue.push(batch);
+        if (signal.aborted) break;
+      }
+      queue.end();
+    } catch (error) {
+      queue.end(error);
+    }
+  }
+
+  #advance(after: Position, watermark: number, committedAt: number | undefined): void {
+    const now = this.#options.clock.now();
+    this.#position = after;
+    this.#watermark = watermark;
+    this.#appliedAt = now;
+    if (committedAt !== undefined) this.#lagMs = Math.max(0, now - committedAt / 1_000);
+    this.#answerReached();
+  }
+
+  async #rest(signal: AbortSignal): Promise<void> {
+    if (this.#options.restMs === 0 || this.#reachedWaiters.length > 0) return;
+    const awake = new AbortController();
+    this.#wake = () => awake.abort();
+    try {
+      await this.#options.clock.sleep(this.#options.restMs, AbortSignal.any([signal, awake.signal]));
+    } catch {
+      // Woken because somebody waits, or because it is to stop: both are seen by the loop.
+    }
+  }
+
+  #answerReached(): void {
+    const seq = this.#position?.seq ?? 0;
+    this.#reachedWaiters = this.#reachedWaiters.filter((waiter) => {
+      if (waiter.seq > seq) return true;
+      waiter.resolve();
+      return false;
+    });
+  }
+
+  async #startOver(projection: Projection): Promise<void> {
+    const replay = this.#replay;
+    this.#replay = null;
+    try {
+      await projection.reset();
+      this.#position = await projection.position();
+      replay?.done();
+    } catch (error) {
+      replay?.failed(error as Error);
+      throw error;
+    }
+  }
+
+  #reached(seq: number): Promise<void> {
+    return new Promise((resolve, reject) => {
+      this.#reachedWaiters.push({ seq, resolve, reject });
+      this.#wake();
+      this.#answerReached();
+    });
+  }
+
+  async #serve(projection: Projection, signal: AbortSignal): Promise<(() => Promise<void>)[]> {
+    const { bus, sink, source } = this.#options;
+    const subject = (what: string) => `tributary.projection.${sink}.${source}.${what}`;
+    const reached = (seq: number) => this.#reached(seq);
+    const replaying = (from: string) => this.#replayed(from);
+    const stops = [
+      await bus.serve(subject('reached'), async function* (question) {
+        await reached((question as { seq: number }).seq);
+        yield { reached: true };
+      }),
+      await bus.serve(subject('replay'), (question) => replaying((question as { from?: string }).from ?? 'start')),
+    ];
+    for (const [what, answer] of Object.entries(projection.commands?.({ reached, signal }) ?? {})) {
+      stops.push(await bus.serve(subject(what), answer));
+    }
+    return stops;
+  }
+
+  async *#replayed(from: string): AsyncGenerator<unknown> {
+    const { changelogs, source, sink } = this.#options;
+    if (from !== 'start') throw new Fault('not_found', `replay from "${from}" is not built yet; --from start is`);
+    const status = await changelogs.status(source);
+    const target = status?.lastSeq ?? 0;
+    await new Promise<void>((resolve, reject) => {
+      this.#replay = { done: resolve, failed: reject };
+      this.#interrupt();
+    });
+    let arrived = false;
+    const end = this.#reached(target).then(() => {
+      arrived = true;
+    });
+    const first = status?.firstSeq ?? 0;
+    while (!arrived) {
+      await Promise.race([end, this.#options.clock.sleep(PROGRESS_MS)]);
+      const done = Math.max(0, (this.#position?.seq ?? 0) - first + 1);
+      yield { done: arrived, projection: `${sink}/${source}`, messages: Math.min(done, target - first + 1), of: target - first + 1 };
+    }
+  }
+}
+

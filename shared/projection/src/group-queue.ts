@@ -1,0 +1,64 @@
+import type { StoredBatch } from '@tributary/core';
+
+export interface Taken {
+  readonly batches: StoredBatch[];
+  /** The last transaction goes on in a later group. */
+  readonly partial: boolean;
+}
+
+/**
+ * Between the reader of a changelog and the one who applies: takes what comes, gives out groups that end at a
+ * transaction end. A group is whatever has come together, so it is small when nothing waits (latency) and as large
+ * as `groupBytes` when much does (throughput). A transaction larger than that is given out in parts.
+ */
+export class GroupQueue {
+  readonly #groupBytes: number;
+  #queue: StoredBatch[] = [];
+  #bytes = 0;
+  #wakeTaker: () => void = () => {};
+  #wakeFeeder: () => void = () => {};
+  #ended: { readonly error: unknown } | null = null;
+
+  constructor(groupBytes: number) {
+    this.#groupBytes = groupBytes;
+  }
+
+  /** Resolves when more may come. */
+  async push(batch: StoredBatch): Promise<void> {
+    this.#queue.push(batch);
+    this.#bytes += batch.bytes;
+    this.#wakeTaker();
+    if (this.#bytes > 2 * this.#groupBytes) await new Promise<void>((resolve) => (this.#wakeFeeder = resolve));
+  }
+
+  /** Nothing more comes: because of `error`, or for good. */
+  end(error: unknown = null): void {
+    this.#ended ??= { error };
+    this.#wakeTaker();
+    this.#wakeFeeder();
+  }
+
+  /** The next group; null when the queue has ended. @throws what it ended with */
+  async take(): Promise<Taken | null> {
+    const batches: StoredBatch[] = [];
+    let bytes = 0;
+    for (;;) {
+      const batch = this.#queue.shift();
+      if (!batch) {
+        const last = batches.at(-1);
+        if (last && !last.header.more) return { batches, partial: false };
+        if (this.#ended) {
+          if (this.#ended.error) throw this.#ended.error;
+          return null;
+        }
+        await new Promise<void>((resolve) => (this.#wakeTaker = resolve));
+        continue;
+      }
+      this.#bytes -= batch.bytes;
+      if (this.#bytes <= this.#groupBytes) this.#wakeFeeder();
+      batches.push(batch);
+      bytes += batch.bytes;
+      if (bytes >= this.#groupBytes) return { batches, partial: batch.header.more };
+    }
+  }
+}
