@@ -1,1 +1,117 @@
-export {};
+import { createRequire } from 'node:module';
+import { Command, InvalidArgumentError } from 'commander';
+import { check, schema } from './commands/check.ts';
+import { runOne } from './commands/run.ts';
+import { status } from './commands/status.ts';
+import { tail } from './commands/tail.ts';
+import { up } from './commands/up.ts';
+import { verify } from './commands/verify.ts';
+import { compact, query, replay, snapshot } from './commands/work.ts';
+import { openOutput, type Output, tellError } from './output.ts';
+
+const { version } = createRequire(import.meta.url)('../package.json') as { version: string };
+
+type Options = Record<string, never> & { json?: boolean };
+
+/** Runs a command; its outcome is the exit code. */
+async function run(work: (output: Output) => Promise<unknown>, options: { json?: boolean }): Promise<void> {
+  const output = openOutput(options.json === true);
+  try {
+    if ((await work(output)) === false) process.exitCode = 1;
+  } catch (error) {
+    tellError(error);
+    process.exitCode = 1;
+  }
+}
+
+function port(text: string): string {
+  const number = Number(text);
+  if (!Number.isInteger(number) || number < 0 || number > 65_535)
+    throw new InvalidArgumentError('expected a port between 0 and 65535 (0 = any free one)');
+  return text;
+}
+
+const program = new Command('tributary')
+  .description(
+    'Streams every row change of PostgreSQL databases into one durable changelog each, and into the forms people need.',
+  )
+  .version(version)
+  .showHelpAfterError('(see tributary --help)');
+
+/** A command that talks to a running system. */
+const talking = (name: string, description: string) =>
+  program
+    .command(name)
+    .description(description)
+    .option('--data <dir>', 'folder of the running system', './.tributary')
+    .option('--nats <url>', 'broker of the running system')
+    .option('--json', 'print JSON');
+const collect = (value: string, before: string[]) => [...before, value];
+
+program
+  .command('up')
+  .description('run all services in one process')
+  .requiredOption('-f, --file <file>', 'config file or folder (may be repeated)', collect, [])
+  .option('--data <dir>', 'where state lives', './.tributary')
+  .option('--nats <url>', 'use this broker instead of an embedded one')
+  .option('--port <port>', 'of the console', port)
+  .option('--json', 'print the ready line as JSON')
+  .action((options: Options & Parameters<typeof up>[0]) => run((output) => up(options, output), options));
+program
+  .command('run <service>')
+  .description('run one service (source, sink, console) as one process of a cluster')
+  .requiredOption('-f, --file <file>', 'config file or folder (may be repeated)', collect, [])
+  .option('--data <dir>', 'where state lives', './.tributary')
+  .option('--nats <url>', 'the broker')
+  .option('--port <port>', 'of the console', port)
+  .option('--labels <k=v>', 'labels of this worker (may be repeated)', collect, [])
+  .option('--json', 'print JSON')
+  .action((service: string, options: Options & Parameters<typeof runOne>[1]) =>
+    run((output) => runOne(service, options, output), options),
+  );
+program
+  .command('check')
+  .description('validate config, connect everywhere, and say what is in the way and how to mend it')
+  .requiredOption('-f, --file <file>', 'config file or folder (may be repeated)', collect, [])
+  .option('--json', 'print JSON')
+  .action((options: Options & { file: string[] }) => run((output) => check(options.file, output), options));
+program
+  .command('schema')
+  .description('print the JSON Schema of config documents')
+  .action(() => run(async (output) => schema(output), {}));
+talking('status', 'sources, changelogs, projections, workers and their lags')
+  .option('--wait <what>', '"caught-up": wait until every projection holds everything committed before now')
+  .option('--timeout <duration>', 'for --wait', '60s')
+  .action((options: Options & Parameters<typeof status>[0]) => run((output) => status(options, output), options));
+talking('verify', 'compare every projection with its source')
+  .option('--source <name>', 'only this source')
+  .option('--table <table>', 'only this table')
+  .option('--timeout <duration>', 'for catching up first', '120s')
+  .action((options: Options & Parameters<typeof verify>[0]) => run((output) => verify(options, output), options));
+talking('tail <source>', 'print changes (SOURCE or SOURCE.SCHEMA.TABLE) as JSON lines')
+  .option('--from <place>', 'start, now, a position (LSN or LSN+ORDINAL) or a time', 'now')
+  .option('--limit <n>', 'stop after so many changes')
+  .option('--until-caught-up', 'stop at what the changelog holds now')
+  .action((source: string, options: Options & Parameters<typeof tail>[1]) =>
+    run((output) => tail(source, options, output), options),
+  );
+talking('snapshot <source>', 'read tables again and reconcile them')
+  .option('--table <table>', 'only this table')
+  .option('--where <sql>', 'only rows that meet this condition')
+  .action((source: string, options: Options & Parameters<typeof snapshot>[1]) =>
+    run((output) => snapshot(source, options, output), options),
+  );
+talking('replay <projection>', 'rebuild a sink (or SINK/SOURCE) from history')
+  .option('--from <place>', 'start', 'start')
+  .action((name: string, options: Options & Parameters<typeof replay>[1]) =>
+    run((output) => replay(name, options, output), options),
+  );
+talking('compact', 'flush and compact the lake now')
+  .option('--table <table>', 'only if it holds this table')
+  .action((options: Options & Parameters<typeof compact>[0]) => run((output) => compact(options, output), options));
+talking('query <sql>', 'read-only SQL over the compacted tables')
+  .option('--format <format>', 'table, json or csv')
+  .option('--as-of <place>', 'not built yet')
+  .action((sql: string, options: Options & Parameters<typeof query>[1]) => run((output) => query(sql, options, output), options));
+
+await program.parseAsync();

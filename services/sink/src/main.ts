@@ -32,7 +32,12 @@ export async function startSinks(config: Config, runtime: Runtime<Changelogs>): 
   };
 }
 
-function spec(sink: SinkConfig, source: string, runtime: Runtime<Changelogs>, how: { open: () => Promise<Projection>; groupBytes: number; restMs: number }): ActorSpec {
+function spec(
+  sink: SinkConfig,
+  source: string,
+  runtime: Runtime<Changelogs>,
+  how: { open: () => Promise<Projection>; groupBytes: number; restMs: number },
+): ActorSpec {
   const { changelogs, bus, clock } = runtime;
   return {
     name: `${sink.name}/${source}`,
@@ -51,7 +56,12 @@ function odsSpecs(sink: Extract<SinkConfig, { type: 'ods' }>, config: Config, ru
   );
 }
 
-async function lakeSpecs(sink: LakeSinkConfig, config: Config, runtime: Runtime<Changelogs>, closers: (() => Promise<void> | void)[]): Promise<ActorSpec[]> {
+async function lakeSpecs(
+  sink: LakeSinkConfig,
+  config: Config,
+  runtime: Runtime<Changelogs>,
+  closers: (() => Promise<void> | void)[],
+): Promise<ActorSpec[]> {
   const store = await LakeStore.open(join(runtime.dataDir, 'lake-state'), sink.name);
   const sources = sourcesOf(sink, config);
   const unserve = await serveQueries({ bus: runtime.bus, changelogs: runtime.changelogs, store, sink: sink.name, sources });

@@ -44,17 +44,28 @@ export async function checkSource(config: SourceConfig): Promise<Finding[]> {
   try {
     session = await Session.open(config.postgres, { name: 'check' });
   } catch (error) {
-    return [{ level: 'error', about, problem: describeError(error), mend: error instanceof Fault ? error.advice : 'Check the address.' }];
+    return [
+      {
+        level: 'error',
+        about,
+        problem: describeError(error),
+        mend: error instanceof Fault ? error.advice : 'Check the address.',
+      },
+    ];
   }
   try {
     const facts = await session.row<Facts>(FACTS, [slotName(config.name)]);
     const tables = await readTables(session, (name) => matchesTable(config.tables, name), facts.version);
-    return [
-      ...serverFindings(about, facts),
-      ...(await tableFindings(session, config, { about, facts, tables })),
-    ];
+    return [...serverFindings(about, facts), ...(await tableFindings(session, config, { about, facts, tables }))];
   } catch (error) {
-    return [{ level: 'error', about, problem: describeError(error), mend: `Check that ${describeConnection(config.postgres)} may read the catalog.` }];
+    return [
+      {
+        level: 'error',
+        about,
+        problem: describeError(error),
+        mend: `Check that ${describeConnection(config.postgres)} may read the catalog.`,
+      },
+    ];
   } finally {
     await session.close();
   }
@@ -63,12 +74,18 @@ export async function checkSource(config: SourceConfig): Promise<Finding[]> {
 function serverFindings(about: string, facts: Facts): Finding[] {
   const found: Finding[] = [];
   const error = (problem: string, mend: string) => found.push({ level: 'error', about, problem, mend });
-  if (facts.version < 140_000) error(`PostgreSQL ${Math.floor(facts.version / 10_000)} is too old`, 'Use PostgreSQL 14 or newer.');
+  if (facts.version < 140_000)
+    error(`PostgreSQL ${Math.floor(facts.version / 10_000)} is too old`, 'Use PostgreSQL 14 or newer.');
   if (facts.recovery) error('the server is a standby', 'Connect to the primary.');
-  if (facts.level !== 'logical') error(`wal_level is "${facts.level}"`, `ALTER SYSTEM SET wal_level = logical; -- then restart PostgreSQL`);
-  if (!facts.superuser && !facts.replication) error(`role ${facts.role} may not replicate`, `ALTER ROLE ${quoteIdent(facts.role)} REPLICATION;`);
+  if (facts.level !== 'logical')
+    error(`wal_level is "${facts.level}"`, `ALTER SYSTEM SET wal_level = logical; -- then restart PostgreSQL`);
+  if (!facts.superuser && !facts.replication)
+    error(`role ${facts.role} may not replicate`, `ALTER ROLE ${quoteIdent(facts.role)} REPLICATION;`);
   if (!facts.create) {
-    error(`role ${facts.role} may not create publications`, `GRANT CREATE ON DATABASE ${quoteIdent(facts.database)} TO ${quoteIdent(facts.role)};`);
+    error(
+      `role ${facts.role} may not create publications`,
+      `GRANT CREATE ON DATABASE ${quoteIdent(facts.database)} TO ${quoteIdent(facts.role)};`,
+    );
   }
   if (facts.slot === null && facts.slots_used >= facts.slots_max) {
     error(
@@ -77,9 +94,13 @@ function serverFindings(about: string, facts: Facts): Finding[] {
     );
   }
   if (facts.slot === null && facts.senders_used >= facts.senders_max) {
-    error(`all ${facts.senders_max} WAL senders are in use`, `ALTER SYSTEM SET max_wal_senders = ${facts.senders_max + 10}; -- then restart PostgreSQL`);
+    error(
+      `all ${facts.senders_max} WAL senders are in use`,
+      `ALTER SYSTEM SET max_wal_senders = ${facts.senders_max + 10}; -- then restart PostgreSQL`,
+    );
   }
-  if (facts.slot === 'lost') error('its slot was invalidated', `SELECT pg_drop_replication_slot('${about.replace('source ', 'tributary_')}');`);
+  if (facts.slot === 'lost')
+    error('its slot was invalidated', `SELECT pg_drop_replication_slot('${about.replace('source ', 'tributary_')}');`);
   if (facts.keep === '-1') {
     found.push({
       level: 'warning',
@@ -98,7 +119,12 @@ async function tableFindings(
 ): Promise<Finding[]> {
   const found: Finding[] = [];
   if (tables.length === 0) {
-    found.push({ level: 'warning', about, problem: `no table matches ${config.tables.join(', ')}`, mend: 'Correct "tables", or create them: new tables are captured by themselves.' });
+    found.push({
+      level: 'warning',
+      about,
+      problem: `no table matches ${config.tables.join(', ')}`,
+      mend: 'Correct "tables", or create them: new tables are captured by themselves.',
+    });
     return found;
   }
   const rights = await session.rows<{ name: string; readable: boolean; owned: boolean; published: boolean }>(
@@ -112,7 +138,12 @@ async function tableFindings(
     const quoted = quoteTable(table.schema, table.table);
     const right = rights.find((one) => one.name === name);
     if (right && !right.readable) {
-      found.push({ level: 'error', about: `${about}, ${name}`, problem: `role ${facts.role} may not read it`, mend: `GRANT SELECT ON ${quoted} TO ${quoteIdent(facts.role)};` });
+      found.push({
+        level: 'error',
+        about: `${about}, ${name}`,
+        problem: `role ${facts.role} may not read it`,
+        mend: `GRANT SELECT ON ${quoted} TO ${quoteIdent(facts.role)};`,
+      });
     }
     if (right && !right.owned && !right.published && !facts.superuser) {
       found.push({
@@ -126,7 +157,8 @@ async function tableFindings(
       found.push({
         level: 'warning',
         about: `${about}, ${name}`,
-        problem: 'no replica identity: updates and deletes are not in the WAL, so the table is captured by inserts and read again when it changed',
+        problem:
+          'no replica identity: updates and deletes are not in the WAL, so the table is captured by inserts and read again when it changed',
         mend: `ALTER TABLE ${quoted} ADD PRIMARY KEY (…); -- or: ALTER TABLE ${quoted} REPLICA IDENTITY FULL;`,
       });
     }

@@ -291,7 +291,8 @@ class ColumnSection implements Section {
 
   get ordinal(): Uint32Array {
     const ordinal = this.#wire().d;
-    this.#ordinal ??= typeof ordinal === 'number' ? Uint32Array.from({ length: this.rows }, (_, i) => ordinal + i) : unwords(ordinal);
+    this.#ordinal ??=
+      typeof ordinal === 'number' ? Uint32Array.from({ length: this.rows }, (_, i) => ordinal + i) : unwords(ordinal);
     return this.#ordinal;
   }
 

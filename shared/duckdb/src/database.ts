@@ -75,9 +75,13 @@ export class Duck {
       const names = reader.deduplicatedColumnNames();
       const types = reader.columnTypes().map(String);
       const whole = types.map((type) => /^U?(BIGINT|HUGEINT)$/.test(type));
-      const rows = reader.getRowsJson().map((row) =>
-        Object.fromEntries(row.map((value, c) => [names[c] as string, whole[c] && typeof value === 'string' ? exact(value) : value])),
-      );
+      const rows = reader
+        .getRowsJson()
+        .map((row) =>
+          Object.fromEntries(
+            row.map((value, c) => [names[c] as string, whole[c] && typeof value === 'string' ? exact(value) : value]),
+          ),
+        );
       return { columns: names.map((name, c) => ({ name, type: types[c] as string })), rows };
     } catch (error) {
       throw rejected(error, sql);
@@ -106,5 +110,10 @@ function exact(text: string): number | string {
 function rejected(error: unknown, sql: string): Fault {
   const text = describeError(error);
   if (/No space left|disk/i.test(text)) return new Fault('disk_full', `DuckDB: ${text}`, {}, { cause: error });
-  return new Fault('database_rejected', `DuckDB: ${text.split('\n')[0]}`, { statement: sql.replaceAll(/\s+/g, ' ').slice(0, 120) }, { cause: error });
+  return new Fault(
+    'database_rejected',
+    `DuckDB: ${text.split('\n')[0]}`,
+    { statement: sql.replaceAll(/\s+/g, ' ').slice(0, 120) },
+    { cause: error },
+  );
 }

@@ -4,7 +4,15 @@ import type { Duck } from './database.ts';
 /** Table functions that read nothing but their arguments. */
 const HARMLESS_FUNCTIONS = new Set(['unnest', 'range', 'generate_series', 'generate_subscripts']);
 /** Scalar functions that tell of the machine instead of the data. */
-const TELLING_FUNCTIONS = new Set(['getenv', 'current_setting', 'getvariable', 'read_text', 'read_blob', 'duckdb_settings', 'set_config']);
+const TELLING_FUNCTIONS = new Set([
+  'getenv',
+  'current_setting',
+  'getvariable',
+  'read_text',
+  'read_blob',
+  'duckdb_settings',
+  'set_config',
+]);
 
 interface Node {
   readonly [key: string]: unknown;
@@ -20,7 +28,8 @@ interface Node {
 export async function gate(duck: Duck, sql: string, known: ReadonlySet<string>): Promise<void> {
   const [row] = await duck.rows<{ tree: string }>('SELECT json_serialize_sql(CAST($1 AS VARCHAR)) AS tree', [sql]);
   const tree = JSON.parse(row?.tree ?? '{}') as { error?: boolean; error_message?: string; statements?: Node[] };
-  if (tree.error) throw new Fault('query_refused', `not a query that can be run: ${tree.error_message ?? 'only SELECT is allowed'}`);
+  if (tree.error)
+    throw new Fault('query_refused', `not a query that can be run: ${tree.error_message ?? 'only SELECT is allowed'}`);
   if (tree.statements?.length !== 1) throw new Fault('query_refused', 'one SELECT at a time, please');
   const ctes = new Set<string>();
   visit(tree, (node) => {
@@ -36,7 +45,10 @@ function inspect(node: Node, known: ReadonlySet<string>, ctes: ReadonlySet<strin
     const table = name('schema_name') ? `${name('schema_name')}.${name('table_name')}` : name('table_name');
     if (name('catalog_name') || !(known.has(table) || ctes.has(table))) {
       const list = [...known].filter((one) => one.includes('.')).toSorted();
-      throw new Fault('query_refused', `there is no table ${table}. Tables: ${list.slice(0, 30).join(', ')}${list.length > 30 ? ', …' : ''}`);
+      throw new Fault(
+        'query_refused',
+        `there is no table ${table}. Tables: ${list.slice(0, 30).join(', ')}${list.length > 30 ? ', …' : ''}`,
+      );
     }
   }
   if (node['type'] === 'TABLE_FUNCTION') {

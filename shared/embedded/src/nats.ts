@@ -168,6 +168,8 @@ max_pending: ${128 * 1024 * 1024}
 jetstream {
   store_dir: ${JSON.stringify(join(options.dir, 'store'))}
   max_memory_store: ${64 * 1024 * 1024}
+  # Streams name their own bounds; the server would refuse one that is larger than today's free disk.
+  max_file_store: ${1024 ** 5}
 }
 `;
 }

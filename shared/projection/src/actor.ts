@@ -201,8 +201,12 @@ export class ProjectionActor implements Actor {
     while (!arrived) {
       await Promise.race([end, this.#options.clock.sleep(PROGRESS_MS)]);
       const done = Math.max(0, (this.#position?.seq ?? 0) - first + 1);
-      yield { done: arrived, projection: `${sink}/${source}`, messages: Math.min(done, target - first + 1), of: target - first + 1 };
+      yield {
+        done: arrived,
+        projection: `${sink}/${source}`,
+        messages: Math.min(done, target - first + 1),
+        of: target - first + 1,
+      };
     }
   }
 }
-

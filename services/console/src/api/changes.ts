@@ -58,7 +58,8 @@ export function changesRoute(server: FastifyInstance, changelogs: Changelogs, lo
         throw new Fault('not_found', `there is no changelog named "${source.slice(0, 64)}"`);
       }
       const seen = request.headers['last-event-id'];
-      const place = typeof seen === 'string' ? parseEventId(seen) : { ...(await startOf(changelogs, source, request.query.from)), skip: 0 };
+      const place =
+        typeof seen === 'string' ? parseEventId(seen) : { ...(await startOf(changelogs, source, request.query.from)), skip: 0 };
       const sse = (request.headers.accept ?? '').includes('text/event-stream');
       const stream = openStream(reply, sse ? 'sse' : 'ndjson');
       try {

@@ -59,8 +59,10 @@ export class LakeTable {
     const before = new Set(from.columns.map((column) => column.name));
     const after = new Set(this.schema.columns.map((column) => column.name));
     for (const table of [this.current, this.history]) {
-      for (const name of after) if (!before.has(name)) await this.#duck.run(`ALTER TABLE ${table} ADD COLUMN ${duckIdent(name)} VARCHAR`);
-      for (const name of before) if (!after.has(name)) await this.#duck.run(`ALTER TABLE ${table} DROP COLUMN ${duckIdent(name)}`);
+      for (const name of after)
+        if (!before.has(name)) await this.#duck.run(`ALTER TABLE ${table} ADD COLUMN ${duckIdent(name)} VARCHAR`);
+      for (const name of before)
+        if (!after.has(name)) await this.#duck.run(`ALTER TABLE ${table} DROP COLUMN ${duckIdent(name)}`);
     }
   }
 
@@ -111,7 +113,9 @@ export class LakeTable {
     await this.flush();
     if (!this.seen) return;
     if (sweep) {
-      await this.#duck.run(`DELETE FROM ${this.current} t WHERE NOT EXISTS (SELECT 1 FROM ${this.#seenTable} s WHERE ${this.#sameKey('s', 't')})`);
+      await this.#duck.run(
+        `DELETE FROM ${this.current} t WHERE NOT EXISTS (SELECT 1 FROM ${this.#seenTable} s WHERE ${this.#sameKey('s', 't')})`,
+      );
     }
     await this.#duck.run(`DROP TABLE ${this.#seenTable}`);
     this.seen = false;
@@ -148,7 +152,9 @@ export class LakeTable {
     if (op === Op.deleted || (op === Op.updated && old)) {
       await this.flush();
       const gone = op === Op.deleted ? cells : (old as Cell[]);
-      const where = this.columns.map((column, c) => `${duckIdent(column.name)} IS NOT DISTINCT FROM $${c + 1}::VARCHAR`).join(' AND ');
+      const where = this.columns
+        .map((column, c) => `${duckIdent(column.name)} IS NOT DISTINCT FROM $${c + 1}::VARCHAR`)
+        .join(' AND ');
       await this.#duck.run(
         `DELETE FROM ${this.current} WHERE rowid = (SELECT min(rowid) FROM ${this.current} WHERE ${where})`,
         gone.map((cell) => cell ?? null),
@@ -173,16 +179,23 @@ export class LakeTable {
     });
     const all = [...gone, ...rows.map((net) => net.row as Cell[])];
     const flags = [...gone.map(() => 'd'), ...rows.map((net) => (net.fill ? 'k' : 'w'))];
-    const loader = new Loader(this.columns.map((_, c) => loadCells(all.map((row) => row[c]))), { flag: flags.join('') });
+    const loader = new Loader(
+      this.columns.map((_, c) => loadCells(all.map((row) => row[c]))),
+      { flag: flags.join('') },
+    );
     await this.#duck.run(`CREATE OR REPLACE TEMP TABLE fold AS ${loader.select}`, loader.values);
     const join = rows.some((net) => (net.row as Cell[]).includes(undefined));
     const keys = this.key.map((c) => `t.${this.#ident(c)} = ${plain(`f.c${c}`)}`).join(' AND ');
     const cells = this.columns.map((column, c) =>
-      join ? `CASE WHEN ${isUnchanged(`f.c${c}`)} THEN t.${duckIdent(column.name)} ELSE ${plain(`f.c${c}`)} END AS c${c}` : `${plain(`f.c${c}`)} AS c${c}`,
+      join
+        ? `CASE WHEN ${isUnchanged(`f.c${c}`)} THEN t.${duckIdent(column.name)} ELSE ${plain(`f.c${c}`)} END AS c${c}`
+        : `${plain(`f.c${c}`)} AS c${c}`,
     );
     const from = join ? `fold f LEFT JOIN ${this.current} t ON ${keys}` : 'fold f';
     const there = join ? ` AND (f.flag = 'w' OR t.${this.#ident(this.key[0] as number)} IS NOT NULL)` : '';
-    await this.#duck.run(`CREATE OR REPLACE TEMP TABLE final AS SELECT ${cells.join(', ')} FROM ${from} WHERE f.flag <> 'd'${there}`);
+    await this.#duck.run(
+      `CREATE OR REPLACE TEMP TABLE final AS SELECT ${cells.join(', ')} FROM ${from} WHERE f.flag <> 'd'${there}`,
+    );
     await this.#duck.run(`DELETE FROM ${this.current} t USING fold f WHERE ${keys}`);
     await this.#duck.run(`INSERT INTO ${this.current} SELECT * FROM final`);
     if (!this.seen) return;
@@ -193,7 +206,8 @@ export class LakeTable {
   /** Appends the section to history as it is. */
   async #record(section: Section, batch: StoredBatch): Promise<void> {
     const { header } = batch;
-    const transactions = header.transactions.length > 0 ? header.transactions : [{ lsn: header.position.lsn, xid: 0, committedAt: 0 }];
+    const transactions =
+      header.transactions.length > 0 ? header.transactions : [{ lsn: header.position.lsn, xid: 0, committedAt: 0 }];
     const befores = this.#befores(section);
     const loader = new Loader(section.columns.map(load), {
       op: String.fromCharCode(...section.ops),

@@ -70,7 +70,10 @@ export function typedList(columns: readonly LakeColumn[], exact: ReadonlySet<str
       const text = duckIdent(column.name);
       const typed = `${column.typed(text)} AS ${text}`;
       return exact.has(column.name)
-        ? [typed, `CASE WHEN ${text} IS NOT NULL AND ${column.typed(text)} IS NULL THEN ${text} END AS ${duckIdent(exactName(column.name))}`]
+        ? [
+            typed,
+            `CASE WHEN ${text} IS NOT NULL AND ${column.typed(text)} IS NULL THEN ${text} END AS ${duckIdent(exactName(column.name))}`,
+          ]
         : [typed];
     })
     .join(', ');

@@ -1,5 +1,15 @@
 import { wantsTable, targetSchema, type LakeSinkConfig } from '@tributary/config';
-import { Fault, formatLsn, ORIGIN, parseLsn, type Position, type SnapshotMark, type StoredBatch, type TableSchema, tableName } from '@tributary/core';
+import {
+  Fault,
+  formatLsn,
+  ORIGIN,
+  parseLsn,
+  type Position,
+  type SnapshotMark,
+  type StoredBatch,
+  type TableSchema,
+  tableName,
+} from '@tributary/core';
 import { type Duck, duckIdent } from '@tributary/duckdb';
 import type { ConnectionConfig } from '@tributary/postgres';
 import type { DriverView, Group, Projection } from '@tributary/projection';
@@ -169,7 +179,11 @@ export class LakeProjection implements Projection {
 
   async #noteSeen(table: LakeTable, work: () => Promise<void>): Promise<void> {
     await work();
-    await this.#duck.run('UPDATE _meta.tables SET seen = $3 WHERE source = $1 AND name = $2', [this.#options.source, table.name, table.seen]);
+    await this.#duck.run('UPDATE _meta.tables SET seen = $3 WHERE source = $1 AND name = $2', [
+      this.#options.source,
+      table.name,
+      table.seen,
+    ]);
   }
 
   /** The state of a table in exactly this shape. */
@@ -183,7 +197,12 @@ export class LakeProjection implements Projection {
     if (known) {
       await this.#duck.run(`DROP VIEW IF EXISTS ${this.#view(schema)}`);
       await table.reshape(known.schema);
-      await this.#duck.run('UPDATE _meta.tables SET version = $3, definition = $4 WHERE source = $1 AND name = $2', [source, name, version, JSON.stringify(schema)]);
+      await this.#duck.run('UPDATE _meta.tables SET version = $3, definition = $4 WHERE source = $1 AND name = $2', [
+        source,
+        name,
+        version,
+        JSON.stringify(schema),
+      ]);
     } else {
       await table.create();
       await this.#duck.run('INSERT INTO _meta.tables VALUES ($1, $2, $3, $4, false, $5, $6)', [
@@ -206,17 +225,16 @@ export class LakeProjection implements Projection {
 
   async #makeView(table: LakeTable, exact: ReadonlySet<string>): Promise<void> {
     await this.#duck.run(`CREATE SCHEMA IF NOT EXISTS ${duckIdent(targetSchema(this.#options.source, table.schema.schema))}`);
-    await this.#duck.run(`CREATE OR REPLACE VIEW ${this.#view(table.schema)} AS SELECT ${typedList(table.columns, exact)} FROM ${table.current}`);
+    await this.#duck.run(
+      `CREATE OR REPLACE VIEW ${this.#view(table.schema)} AS SELECT ${typedList(table.columns, exact)} FROM ${table.current}`,
+    );
   }
 
   async #savePosition(after: Position, watermark: number): Promise<void> {
-    await this.#duck.run('UPDATE _meta.position SET seq = $2::BIGINT, lsn = $3, ordinal = $4::BIGINT, watermark = $5::BIGINT WHERE source = $1', [
-      this.#options.source,
-      String(after.seq),
-      formatLsn(after.lsn),
-      String(after.ordinal),
-      String(watermark),
-    ]);
+    await this.#duck.run(
+      'UPDATE _meta.position SET seq = $2::BIGINT, lsn = $3, ordinal = $4::BIGINT, watermark = $5::BIGINT WHERE source = $1',
+      [this.#options.source, String(after.seq), formatLsn(after.lsn), String(after.ordinal), String(watermark)],
+    );
   }
 
   #release(): void {
@@ -238,7 +256,8 @@ export class LakeProjection implements Projection {
   async #maintain(): Promise<void> {
     const { flush, compact } = this.#options.config;
     const now = this.#options.now();
-    if (this.#unflushedBytes > 0 && (now - this.#flushedAt >= flush.everyMs || this.#unflushedBytes >= flush.bytes)) await this.#flushHistory();
+    if (this.#unflushedBytes > 0 && (now - this.#flushedAt >= flush.everyMs || this.#unflushedBytes >= flush.bytes))
+      await this.#flushHistory();
     if (this.#dirty.size > 0 && now - this.#compactedAt >= compact.everyMs) await this.#compact();
   }
 
@@ -307,7 +326,8 @@ export class LakeProjection implements Projection {
   async #compactNow(name?: string): Promise<void> {
     const release = await this.#options.store.lock();
     try {
-      if (name !== undefined && !this.#tables.has(name)) throw new Fault('not_found', `the lake has no table ${name} of ${this.#options.source}`);
+      if (name !== undefined && !this.#tables.has(name))
+        throw new Fault('not_found', `the lake has no table ${name} of ${this.#options.source}`);
       if (this.#dirty.size > 0 || this.#unflushedBytes > 0) await this.#compact();
     } finally {
       release();
@@ -354,7 +374,10 @@ export class LakeProjection implements Projection {
       await table.drop();
     }
     await this.#duck.run('DELETE FROM _meta.tables WHERE source = $1', [source]);
-    await this.#duck.run(`UPDATE _meta.position SET seq = 0, lsn = '0/0', ordinal = 0, watermark = 0, lake_commit = 0, resetting = false WHERE source = $1`, [source]);
+    await this.#duck.run(
+      `UPDATE _meta.position SET seq = 0, lsn = '0/0', ordinal = 0, watermark = 0, lake_commit = 0, resetting = false WHERE source = $1`,
+      [source],
+    );
     await this.#duck.run('COMMIT');
     this.#tables.clear();
     this.#dirty.clear();

@@ -63,7 +63,8 @@ export class Manifests {
       await link(scratch, this.#path(manifest.commit));
     } catch (error) {
       const code = (error as { code?: string }).code;
-      if (code === 'EEXIST') throw new Fault('fenced', `another worker writes the lake of ${manifest.source}`, { commit: manifest.commit });
+      if (code === 'EEXIST')
+        throw new Fault('fenced', `another worker writes the lake of ${manifest.source}`, { commit: manifest.commit });
       if (code === 'ENOSPC') throw new Fault('disk_full', `the lake's disk is full`, {}, { cause: error });
       throw error;
     } finally {

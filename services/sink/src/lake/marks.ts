@@ -49,7 +49,9 @@ export class Loader {
   constructor(columns: readonly Loaded[], more: Readonly<Record<string, string>> = {}) {
     const separators: Readonly<Record<string, string>> = { op: `''`, flag: `''`, before: 'chr(31)' };
     const extra = Object.keys(more).map((name) => `unnest(string_split($${name}, ${separators[name] ?? `','`})) AS ${name}`);
-    const cells = columns.map((column, c) => ('text' in column ? `unnest(string_split($c${c}, chr(31))) AS c${c}` : `unnest($c${c}) AS c${c}`));
+    const cells = columns.map((column, c) =>
+      'text' in column ? `unnest(string_split($c${c}, chr(31))) AS c${c}` : `unnest($c${c}) AS c${c}`,
+    );
     this.select = `SELECT ${[...extra, ...cells].join(', ')}`;
     this.values = { ...more };
     columns.forEach((column, c) => {

@@ -35,7 +35,8 @@ async function* answer(options: QueryOptions, { sql, asOf }: { sql: string; asOf
     if (rows.length > ROWS_MAX) throw new Fault('query_refused', `more than ${ROWS_MAX} rows: add a LIMIT`);
     await duck.run('COMMIT');
     yield { columns, rows: rows.slice(0, LIMITS.answerRows), freshness };
-    for (let at = LIMITS.answerRows; at < rows.length; at += LIMITS.answerRows) yield { rows: rows.slice(at, at + LIMITS.answerRows) };
+    for (let at = LIMITS.answerRows; at < rows.length; at += LIMITS.answerRows)
+      yield { rows: rows.slice(at, at + LIMITS.answerRows) };
   } finally {
     clearTimeout(timer);
     duck.close();
@@ -49,9 +50,14 @@ async function known(duck: Duck): Promise<ReadonlySet<string>> {
 }
 
 async function positions(duck: Duck): Promise<Record<string, unknown>> {
-  const rows = await duck.rows<{ source: string; seq: number; lsn: string; watermark: number }>('SELECT source, seq, lsn, watermark FROM _meta.position');
+  const rows = await duck.rows<{ source: string; seq: number; lsn: string; watermark: number }>(
+    'SELECT source, seq, lsn, watermark FROM _meta.position',
+  );
   return Object.fromEntries(
-    rows.map(({ source, seq, lsn, watermark }) => [source, { seq, lsn, completeTo: watermark ? new Date(watermark / 1_000).toISOString() : null }]),
+    rows.map(({ source, seq, lsn, watermark }) => [
+      source,
+      { seq, lsn, completeTo: watermark ? new Date(watermark / 1_000).toISOString() : null },
+    ]),
   );
 }
 

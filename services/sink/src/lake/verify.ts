@@ -54,7 +54,11 @@ export async function* verifyLake(options: VerifyLakeOptions): AsyncGenerator<Ve
   }
 }
 
-async function* verifyTable(options: VerifyLakeOptions, table: CatalogTable, places: { session: Session; duck: Duck }): AsyncGenerator<Verified> {
+async function* verifyTable(
+  options: VerifyLakeOptions,
+  table: CatalogTable,
+  places: { session: Session; duck: Duck },
+): AsyncGenerator<Verified> {
   const name = `${table.schema}.${table.table}`;
   for (const projection of ['query', options.sink]) {
     const base = { source: options.source, table: name, projection };
@@ -64,7 +68,9 @@ async function* verifyTable(options: VerifyLakeOptions, table: CatalogTable, pla
       const earlier: Set<string> | null = suspects;
       const still: string[] = earlier ? differing.filter((key) => earlier.has(key)) : differing;
       if (still.length === 0 || round === ROUNDS) {
-        const differences = still.slice(0, SHOWN_MAX).map((key) => ({ key: key.slice(1), problem: key.startsWith('-') ? ('missing' as const) : ('extra' as const) }));
+        const differences = still
+          .slice(0, SHOWN_MAX)
+          .map((key) => ({ key: key.slice(1), problem: key.startsWith('-') ? ('missing' as const) : ('extra' as const) }));
         yield { ...base, rows, equal: still.length === 0, differences };
         break;
       }
@@ -88,9 +94,22 @@ async function compare(
   const columns = lake.columns;
   const exact = new Set(columns.filter((column) => column.lossy).map((column) => column.name));
   const names = columns.map((column) => column.name);
-  if (names.toSorted().join() !== table.columns.map((column) => column.name).toSorted().join()) return { rows, differing: ['-columns'] };
-  const here = projection === 'query' ? `SELECT ${names.map(duckIdent).join(', ')} FROM ${lake.current}` : await parquetSelect(duck, lake, parquet, exact);
-  const there = projection === 'query' ? `SELECT ${names.map(duckIdent).join(', ')} FROM verify_source` : `SELECT ${typedList(columns, exact)} FROM verify_source`;
+  if (
+    names.toSorted().join() !==
+    table.columns
+      .map((column) => column.name)
+      .toSorted()
+      .join()
+  )
+    return { rows, differing: ['-columns'] };
+  const here =
+    projection === 'query'
+      ? `SELECT ${names.map(duckIdent).join(', ')} FROM ${lake.current}`
+      : await parquetSelect(duck, lake, parquet, exact);
+  const there =
+    projection === 'query'
+      ? `SELECT ${names.map(duckIdent).join(', ')} FROM verify_source`
+      : `SELECT ${typedList(columns, exact)} FROM verify_source`;
   const key = lake.key.length > 0 ? lake.key.map((c) => duckIdent(names[c] as string)) : names.map(duckIdent);
   const keyText = `concat_ws('|', ${key.map((one) => `${one}::VARCHAR`).join(', ')})`;
   try {
@@ -127,7 +146,10 @@ async function loadSource(session: Session, duck: Duck, table: CatalogTable): Pr
     rows += cut.rows;
     const columns = new CsvRows(cut.bytes, cut.rows, names.length).columns().map((column) => loadCells(column.values()));
     const loader = new Loader(columns);
-    await duck.run(`INSERT INTO verify_source SELECT ${names.map((_, c) => plain(`c${c}`)).join(', ')} FROM (${loader.select})`, loader.values);
+    await duck.run(
+      `INSERT INTO verify_source SELECT ${names.map((_, c) => plain(`c${c}`)).join(', ')} FROM (${loader.select})`,
+      loader.values,
+    );
   };
   const sql = `COPY (SELECT ${names.map(quoteIdent).join(', ')} FROM ${table.partitioned ? '' : 'ONLY '}${quoteTable(table.schema, table.table)}) TO STDOUT (FORMAT csv)`;
   for await (const piece of session.copyOut(sql)) await insert(cutter.push(piece));

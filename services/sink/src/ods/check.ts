@@ -16,7 +16,14 @@ export async function checkOds(sink: OdsSinkConfig, config: Config): Promise<Ods
   try {
     target = await Session.open(sink.postgres, { name: 'check' });
   } catch (error) {
-    return [{ level: 'error', about, problem: describeError(error), mend: error instanceof Fault ? error.advice : 'Check the address.' }];
+    return [
+      {
+        level: 'error',
+        about,
+        problem: describeError(error),
+        mend: error instanceof Fault ? error.advice : 'Check the address.',
+      },
+    ];
   }
   try {
     const found: OdsFinding[] = [];
@@ -46,7 +53,13 @@ async function ownedTables(target: Session, sink: string): Promise<Set<string>> 
   return new Set(rows.map((row) => row.target));
 }
 
-async function conflicts(place: { sink: OdsSinkConfig; config: Config; source: string; target: Session; ours: ReadonlySet<string> }): Promise<OdsFinding[]> {
+async function conflicts(place: {
+  sink: OdsSinkConfig;
+  config: Config;
+  source: string;
+  target: Session;
+  ours: ReadonlySet<string>;
+}): Promise<OdsFinding[]> {
   const { sink, config, source, target, ours } = place;
   const connection = config.sources.find((one) => one.name === source)?.postgres;
   if (!connection) return [];

@@ -1,5 +1,14 @@
 import { targetSchema, wantsTable, type OdsSinkConfig } from '@tributary/config';
-import { Fault, formatLsn, ORIGIN, parseLsn, type Position, type SnapshotMark, type StoredBatch, tableName } from '@tributary/core';
+import {
+  Fault,
+  formatLsn,
+  ORIGIN,
+  parseLsn,
+  type Position,
+  type SnapshotMark,
+  type StoredBatch,
+  tableName,
+} from '@tributary/core';
 import { type ConnectionConfig, Session } from '@tributary/postgres';
 import type { DriverView, Group, Projection } from '@tributary/projection';
 import { TableWriter } from './table-writer.ts';

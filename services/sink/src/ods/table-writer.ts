@@ -94,7 +94,12 @@ export class TableWriter {
     if (!moved) {
       // Under identity full the old row says what the new one leaves out.
       this.#net.put(old ? cells.map((cell, c) => (cell === undefined ? old[c] : cell)) : cells);
-    } else if (!this.#net.move(old, cells.map((cell, c) => (cell === undefined && !this.table.key.includes(c) ? old[c] : cell)))) {
+    } else if (
+      !this.#net.move(
+        old,
+        cells.map((cell, c) => (cell === undefined && !this.table.key.includes(c) ? old[c] : cell)),
+      )
+    ) {
       await this.flush();
       await this.#moveInTarget(old, cells);
     }
@@ -158,7 +163,9 @@ export class TableWriter {
     const names = columns.map((column) => column.name).join(', ');
     await this.#session.run(`CREATE TEMP TABLE stage (LIKE ${target}) ON COMMIT DROP`);
     await this.#copy('pg_temp.stage', csv, 'csv');
-    await this.#session.run(`INSERT INTO ${target} (${names}) SELECT ${names} FROM pg_temp.stage ${this.#onConflict(columns.map((_, c) => c))}`);
+    await this.#session.run(
+      `INSERT INTO ${target} (${names}) SELECT ${names} FROM pg_temp.stage ${this.#onConflict(columns.map((_, c) => c))}`,
+    );
     const keys = key.map((c) => columns[c]?.name).join(', ');
     if (this.table.seen) {
       await this.#session.run(`INSERT INTO ${this.table.seen} SELECT ${keys} FROM pg_temp.stage ON CONFLICT DO NOTHING`);
@@ -201,7 +208,10 @@ export class TableWriter {
     const { target, columns } = this.table;
     const where = columns.map((column, c) => `${column.name}::text IS NOT DISTINCT FROM $${c + 1}::text::${column.type}::text`);
     const values = cells.map((cell) => cell ?? null);
-    await this.#session.run(`DELETE FROM ${target} WHERE ctid = (SELECT ctid FROM ${target} WHERE ${where.join(' AND ')} LIMIT 1)`, values);
+    await this.#session.run(
+      `DELETE FROM ${target} WHERE ctid = (SELECT ctid FROM ${target} WHERE ${where.join(' AND ')} LIMIT 1)`,
+      values,
+    );
   }
 
   async #flushAdded(): Promise<void> {
@@ -263,7 +273,11 @@ export class TableWriter {
     const typed = present.map((c) => `u.c${c}::${columns[c]?.type}`).join(', ');
     const from = `unnest(${present.map((_, i) => `$${i + 1}::text[]`).join(', ')}) u(${present.map((c) => `c${c}`).join(', ')})`;
     const sql = `INSERT INTO ${target} (${names}) SELECT ${typed} FROM ${from} ${this.#onConflict(present)}`;
-    await this.#session.prepared(this.#name('u', present.length === columns.length ? '' : present.join('_')), sql, arrays(rows, present));
+    await this.#session.prepared(
+      this.#name('u', present.length === columns.length ? '' : present.join('_')),
+      sql,
+      arrays(rows, present),
+    );
   }
 
   #onConflict(present: readonly number[]): string {

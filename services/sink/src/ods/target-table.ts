@@ -81,7 +81,10 @@ export class TargetTables {
   /** Everything of this source. */
   async all(session: Session): Promise<TargetTable[]> {
     const { sink, source } = this.#options;
-    const rows = await session.rows<{ name: string }>('SELECT name FROM tributary.tables WHERE sink = $1 AND source = $2 ORDER BY name', [sink, source]);
+    const rows = await session.rows<{ name: string }>(
+      'SELECT name FROM tributary.tables WHERE sink = $1 AND source = $2 ORDER BY name',
+      [sink, source],
+    );
     const tables: TargetTable[] = [];
     for (const { name } of rows) tables.push((await this.find(session, name)) as TargetTable);
     return tables;
@@ -98,7 +101,9 @@ export class TargetTables {
     table.seen = quoteTable('tributary', seen);
     const columns = table.key.map((c) => `${table.columns[c]?.name} ${table.columns[c]?.type}`);
     const names = table.key.map((c) => table.columns[c]?.name);
-    await session.run(`DROP TABLE IF EXISTS ${table.seen}; CREATE TABLE ${table.seen} (${columns.join(', ')}, PRIMARY KEY (${names.join(', ')}))`);
+    await session.run(
+      `DROP TABLE IF EXISTS ${table.seen}; CREATE TABLE ${table.seen} (${columns.join(', ')}, PRIMARY KEY (${names.join(', ')}))`,
+    );
     await this.#noteSeen(session, table.name, table.seen);
   }
 
@@ -110,7 +115,12 @@ export class TargetTables {
 
   async #noteSeen(session: Session, name: string, seen: string | null): Promise<void> {
     const { sink, source } = this.#options;
-    await session.run('UPDATE tributary.tables SET seen = $4 WHERE sink = $1 AND source = $2 AND name = $3', [sink, source, name, seen]);
+    await session.run('UPDATE tributary.tables SET seen = $4 WHERE sink = $1 AND source = $2 AND name = $3', [
+      sink,
+      source,
+      name,
+      seen,
+    ]);
   }
 
   async #registered(session: Session, name: string): Promise<Registered | null> {
@@ -141,7 +151,8 @@ export class TargetTables {
     if (existing.length > 0) {
       const wanted = schema.columns.map((column) => `${column.name} ${this.#options.types.columnType(column)}`);
       const found = existing.map((column) => `${column.name} ${column.type}`);
-      const shapes = wanted.join() === found.join() ? '' : ` with another shape (there: ${found.join(', ')}; needed: ${wanted.join(', ')})`;
+      const shapes =
+        wanted.join() === found.join() ? '' : ` with another shape (there: ${found.join(', ')}; needed: ${wanted.join(', ')})`;
       const { filled } = await session.row<{ filled: boolean }>(`SELECT EXISTS (SELECT 1 FROM ${target}) AS filled`);
       if (shapes || filled) {
         throw new Fault(
@@ -166,7 +177,8 @@ export class TargetTables {
     const before = new Map(from.columns.map((column) => [column.name, column]));
     const after = new Map(to.columns.map((column) => [column.name, column]));
     const keyOf = (schema: TableSchema) => keyColumns(schema).map((c) => (schema.columns[c] as ColumnSchema).name);
-    const keyChanged = keyOf(from).join() !== keyOf(to).join() || keyOf(to).some((name) => typeOf(before.get(name)) !== typeOf(after.get(name)));
+    const keyChanged =
+      keyOf(from).join() !== keyOf(to).join() || keyOf(to).some((name) => typeOf(before.get(name)) !== typeOf(after.get(name)));
     if (keyChanged) {
       // The rows cannot be told apart by the new key before the source has read them again.
       await session.run(`TRUNCATE ${target}`);
@@ -188,7 +200,11 @@ export class TargetTables {
     for (const step of steps) await session.run(`ALTER TABLE ${target} ${step}`);
   }
 
-  async #describe(session: Session, name: string, shape: { schema: TableSchema; version: string; seen: string | null }): Promise<TargetTable> {
+  async #describe(
+    session: Session,
+    name: string,
+    shape: { schema: TableSchema; version: string; seen: string | null },
+  ): Promise<TargetTable> {
     const target = this.target(shape.schema);
     const { plain } = await session.row<{ plain: boolean }>(
       `SELECT NOT EXISTS (SELECT 1 FROM pg_constraint WHERE contype = 'f' AND (conrelid = $1::regclass OR confrelid = $1::regclass))
@@ -196,7 +212,10 @@ export class TargetTables {
           AND (SELECT count(*) FROM pg_attribute WHERE attrelid = $1::regclass AND attnum > 0 AND NOT attisdropped) = $2 AS plain`,
       [target, shape.schema.columns.length],
     );
-    const columns = shape.schema.columns.map((column) => ({ name: quoteIdent(column.name), type: this.#options.types.columnType(column) }));
+    const columns = shape.schema.columns.map((column) => ({
+      name: quoteIdent(column.name),
+      type: this.#options.types.columnType(column),
+    }));
     return { name, target, ...shape, key: keyColumns(shape.schema), columns, plain };
   }
 }

@@ -112,7 +112,9 @@ export class TargetTypes {
   async #completeEnum(session: Session, side: Session, type: PgType, name: string): Promise<void> {
     let known = this.#labels.get(name);
     if (!known) {
-      const rows = await session.rows<{ label: string }>('SELECT enumlabel AS label FROM pg_enum WHERE enumtypid = $1::regtype', [name]);
+      const rows = await session.rows<{ label: string }>('SELECT enumlabel AS label FROM pg_enum WHERE enumtypid = $1::regtype', [
+        name,
+      ]);
       known = new Set(rows.map((row) => row.label));
       this.#labels.set(name, known);
     }
@@ -121,8 +123,15 @@ export class TargetTypes {
       if (known.has(label)) continue;
       const before = labels[i - 1];
       const next = labels.find((other) => known.has(other));
-      const place = before !== undefined && known.has(before) ? ` AFTER ${quoteLiteral(before)}` : next === undefined ? '' : ` BEFORE ${quoteLiteral(next)}`;
-      await (this.#fresh.has(name) ? session : side).run(`ALTER TYPE ${name} ADD VALUE IF NOT EXISTS ${quoteLiteral(label)}${place}`);
+      const place =
+        before !== undefined && known.has(before)
+          ? ` AFTER ${quoteLiteral(before)}`
+          : next === undefined
+            ? ''
+            : ` BEFORE ${quoteLiteral(next)}`;
+      await (this.#fresh.has(name) ? session : side).run(
+        `ALTER TYPE ${name} ADD VALUE IF NOT EXISTS ${quoteLiteral(label)}${place}`,
+      );
       known.add(label);
     }
   }

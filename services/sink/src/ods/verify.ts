@@ -52,7 +52,11 @@ export async function* verifyOds(options: VerifyOdsOptions): AsyncGenerator<Veri
   }
 }
 
-async function verifyTable(options: VerifyOdsOptions, table: CatalogTable, { source, target }: { source: Session; target: Session }): Promise<VerifiedTable> {
+async function verifyTable(
+  options: VerifyOdsOptions,
+  table: CatalogTable,
+  { source, target }: { source: Session; target: Session },
+): Promise<VerifiedTable> {
   const name = `${table.schema}.${table.table}`;
   const here = quoteTable(table.schema, table.table);
   const there = quoteTable(options.targetOf(table.schema), table.table);
@@ -97,7 +101,9 @@ async function buckets(session: Session, relation: string, table: CatalogTable):
 function differ(a: readonly Bucket[], b: readonly Bucket[]): number[] {
   const left = new Map(a.map((bucket) => [bucket.bucket, bucket]));
   const right = new Map(b.map((bucket) => [bucket.bucket, bucket]));
-  return Array.from({ length: BUCKETS }, (_, i) => i).filter((i) => left.get(i)?.sum !== right.get(i)?.sum || left.get(i)?.rows !== right.get(i)?.rows);
+  return Array.from({ length: BUCKETS }, (_, i) => i).filter(
+    (i) => left.get(i)?.sum !== right.get(i)?.sum || left.get(i)?.rows !== right.get(i)?.rows,
+  );
 }
 
 type Problem = VerifiedTable['differences'][number];
@@ -115,7 +121,8 @@ async function differingRows(
       hashes(places.target, places.there, { table, differing, suspects }),
     ]);
     problems = [];
-    for (const [key, hash] of here) if (there.get(key) !== hash) problems.push({ key, problem: there.has(key) ? 'different' : 'missing' });
+    for (const [key, hash] of here)
+      if (there.get(key) !== hash) problems.push({ key, problem: there.has(key) ? 'different' : 'missing' });
     for (const key of there.keys()) if (!here.has(key)) problems.push({ key, problem: 'extra' });
     if (problems.length === 0) break;
     suspects = problems.map((problem) => problem.key);

@@ -22,6 +22,8 @@ const STREAM_PREFIX = 'CHANGELOG_';
 const HEADROOM_BYTES = 4096;
 const WRONG_LAST_SEQUENCE = 10071;
 const WRONG_LAST_ID = 10070;
+/** JetStream's answer when a stream may grow beyond what the server has. */
+const STORAGE_EXCEEDED = 10047;
 const STREAM_NOT_FOUND = 10059;
 const PUBLISH_TIMEOUT_MS = 10_000;
 
@@ -70,8 +72,15 @@ export class NatsStore implements Store {
     } as Partial<StreamConfig> & { name: string };
     await this.#asked(source, async () => {
       const existing = await this.#status(source);
-      if (existing) await this.#jsm.streams.update(config.name, config);
-      else await this.#jsm.streams.add(config);
+      const put = (wanted: typeof config) =>
+        existing ? this.#jsm.streams.update(config.name, wanted) : this.#jsm.streams.add(wanted);
+      try {
+        await put(config);
+      } catch (error) {
+        // The server reserves what a stream may grow to; where it has less, its own limit bounds the changelog.
+        if (!answered(error, STORAGE_EXCEEDED)) throw error;
+        await put({ ...config, max_bytes: -1 });
+      }
     });
   }
 

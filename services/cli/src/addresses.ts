@@ -1,0 +1,89 @@
+import { mkdir, readFile, rename, rm, writeFile } from 'node:fs/promises';
+import { join } from 'node:path';
+import { type Broker, connectNats } from '@tributary/changelog';
+import { Fault } from '@tributary/core';
+import { alive } from '@tributary/embedded';
+
+/** What a running `up` or `demo` leaves in its data folder for other commands. */
+export interface Addresses {
+  readonly pid: number;
+  readonly nats: string;
+  readonly console: string;
+  readonly sources: readonly string[];
+  /** `<sink>/<source>` of every projection, with its kind. */
+  readonly projections: readonly { readonly name: string; readonly kind: string }[];
+}
+
+const fileOf = (data: string) => join(data, 'addresses.json');
+
+export async function readAddresses(data: string): Promise<Addresses | null> {
+  try {
+    return JSON.parse(await readFile(fileOf(data), 'utf8')) as Addresses;
+  } catch (error) {
+    if ((error as { code?: string }).code === 'ENOENT') return null;
+    throw new Fault('config_invalid', `${fileOf(data)} cannot be read; remove it and start again`, {}, { cause: error });
+  }
+}
+
+/** @throws Fault `config_invalid` when another process already runs on this folder */
+export async function claimFolder(data: string): Promise<void> {
+  await mkdir(data, { recursive: true });
+  const known = await readAddresses(data);
+  if (known && known.pid !== process.pid && alive(known.pid) && (await isTributary(known.pid))) {
+    throw new Fault(
+      'config_invalid',
+      `Tributary already runs on ${data} (process ${known.pid}, console ${known.console}). Stop it, or choose another --data.`,
+    );
+  }
+}
+
+/** A process id may have been given to somebody else since. */
+async function isTributary(pid: number): Promise<boolean> {
+  try {
+    return (await readFile(`/proc/${pid}/cmdline`, 'utf8')).includes('tributary');
+  } catch {
+    return process.platform !== 'linux';
+  }
+}
+
+export async function writeAddresses(data: string, addresses: Addresses): Promise<void> {
+  const scratch = `${fileOf(data)}.${process.pid}`;
+  await writeFile(scratch, JSON.stringify(addresses, null, 2));
+  await rename(scratch, fileOf(data));
+}
+
+export async function removeAddresses(data: string): Promise<void> {
+  await rm(fileOf(data), { force: true });
+}
+
+export interface Where {
+  readonly data: string;
+  readonly nats?: string | undefined;
+}
+
+export interface Connected {
+  readonly broker: Broker;
+  readonly addresses: Addresses | null;
+}
+
+/** Connects to a running system. @throws Fault `not_found` when none is there */
+export async function connect({ data, nats }: Where): Promise<Connected> {
+  const addresses = nats ? null : await readAddresses(data);
+  const url = nats ?? addresses?.nats;
+  if (!url)
+    throw new Fault(
+      'not_found',
+      `nothing runs on ${data}. Start it with "tributary up -f FILE" or "tributary demo", or name --data or --nats.`,
+    );
+  try {
+    return { broker: await connectNats({ url, name: 'tributary command' }), addresses };
+  } catch (error) {
+    if (!addresses) throw error;
+    throw new Fault(
+      'not_found',
+      `Tributary on ${data} does not answer at ${url}: it is not running, or is just starting.`,
+      {},
+      { cause: error },
+    );
+  }
+}

@@ -1,0 +1,89 @@
+import type { StatusTold } from '@tributary/cluster';
+import { askOne, type Bus, Fault } from '@tributary/core';
+import type { Connected } from './addresses.ts';
+
+/** Two tellings of every worker. */
+const LISTEN_MS = 1_100;
+
+/** What runs (or should run) in the system a command talks to. */
+export interface Layout {
+  readonly sources: readonly string[];
+  readonly projections: readonly { readonly name: string; readonly kind: string }[];
+}
+
+/** From what `up` wrote down, or else from what workers tell. */
+export async function layoutOf({ broker, addresses }: Connected): Promise<Layout> {
+  if (addresses) return addresses;
+  const sources = new Set<string>();
+  const projections = new Map<string, string>();
+  const stop = await broker.bus.listen('tributary.status', (value) => {
+    for (const actor of (value as StatusTold).actors) {
+      if (actor.kind === 'source') sources.add(actor.name.slice('source/'.length));
+      else projections.set(actor.name, actor.kind);
+    }
+  });
+  await new Promise((resolve) => setTimeout(resolve, LISTEN_MS));
+  await stop();
+  return { sources: [...sources].toSorted(), projections: [...projections].map(([name, kind]) => ({ name, kind })) };
+}
+
+export interface Barrier {
+  /** A projection that holds this sequence holds everything committed before the question. */
+  readonly seq: number;
+  /** Captured tables, `schema.table`. */
+  readonly tables: readonly string[];
+}
+
+/** Faults that pass by themselves while an actor starts again. */
+const PASSING = new Set(['not_found', 'fenced', 'broker_unreachable', 'database_unreachable', 'slot_in_use', 'reader_stalled']);
+const AGAIN_MS = 100;
+
+/** Asks until somebody answers or the deadline (ms since 1970) is over. */
+export async function askUntil<T>(bus: Bus, subject: string, question: unknown, deadline: number): Promise<T> {
+  for (;;) {
+    const left = deadline - Date.now();
+    try {
+      return await askOne<T>(bus, subject, question, { idleMs: Math.max(1, left) });
+    } catch (error) {
+      if (!(error instanceof Fault) || !PASSING.has(error.kind) || left <= AGAIN_MS) throw error;
+      await new Promise((resolve) => setTimeout(resolve, AGAIN_MS));
+    }
+  }
+}
+
+export async function barrier(bus: Bus, source: string, deadline: number): Promise<Barrier> {
+  try {
+    return await askUntil<Barrier>(bus, `tributary.source.${source}.barrier`, {}, deadline);
+  } catch (error) {
+    throw new Fault('not_found', `source ${source} did not answer in time: see "tributary status"`, { source }, { cause: error });
+  }
+}
+
+export function projectionSubject(name: string, what: string): string {
+  return `tributary.projection.${name.replace('/', '.')}.${what}`;
+}
+
+/** Waits until every projection holds everything committed on every source before this call. */
+export async function caughtUp(connected: Connected, layout: Layout, deadline: number): Promise<Map<string, Barrier>> {
+  const { bus } = connected.broker;
+  const barriers = new Map(
+    await Promise.all(layout.sources.map(async (source) => [source, await barrier(bus, source, deadline)] as const)),
+  );
+  await Promise.all(
+    layout.projections.map(async ({ name }) => {
+      const seq = barriers.get(name.slice(name.indexOf('/') + 1))?.seq;
+      if (seq === undefined) return;
+      try {
+        await askUntil(bus, projectionSubject(name, 'reached'), { seq }, deadline);
+      } catch (error) {
+        throw new Fault(
+          'not_found',
+          `projection ${name} did not catch up in time: see "tributary status"`,
+          { projection: name, seq },
+          { cause: error },
+        );
+      }
+    }),
+  );
+  return barriers;
+}

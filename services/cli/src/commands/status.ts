@@ -1,0 +1,91 @@
+import { Observer, type StatusView } from '@tributary/console';
+import { systemClock } from '@tributary/core';
+import { openLog } from '@tributary/ops';
+import { connect, type Connected, type Where } from '../addresses.ts';
+import { caughtUp, layoutOf } from '../cluster.ts';
+import { milliseconds, type Output, table } from '../output.ts';
+
+export interface StatusOptions extends Where {
+  readonly wait?: string;
+  readonly timeout: string;
+}
+
+/** Two tellings of every worker, so that rates are known. */
+const LISTEN_MS = 1_200;
+
+export async function status(options: StatusOptions, output: Output): Promise<void> {
+  const connected = await connect(options);
+  try {
+    if (options.wait !== undefined) {
+      await caughtUp(connected, await layoutOf(connected), Date.now() + milliseconds(options.timeout));
+    }
+    const view = await observe(connected);
+    if (output.json) output.value(view);
+    else show(view, output);
+  } finally {
+    await connected.broker.close();
+  }
+}
+
+async function observe(connected: Connected): Promise<StatusView> {
+  const { changelogs, bus } = connected.broker;
+  const observer = new Observer({
+    bus,
+    changelogs,
+    clock: systemClock,
+    log: openLog({ worker: 'command', level: 'error' }),
+    sources: connected.addresses?.sources ?? [],
+  });
+  await observer.start();
+  await new Promise((resolve) => setTimeout(resolve, LISTEN_MS));
+  const view = observer.status();
+  await observer.close();
+  return view;
+}
+
+function show({ sources, changelogs, projections, workers }: StatusView, output: Output): void {
+  const size = (bytes: number | null | undefined) =>
+    bytes === null || bytes === undefined ? '' : `${(bytes / 2 ** 20).toFixed(1)} MiB`;
+  output.line(
+    table(
+      ['source', 'state', 'position', 'lag ms', 'changes', 'tables', 'WAL kept', 'snapshot'],
+      sources.map((s) => [
+        s.name,
+        s.state,
+        s.lsn,
+        s.lagMs === null ? null : Math.round(s.lagMs),
+        s.changes,
+        s.tables,
+        size(s.slot?.retainedBytes),
+        s.snapshot?.table,
+      ]),
+    ),
+  );
+  output.line(
+    `\n${table(
+      ['changelog', 'messages', 'size'],
+      changelogs.map((c) => [c.name, c.messages, size(c.bytes)]),
+    )}`,
+  );
+  output.line(
+    `\n${table(
+      ['projection', 'kind', 'state', 'position', 'lag ms', 'behind'],
+      projections.map((p) => [
+        p.name,
+        p.kind,
+        p.state,
+        p.position?.lsn,
+        p.lagMs === null ? null : Math.round(p.lagMs),
+        p.lagMessages,
+      ]),
+    )}`,
+  );
+  output.line(
+    `\n${table(
+      ['worker', 'services', 'actors', 'failed'],
+      workers.map((w) => [w.worker, w.services.join(' '), w.actors, w.failed]),
+    )}`,
+  );
+  for (const one of [...sources, ...projections])
+    if (one.fault) output.line(`\n${one.name}: ${one.fault.message}\n  ${one.fault.advice}`);
+}

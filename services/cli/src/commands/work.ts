@@ -1,0 +1,134 @@
+import { Fault } from '@tributary/core';
+import { connect, type Where } from '../addresses.ts';
+import { layoutOf, projectionSubject } from '../cluster.ts';
+import { type Output, openProgress, table } from '../output.ts';
+
+interface SnapshotPart {
+  readonly done: boolean;
+  readonly tables?: readonly string[];
+  readonly rows?: number;
+  readonly progress?: { readonly table: string; readonly rows: number; readonly fraction: number } | null;
+}
+
+/** Reads tables of a source again, reconciled with the stream. */
+export async function snapshot(
+  source: string,
+  options: Where & { table?: string; where?: string },
+  output: Output,
+): Promise<void> {
+  if (options.where !== undefined && options.table === undefined) throw new Fault('config_invalid', '--where needs --table');
+  const { broker } = await connect(options);
+  try {
+    const progress = openProgress(output, `snapshot ${source}`);
+    const question = { ...(options.table ? { table: options.table } : {}), ...(options.where ? { where: options.where } : {}) };
+    let last: SnapshotPart | null = null;
+    for await (const part of broker.bus.ask(`tributary.source.${source}.snapshot`, question, { idleMs: 600_000 })) {
+      last = part as SnapshotPart;
+      if (!last.done && last.progress) progress.at(Math.round(last.progress.fraction * 100), 100, last);
+    }
+    progress.end();
+    if (output.json) output.value(last);
+    else output.line(`Read ${last?.rows ?? 0} rows of ${last?.tables?.length ?? 0} table(s).`);
+  } finally {
+    await broker.close();
+  }
+}
+
+/** Rebuilds a sink's projections, or one of them, from history. */
+export async function replay(name: string, options: Where & { from: string }, output: Output): Promise<void> {
+  const connected = await connect(options);
+  try {
+    const { projections } = await layoutOf(connected);
+    const chosen = projections.map((one) => one.name).filter((one) => one === name || one.startsWith(`${name}/`));
+    if (chosen.length === 0)
+      throw new Fault(
+        'not_found',
+        `there is no projection ${name}. Projections: ${projections.map((one) => one.name).join(', ')}`,
+      );
+    for (const one of chosen) {
+      const progress = openProgress(output, `replay ${one}`);
+      for await (const part of connected.broker.bus.ask(
+        projectionSubject(one, 'replay'),
+        { from: options.from },
+        { idleMs: 600_000 },
+      )) {
+        const { messages, of } = part as { messages: number; of: number };
+        progress.at(messages, of, part);
+      }
+      progress.end();
+      if (!output.json) output.line(`${one} is rebuilt.`);
+    }
+    if (output.json) output.value({ done: true, projections: chosen });
+  } finally {
+    await connected.broker.close();
+  }
+}
+
+export async function compact(options: Where & { table?: string }, output: Output): Promise<void> {
+  const connected = await connect(options);
+  try {
+    const { projections } = await layoutOf(connected);
+    const lakes = projections.filter((one) => one.kind === 'lake').map((one) => one.name);
+    for (const name of lakes) {
+      const question = options.table ? { table: options.table } : {};
+      for await (const _ of connected.broker.bus.ask(projectionSubject(name, 'compact'), question, { idleMs: 600_000 }));
+      if (!output.json) output.line(`${name} is compacted.`);
+    }
+    if (output.json) output.value({ done: true, projections: lakes });
+  } finally {
+    await connected.broker.close();
+  }
+}
+
+interface QueryPart {
+  readonly columns?: readonly { readonly name: string; readonly type: string }[];
+  readonly rows: readonly Record<string, unknown>[];
+  readonly freshness?: Record<string, { readonly completeTo: string | null }>;
+}
+
+export async function query(sql: string, options: Where & { format?: string; asOf?: string }, output: Output): Promise<void> {
+  const format = options.format ?? (output.json ? 'json' : 'table');
+  if (!['table', 'json', 'csv'].includes(format)) {
+    throw new Fault(
+      'config_invalid',
+      `--format ${format} ${['arrow', 'parquet'].includes(format) ? 'is not built yet' : 'is not known'}; use table, json or csv`,
+    );
+  }
+  const { broker } = await connect(options);
+  try {
+    let answer: QueryPart = { rows: [] };
+    const rows: Record<string, unknown>[] = [];
+    const question = { sql, ...(options.asOf ? { asOf: options.asOf } : {}) };
+    for await (const part of broker.bus.ask('tributary.query', question, { idleMs: 120_000 })) {
+      const one = part as QueryPart;
+      if (one.columns) answer = one;
+      rows.push(...one.rows);
+    }
+    const { columns = [], freshness = {} } = answer;
+    const names = columns.map((column) => column.name);
+    if (format === 'json') output.value({ columns, rows, freshness });
+    else if (format === 'csv')
+      for (const line of [names, ...rows.map((row) => names.map((name) => row[name]))]) output.line(line.map(csv).join(','));
+    else {
+      output.line(
+        table(
+          names,
+          rows.map((row) => names.map((name) => shown(row[name]))),
+        ),
+      );
+      const complete = Object.entries(freshness).map(([source, one]) => `${source} ${one.completeTo ?? 'nothing yet'}`);
+      process.stderr.write(`${rows.length} row(s). Complete to: ${complete.join(', ')}\n`);
+    }
+  } finally {
+    await broker.close();
+  }
+}
+
+function shown(value: unknown): unknown {
+  return typeof value === 'object' && value !== null ? JSON.stringify(value) : value;
+}
+
+function csv(value: unknown): string {
+  const text = value === null || value === undefined ? '' : String(shown(value));
+  return /[",\n\r]/.test(text) || (value === '' && text === '') ? `"${text.replaceAll('"', '""')}"` : text;
+}

@@ -1,0 +1,155 @@
+import { join } from 'node:path';
+import { Worker } from 'node:worker_threads';
+import { type Broker, connectNats } from '@tributary/changelog';
+import { type Config, sourcesOf } from '@tributary/config';
+import { type RunningConsole, startConsole } from '@tributary/console';
+import { Fault, systemClock } from '@tributary/core';
+import { type NatsServer, obtainNatsServer, startNats } from '@tributary/embedded';
+import { type OpsLog, workerName } from '@tributary/ops';
+import { claimFolder, removeAddresses, writeAddresses } from './addresses.ts';
+import type { StatusTold } from '@tributary/cluster';
+import type { ThreadTask } from './thread.ts';
+
+export interface SystemOptions {
+  readonly config: Config;
+  readonly data: string;
+  readonly nats?: string | undefined;
+  readonly port?: number | undefined;
+  readonly log: OpsLog;
+  readonly say: (text: string) => void;
+}
+
+/** All services of one config in one process: what `up` and `demo` run. */
+export class System {
+  readonly console: string;
+  readonly nats: string;
+  readonly #options: SystemOptions;
+  readonly #parts: Parts;
+
+  private constructor(options: SystemOptions, parts: Parts) {
+    this.#options = options;
+    this.#parts = parts;
+    this.console = parts.console.url;
+    this.nats = parts.url;
+  }
+
+  /** Starts every part; resolves when they run, before every actor does ({@link ready}). */
+  static async start(options: SystemOptions): Promise<System> {
+    await claimFolder(options.data);
+    const given = options.nats ?? options.config.cluster.nats.url;
+    const server = given ? null : await embeddedNats(options);
+    const url = given ?? (server as NatsServer).url;
+    const threads: Thread[] = [];
+    let broker: Broker | null = null;
+    try {
+      broker = await connectNats({ url, creds: options.config.cluster.nats.creds, name: 'tributary console' });
+      const worker = workerName();
+      const { changelogs, bus } = broker;
+      const runtime = { changelogs, bus, clock: systemClock, log: options.log, dataDir: options.data, worker };
+      const task = { config: options.config, nats: url, dataDir: options.data, worker };
+      threads.push(new Thread({ ...task, service: 'source' }), new Thread({ ...task, service: 'sink' }));
+      const consoleStarted = startConsole(options.config, runtime, options.port === undefined ? {} : { port: options.port });
+      await Promise.all([...threads.map((thread) => thread.started), consoleStarted]);
+      const system = new System(options, { server, url, broker, threads, console: await consoleStarted });
+      await writeAddresses(options.data, {
+        pid: process.pid,
+        nats: url,
+        console: system.console,
+        sources: options.config.sources.map((source) => source.name),
+        projections: projectionsOf(options.config),
+      });
+      return system;
+    } catch (error) {
+      await Promise.all(threads.map((thread) => thread.stop()));
+      await broker?.close();
+      await server?.stop();
+      throw error;
+    }
+  }
+
+  /** Resolves when every actor runs; tells on the way what keeps one from it. */
+  async ready(signal: AbortSignal): Promise<void> {
+    const { config, say } = this.#options;
+    const expected = new Set([
+      ...config.sources.map((source) => `source/${source.name}`),
+      ...projectionsOf(config).map((one) => one.name),
+    ]);
+    const running = new Set<string>();
+    const told = new Map<string, string>();
+    await new Promise<void>((resolve) => {
+      signal.addEventListener('abort', () => resolve(), { once: true });
+      const hear = (value: unknown) => {
+        for (const actor of (value as StatusTold).actors) {
+          if (actor.state === 'running') running.add(actor.name);
+          if (actor.fault && told.get(actor.name) !== actor.fault.message) {
+            told.set(actor.name, actor.fault.message);
+            say(`${actor.name}: ${actor.fault.message}\n  ${actor.fault.advice}`);
+          }
+        }
+        if ([...expected].every((name) => running.has(name))) resolve();
+      };
+      void this.#parts.broker.bus.listen('tributary.status', hear);
+    });
+  }
+
+  /** Rejects when a thread dies, which only a bug brings about. */
+  died(): Promise<never> {
+    return Promise.race(this.#parts.threads.map((thread) => thread.died));
+  }
+
+  async stop(): Promise<void> {
+    const { threads, console, broker, server } = this.#parts;
+    await Promise.all(threads.map((thread) => thread.stop()));
+    await console.stop();
+    await broker.close();
+    await server?.stop();
+    await removeAddresses(this.#options.data);
+  }
+}
+
+interface Parts {
+  readonly server: NatsServer | null;
+  readonly url: string;
+  readonly broker: Broker;
+  readonly threads: readonly Thread[];
+  readonly console: RunningConsole;
+}
+
+async function embeddedNats({ data, say }: SystemOptions): Promise<NatsServer> {
+  const binary = await obtainNatsServer({ log: say });
+  return startNats({ dir: join(data, 'nats'), binary: binary.path });
+}
+
+export function projectionsOf(config: Config): { name: string; kind: string }[] {
+  return config.sinks.flatMap((sink) =>
+    sourcesOf(sink, config).map((source) => ({ name: `${sink.name}/${source}`, kind: sink.type })),
+  );
+}
+
+/** One service in a worker thread. */
+class Thread {
+  readonly started: Promise<void>;
+  readonly died: Promise<never>;
+  readonly #worker: Worker;
+  readonly #exited: Promise<void>;
+  #stopping = false;
+
+  constructor(task: ThreadTask) {
+    this.#worker = new Worker(new URL('./thread.js', import.meta.url), { workerData: task, name: task.service });
+    this.#exited = new Promise((resolve) => this.#worker.once('exit', () => resolve()));
+    this.died = new Promise((_, reject) => {
+      this.#worker.once('error', reject);
+      this.#worker.once('exit', (code) => {
+        if (!this.#stopping) reject(new Fault('config_invalid', `the ${task.service} thread ended (code ${code})`));
+      });
+    });
+    this.died.catch(() => {});
+    this.started = Promise.race([new Promise<void>((resolve) => this.#worker.once('message', () => resolve())), this.died]);
+  }
+
+  async stop(): Promise<void> {
+    this.#stopping = true;
+    this.#worker.postMessage('stop');
+    await this.#exited;
+  }
+}

@@ -1,0 +1,44 @@
+import { parentPort, workerData } from 'node:worker_threads';
+import { connectNats } from '@tributary/changelog';
+import type { Config } from '@tributary/config';
+import { describeError, systemClock } from '@tributary/core';
+import { openLog } from '@tributary/ops';
+import { startSinks } from '@tributary/sink';
+import { startSources } from '@tributary/source';
+
+/** What a service thread is told. */
+export interface ThreadTask {
+  readonly service: 'source' | 'sink';
+  readonly config: Config;
+  readonly nats: string;
+  readonly dataDir: string;
+  readonly worker: string;
+}
+
+/** Runs one service in a worker thread, so that heavy work of sinks never makes capture wait. */
+async function run(task: ThreadTask): Promise<void> {
+  const log = openLog({ worker: task.worker });
+  const { creds } = task.config.cluster.nats;
+  const broker = await connectNats({ url: task.nats, creds, name: `tributary ${task.service}` });
+  const start = task.service === 'source' ? startSources : startSinks;
+  const { changelogs, bus } = broker;
+  const service = await start(task.config, {
+    changelogs,
+    bus,
+    clock: systemClock,
+    log,
+    dataDir: task.dataDir,
+    worker: task.worker,
+  });
+  parentPort?.on('message', (message) => {
+    if (message !== 'stop') return;
+    service
+      .stop()
+      .then(() => broker.close())
+      .catch((error: unknown) => log.error({ error: describeError(error) }, 'stopping failed'))
+      .finally(() => parentPort?.close());
+  });
+  parentPort?.postMessage('started');
+}
+
+await run(workerData as ThreadTask);
