@@ -1,6 +1,7 @@
 import { createRequire } from 'node:module';
 import { Command, InvalidArgumentError } from 'commander';
 import { check, schema } from './commands/check.ts';
+import { demo } from './commands/demo.ts';
 import { runOne } from './commands/run.ts';
 import { status } from './commands/status.ts';
 import { tail } from './commands/tail.ts';
@@ -57,6 +58,14 @@ program
   .option('--port <port>', 'of the console', port)
   .option('--json', 'print the ready line as JSON')
   .action((options: Options & Parameters<typeof up>[0]) => run((output) => up(options, output), options));
+program
+  .command('demo')
+  .description('three embedded databases with customers at work, all services, and the console')
+  .option('--data <dir>', 'where everything lives', './.tributary')
+  .option('--port <port>', 'of the console', port)
+  .option('--rate <n>', 'business steps a second', '40')
+  .option('--json', 'print the ready line as JSON')
+  .action((options: Options & Parameters<typeof demo>[0]) => run((output) => demo(options, output), options));
 program
   .command('run <service>')
   .description('run one service (source, sink, console) as one process of a cluster')

@@ -16,6 +16,8 @@ export interface SystemOptions {
   readonly nats?: string | undefined;
   readonly port?: number | undefined;
   readonly log: OpsLog;
+  /** Of the service threads; default: what the environment says. */
+  readonly logLevel?: string;
   readonly say: (text: string) => void;
 }
 
@@ -46,7 +48,13 @@ export class System {
       const worker = workerName();
       const { changelogs, bus } = broker;
       const runtime = { changelogs, bus, clock: systemClock, log: options.log, dataDir: options.data, worker };
-      const task = { config: options.config, nats: url, dataDir: options.data, worker };
+      const task = {
+        config: options.config,
+        nats: url,
+        dataDir: options.data,
+        worker,
+        ...(options.logLevel ? { logLevel: options.logLevel } : {}),
+      };
       threads.push(new Thread({ ...task, service: 'source' }), new Thread({ ...task, service: 'sink' }));
       const consoleStarted = startConsole(options.config, runtime, options.port === undefined ? {} : { port: options.port });
       await Promise.all([...threads.map((thread) => thread.started), consoleStarted]);

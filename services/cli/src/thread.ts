@@ -13,11 +13,12 @@ export interface ThreadTask {
   readonly nats: string;
   readonly dataDir: string;
   readonly worker: string;
+  readonly logLevel?: string;
 }
 
 /** Runs one service in a worker thread, so that heavy work of sinks never makes capture wait. */
 async function run(task: ThreadTask): Promise<void> {
-  const log = openLog({ worker: task.worker });
+  const log = openLog({ worker: task.worker, ...(task.logLevel ? { level: task.logLevel } : {}) });
   const { creds } = task.config.cluster.nats;
   const broker = await connectNats({ url: task.nats, creds, name: `tributary ${task.service}` });
   const start = task.service === 'source' ? startSources : startSinks;

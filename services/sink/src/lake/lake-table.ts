@@ -7,8 +7,18 @@ import { isUnchanged, load, loadCells, Loader, plain } from './marks.ts';
 
 /** From so many new rows on they go straight into the table. */
 const FRESH_ROWS = 64;
+/** A section of at least so many rows goes into history by itself. */
+const RECORD_ROWS = 256;
 /** Folded rows are written when so many have come together. */
 const FOLD_ROWS_MAX = 50_000;
+
+interface HistoryRecord {
+  readonly op: string;
+  /** LSN, ordinal, xid, committedAt (µs), seq. */
+  readonly place: readonly (string | number)[];
+  readonly before: string;
+  readonly cells: readonly Cell[];
+}
 
 /**
  * One table of the lake's state, inside the open transaction: every row of the compacted changelog as PostgreSQL's own
@@ -28,6 +38,7 @@ export class LakeTable {
   readonly #duck: Duck;
   readonly #net: NetChanges;
   #added: Cell[][] = [];
+  #records: HistoryRecord[] = [];
   /** Keys named since a snapshot began are being noted. */
   seen: boolean;
 
@@ -82,7 +93,8 @@ export class LakeTable {
       else if (ops[row] === Op.updated) await this.#update(old.get(row), cells);
       else this.#net.put(cells);
     }
-    if (this.#net.size > FOLD_ROWS_MAX || this.#added.length > FOLD_ROWS_MAX) await this.flush();
+    if (this.#net.size > FOLD_ROWS_MAX || this.#records.length > FOLD_ROWS_MAX || this.#added.length > FOLD_ROWS_MAX)
+      await this.flush();
   }
 
   async empty(): Promise<void> {
@@ -92,6 +104,7 @@ export class LakeTable {
   }
 
   async flush(): Promise<void> {
+    await this.#flushRecords();
     if (this.#added.length > 0) {
       const rows = this.#added;
       this.#added = [];
@@ -203,37 +216,75 @@ export class LakeTable {
     await this.#duck.run(`INSERT INTO ${this.#seenTable} SELECT ${named} FROM fold WHERE flag <> 'd'`);
   }
 
-  /** Appends the section to history as it is. */
+  /** Appends the section to history as it is: a large one at once, small ones together on `flush`. */
   async #record(section: Section, batch: StoredBatch): Promise<void> {
     const { header } = batch;
     const transactions =
       header.transactions.length > 0 ? header.transactions : [{ lsn: header.position.lsn, xid: 0, committedAt: 0 }];
     const befores = this.#befores(section);
-    const loader = new Loader(section.columns.map(load), {
-      op: String.fromCharCode(...section.ops),
-      transaction: section.transaction.join(','),
-      ordinal: section.ordinal.join(','),
-      ...(befores === null ? {} : { before: befores }),
-    });
-    const unchanged = section.columns.some((column) => column.hasUnchanged())
-      ? `nullif(concat_ws(',', ${this.columns.map((column, c) => `CASE WHEN ${isUnchanged(`c${c}`)} AND op IN ('u', 'k') THEN ${duckLiteral(column.name)} END`).join(', ')}), '')`
-      : 'NULL';
-    const of = (list: string) => `string_split($${list}, ',')[transaction::INTEGER + 1]`;
+    if (section.rows < RECORD_ROWS) {
+      const columns = section.columns.map((column) => column.values());
+      for (let row = 0; row < section.rows; row++) {
+        const transaction = transactions[section.transaction[row] as number] ?? { lsn: 0n, xid: 0, committedAt: 0 };
+        this.#records.push({
+          op: String.fromCharCode(section.ops[row] as number),
+          place: [lsnText(transaction.lsn), section.ordinal[row] as number, transaction.xid, transaction.committedAt, batch.seq],
+          before: befores?.[row] ?? '',
+          cells: columns.map((column) => column[row]),
+        });
+      }
+      return;
+    }
+    await this.#flushRecords();
+    const of = <T>(pick: (transaction: (typeof transactions)[number]) => T) =>
+      Array.from(section.transaction, (t) => pick(transactions[t] as (typeof transactions)[number]));
+    await this.#insertHistory(
+      new Loader(section.columns.map(load), {
+        op: String.fromCharCode(...section.ops),
+        lsn: of((t) => lsnText(t.lsn)).join(','),
+        ordinal: section.ordinal.join(','),
+        xid: of((t) => t.xid).join(','),
+        at: of((t) => t.committedAt).join(','),
+        seq: Array.from(section.ops, () => batch.seq).join(','),
+        before: (befores ?? Array.from(section.ops, () => '')).join('\x1f'),
+      }),
+    );
+  }
+
+  async #flushRecords(): Promise<void> {
+    const records = this.#records;
+    if (records.length === 0) return;
+    this.#records = [];
+    const place = (i: number) => records.map((record) => record.place[i]).join(',');
+    await this.#insertHistory(
+      new Loader(
+        this.columns.map((_, c) => loadCells(records.map((record) => record.cells[c]))),
+        {
+          op: records.map((record) => record.op).join(''),
+          lsn: place(0),
+          ordinal: place(1),
+          xid: place(2),
+          at: place(3),
+          seq: place(4),
+          before: records.map((record) => record.before).join('\x1f'),
+        },
+      ),
+    );
+  }
+
+  async #insertHistory(loader: Loader): Promise<void> {
+    const unchanged = this.columns.map(
+      (column, c) => `CASE WHEN ${isUnchanged(`c${c}`)} AND op IN ('u', 'k') THEN ${duckLiteral(column.name)} END`,
+    );
     await this.#duck.run(
-      `INSERT INTO ${this.history} SELECT op, ${of('lsns')}, ordinal::BIGINT, nullif(${of('xids')}::BIGINT, 0),
-         CASE WHEN ${of('ats')} <> '0' THEN make_timestamptz(${of('ats')}::BIGINT) END, ${batch.seq}, ${unchanged},
-         ${befores === null ? 'NULL' : `nullif(before, '')`}, ${this.#plainCells()} FROM (${loader.select})`,
-      {
-        ...loader.values,
-        lsns: transactions.map((t) => lsnText(t.lsn)).join(','),
-        xids: transactions.map((t) => t.xid).join(','),
-        ats: transactions.map((t) => t.committedAt).join(','),
-      },
+      `INSERT INTO ${this.history} SELECT op, lsn, ordinal::BIGINT, nullif(xid::BIGINT, 0), CASE WHEN at <> '0' THEN make_timestamptz(at::BIGINT) END,
+         seq::BIGINT, nullif(concat_ws(',', ${unchanged.join(', ')}), ''), nullif(before, ''), ${this.#plainCells()} FROM (${loader.select})`,
+      loader.values,
     );
   }
 
   /** Old rows as JSON, one a row. */
-  #befores(section: Section): string | null {
+  #befores(section: Section): string[] | null {
     const old = oldRows(section);
     if (old.size === 0) return null;
     return Array.from({ length: section.rows }, (_, row) => {
@@ -241,7 +292,7 @@ export class LakeTable {
       if (!cells) return '';
       const known = cells.map((cell, c) => [this.columns[c]?.name, cell] as const).filter(([, cell]) => cell !== undefined);
       return JSON.stringify(Object.fromEntries(known));
-    }).join('\x1f');
+    });
   }
 
   #plainCells(): string {

@@ -1,0 +1,104 @@
+import { mkdir, writeFile } from 'node:fs/promises';
+import { join } from 'node:path';
+import { aborted } from '@tributary/cluster';
+import { loadConfig } from '@tributary/config';
+import { systemClock } from '@tributary/core';
+import { type PostgresServer, startPostgres } from '@tributary/embedded';
+import { environment, openLog, stopSignal, workerName } from '@tributary/ops';
+import { claimFolder } from '../addresses.ts';
+import { Customers } from '../demo/customers.ts';
+import type { Output } from '../output.ts';
+import { System } from '../system.ts';
+
+export interface DemoOptions {
+  readonly data: string;
+  readonly port?: string;
+  readonly rate: string;
+}
+
+/** Everything on embedded servers: three teams' databases with customers at work, all services, one console. Until Ctrl-C. */
+export async function demo(options: DemoOptions, output: Output): Promise<void> {
+  const stop = stopSignal();
+  const say = (text: string) => process.stderr.write(`${text}\n`);
+  const data = options.data;
+  await claimFolder(data);
+  say('Starting PostgreSQL, NATS and all services …');
+  const postgres = await startPostgres({
+    dir: join(data, 'postgres'),
+    databases: ['shop', 'payments', 'logistics', 'ods'],
+    settings: { max_wal_size: '256MB', max_slot_wal_keep_size: '2GB' },
+  });
+  let system: System | null = null;
+  try {
+    const file = await writeConfig(data, postgres);
+    const config = await loadConfig([file], { env: environment() });
+    const [shop, payments, logistics] = config.sources.map((source) => source.postgres);
+    if (!shop || !payments || !logistics) throw new Error('the demo has three sources');
+    const customers = new Customers({
+      databases: { shop, payments, logistics },
+      clock: systemClock,
+      rate: Number(options.rate),
+      random: Math.random,
+    });
+    await customers.prepare();
+    // Quiet unless something is wrong: the console shows the rest.
+    const level = environment()['TRIBUTARY_LOG'] ?? 'warn';
+    const port = options.port === undefined ? {} : { port: Number(options.port) };
+    system = await System.start({ config, data, log: openLog({ worker: workerName(), level }), logLevel: level, say, ...port });
+    await Promise.race([system.ready(stop), system.died()]);
+    if (stop.aborted) return;
+    if (output.json) output.value({ ready: true, console: system.console });
+    else greet(output, system.console, { data, file });
+    const working = customers.run(stop);
+    await Promise.race([aborted(stop), system.died(), working]);
+    say('\nStopping …');
+    await working;
+  } finally {
+    await system?.stop();
+    await postgres.stop();
+  }
+}
+
+function greet(output: Output, url: string, { data, file }: { data: string; file: string }): void {
+  const at = data === './.tributary' ? '' : ` --data ${data}`;
+  output.line(`
+  Console   ${url}
+  Config    ${file}
+
+  Try, in another terminal:
+    npx tributary status${at}
+    npx tributary tail shop${at}
+    npx tributary query${at} "SELECT status, count(*), sum(total) FROM shop.orders GROUP BY 1 ORDER BY 2 DESC"
+    npx tributary verify${at}
+
+  Ctrl-C stops everything.
+`);
+}
+
+async function writeConfig(data: string, postgres: PostgresServer): Promise<string> {
+  const folder = join(data, 'demo');
+  await mkdir(folder, { recursive: true });
+  const file = join(folder, 'tributary.yaml');
+  const sources = ['shop', 'payments', 'logistics'].map(
+    (name) => `---\nkind: Source\nname: ${name}\npostgres: "${postgres.url(name)}"\n`,
+  );
+  await writeFile(
+    file,
+    `# Written by "tributary demo" at every start.
+kind: Cluster
+changelog: { maxAge: 24h, maxBytes: 2GiB }
+${sources.join('')}---
+kind: Sink
+name: ods
+type: ods
+postgres: "${postgres.url('ods')}"
+---
+kind: Sink
+name: lake
+type: lake
+flush: { every: 30s }
+compact: { every: 5m }
+`,
+  );
+  return file;
+}
