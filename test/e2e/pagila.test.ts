@@ -147,9 +147,13 @@ describe.runIf(pagilaIsThere)(`Pagila under kill -9 and restarts of broker and d
     expect(working).toBe(false);
     await expectEqual(system);
     const again = new Client({ connectionString: postgres.url('pagila') });
+    again.on('error', () => {});
     await again.connect();
-    await checkLedger(system, again, 'pagila');
-    await again.end();
+    try {
+      await checkLedger(system, again, 'pagila');
+    } finally {
+      await again.end();
+    }
     for (const projection of ['ods', 'lake']) {
       const replayed = await system.run(['replay', projection], { timeoutMs: 200_000 });
       expect(replayed.code, replayed.stderr).toBe(0);

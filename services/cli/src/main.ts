@@ -1,5 +1,6 @@
 import { createRequire } from 'node:module';
 import { Command, InvalidArgumentError } from 'commander';
+import { bench } from './bench/index.ts';
 import { check, schema } from './commands/check.ts';
 import { demo } from './commands/demo.ts';
 import { runOne } from './commands/run.ts';
@@ -122,5 +123,11 @@ talking('query <sql>', 'read-only SQL over the compacted tables')
   .option('--format <format>', 'table, json or csv')
   .option('--as-of <place>', 'not built yet')
   .action((sql: string, options: Options & Parameters<typeof query>[1]) => run((output) => query(sql, options, output), options));
+program
+  .command('bench <name>')
+  .description('measure: source, snapshot or ods, each beside a reference in the same run')
+  .option('--rows <n>', 'rows to measure with')
+  .option('--json', 'print JSON')
+  .action((name: string, options: Options & { rows?: string }) => run((output) => bench(name, options, output), options));
 
 await program.parseAsync();

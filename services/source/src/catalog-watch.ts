@@ -155,21 +155,32 @@ export class CatalogWatch {
     const inAll = new Set(published.filter((row) => row.publication === all).map((row) => row.oid));
     const inAppend = new Set(published.filter((row) => row.publication === append).map((row) => row.oid));
     const added: string[] = [];
-    for (const table of tables) {
-      const [right, wrong] = table.identifiable ? [all, append] : [append, all];
-      const [isRight, isWrong] = table.identifiable ? [inAll, inAppend] : [inAppend, inAll];
-      if (!isRight.has(table.oid)) {
-        await this.#alter(
-          `ALTER PUBLICATION ${quoteIdent(right)} ADD TABLE ONLY ${quoteTable(table.schema, table.table)}`,
-          table,
-        );
-        added.push(`${table.schema}.${table.table}`);
-      }
-      if (isWrong.has(table.oid)) {
-        await this.#alter(`ALTER PUBLICATION ${quoteIdent(wrong)} DROP TABLE ${quoteTable(table.schema, table.table)}`, table);
+    for (const [publication, other, identifiable, members, others] of [
+      [all, append, true, inAll, inAppend],
+      [append, all, false, inAppend, inAll],
+    ] as const) {
+      const right = tables.filter((table) => table.identifiable === identifiable);
+      const missing = right.filter((table) => !members.has(table.oid));
+      if (missing.length > 0) await this.#add(publication, missing);
+      added.push(...missing.map((table) => `${table.schema}.${table.table}`));
+      for (const table of right) {
+        if (!others.has(table.oid)) continue;
+        await this.#alter(`ALTER PUBLICATION ${quoteIdent(other)} DROP TABLE ${quoteTable(table.schema, table.table)}`, table);
       }
     }
     return added;
+  }
+
+  /** All at once, so that transactions over several tables come whole from the first moment; one by one to name the culprit. */
+  async #add(publication: string, tables: readonly CatalogTable[]): Promise<void> {
+    const sql = (some: readonly CatalogTable[]) =>
+      `ALTER PUBLICATION ${quoteIdent(publication)} ADD TABLE ${some.map((table) => `ONLY ${quoteTable(table.schema, table.table)}`).join(', ')}`;
+    try {
+      await this.#options.session.run(`SET lock_timeout = '5s'; ${sql(tables)}; SET lock_timeout = 0`);
+    } catch (error) {
+      if (!/^(42P01|42710|42501)$/.test(sqlState(error))) throw error;
+      for (const table of tables) await this.#alter(sql([table]), table);
+    }
   }
 
   async #alter(sql: string, { schema, table }: CatalogTable): Promise<void> {

@@ -3,7 +3,7 @@ import { mkdir } from 'node:fs/promises';
 import { join } from 'node:path';
 import { type Duck, duckIdent, duckLiteral } from '@tributary/duckdb';
 import type { LakeTable } from './lake-table.ts';
-import { exactName, type LakeColumn, typedList } from './lake-types.ts';
+import { type LakeColumn, typedList } from './lake-types.ts';
 import type { ManifestFile } from './manifest.ts';
 
 const FORMAT = '(FORMAT parquet, COMPRESSION zstd, COMPRESSION_LEVEL 3)';
@@ -72,9 +72,4 @@ export class ParquetWriter {
     const [row] = await this.#duck.rows<Record<string, number>>(`SELECT ${counts.join(', ')} FROM ${relation}`);
     return new Set(lossy.filter((_, i) => (row?.[`n${i}`] ?? 0) > 0).map((column) => column.name));
   }
-}
-
-/** Names of the columns a Parquet file of current state has. */
-export function parquetColumns(columns: readonly LakeColumn[], exact: ReadonlySet<string>): string[] {
-  return columns.flatMap((column) => (exact.has(column.name) ? [column.name, exactName(column.name)] : [column.name]));
 }

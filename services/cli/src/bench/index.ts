@@ -1,0 +1,22 @@
+import { Fault } from '@tributary/core';
+import type { Output } from '../output.ts';
+import { benchOds } from './ods.ts';
+import { benchSnapshot } from './snapshot.ts';
+import { benchSource } from './source.ts';
+
+const BENCHES: Readonly<
+  Record<string, { readonly run: (rows: number, output: Output) => Promise<void>; readonly rows: number }>
+> = {
+  source: { run: benchSource, rows: 1_000_000 },
+  snapshot: { run: benchSnapshot, rows: 1_000_000 },
+  ods: { run: benchOds, rows: 300_000 },
+};
+
+export async function bench(name: string, options: { rows?: string }, output: Output): Promise<void> {
+  const chosen = BENCHES[name];
+  if (!chosen) throw new Fault('not_found', `there is no bench ${name} (yet). Benches: ${Object.keys(BENCHES).join(', ')}`);
+  const rows = options.rows === undefined ? chosen.rows : Number(options.rows);
+  if (!Number.isInteger(rows) || rows < 1_000)
+    throw new Fault('config_invalid', `--rows ${options.rows}: expected a whole number of at least 1000`);
+  await chosen.run(rows, output);
+}
