@@ -46,7 +46,8 @@ afterAll(async () => {
 
 it('a snapshot does not bring back a row that the stream has passed but no snapshot sees', async () => {
   expect((await system.run(['status', '--wait', 'caught-up'])).code).toBe(0);
-  await client.query(`SET synchronous_commit = local; ALTER SYSTEM SET synchronous_standby_names = 'nobody'`);
+  await client.query(`SET synchronous_commit = local`);
+  await client.query(`ALTER SYSTEM SET synchronous_standby_names = 'nobody'`);
   await client.query('SELECT pg_reload_conf()');
   await until(
     'the setting',

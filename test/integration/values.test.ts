@@ -29,6 +29,7 @@ CREATE TABLE parted (id int, at date, v text, PRIMARY KEY (id, at)) PARTITION BY
 CREATE TABLE parted_1 PARTITION OF parted FOR VALUES FROM ('2026-01-01') TO ('2026-02-01');
 CREATE TABLE parted_2 PARTITION OF parted FOR VALUES FROM ('2026-02-01') TO ('2026-03-01');
 CREATE TABLE toasted (id int PRIMARY KEY, n int, big text); ALTER TABLE toasted ALTER big SET STORAGE EXTERNAL;
+CREATE TABLE late_key (a int PRIMARY KEY, b int); INSERT INTO late_key VALUES (1, 1), (2, 2);
 CREATE TABLE generated (id int PRIMARY KEY, a int, twice int GENERATED ALWAYS AS (a * 2) STORED);`;
 
 const NASTY = `
@@ -53,7 +54,8 @@ const DDL = `
 ALTER TYPE mood ADD VALUE 'great'; INSERT INTO everything (id, m) VALUES (50, 'great');
 ALTER TABLE other.plain ADD COLUMN added int DEFAULT 5; INSERT INTO other.plain VALUES (9, 'nine', 9);
 ALTER TABLE toasted DROP COLUMN n; UPDATE toasted SET big = 'short' WHERE id = 7;
-ALTER TABLE generated ALTER COLUMN a TYPE bigint; INSERT INTO generated (id, a) VALUES (3, 3000000000 / 10);
+ALTER TABLE "Mixed Case" ALTER COLUMN "key2" TYPE bigint; INSERT INTO "Mixed Case" VALUES ('m', 3000000000, 'big');
+ALTER TABLE late_key DROP CONSTRAINT late_key_pkey; ALTER TABLE late_key ADD PRIMARY KEY (b); INSERT INTO late_key VALUES (1, 3);
 ALTER TABLE indexed RENAME COLUMN y TO z; INSERT INTO indexed VALUES (8, 'eight');
 CREATE TABLE parted_3 PARTITION OF parted FOR VALUES FROM ('2026-03-01') TO ('2026-04-01'); INSERT INTO parted VALUES (7, '2026-03-02', 'new leaf');
 CREATE TABLE loose (LIKE parted); INSERT INTO loose VALUES (70, '2026-05-02', 'attached'); ALTER TABLE loose ALTER id SET NOT NULL; ALTER TABLE parted ATTACH PARTITION loose FOR VALUES FROM ('2026-05-01') TO ('2026-06-01');

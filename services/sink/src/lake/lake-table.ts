@@ -244,7 +244,7 @@ export class LakeTable {
         lsn: of((t) => lsnText(t.lsn)).join(','),
         ordinal: section.ordinal.join(','),
         xid: of((t) => t.xid).join(','),
-        at: of((t) => t.committedAt).join(','),
+        committed: of((t) => t.committedAt).join(','),
         seq: Array.from(section.ops, () => batch.seq).join(','),
         before: (befores ?? Array.from(section.ops, () => '')).join('\x1f'),
       }),
@@ -264,7 +264,7 @@ export class LakeTable {
           lsn: place(0),
           ordinal: place(1),
           xid: place(2),
-          at: place(3),
+          committed: place(3),
           seq: place(4),
           before: records.map((record) => record.before).join('\x1f'),
         },
@@ -277,7 +277,7 @@ export class LakeTable {
       (column, c) => `CASE WHEN ${isUnchanged(`c${c}`)} AND op IN ('u', 'k') THEN ${duckLiteral(column.name)} END`,
     );
     await this.#duck.run(
-      `INSERT INTO ${this.history} SELECT op, lsn, ordinal::BIGINT, nullif(xid::BIGINT, 0), CASE WHEN at <> '0' THEN make_timestamptz(at::BIGINT) END,
+      `INSERT INTO ${this.history} SELECT op, lsn, ordinal::BIGINT, nullif(xid::BIGINT, 0), CASE WHEN committed <> '0' THEN make_timestamptz(committed::BIGINT) END,
          seq::BIGINT, nullif(concat_ws(',', ${unchanged.join(', ')}), ''), nullif(before, ''), ${this.#plainCells()} FROM (${loader.select})`,
       loader.values,
     );
