@@ -134,8 +134,11 @@ export function projectionsOf(config: Config): { name: string; kind: string }[] 
   );
 }
 
+/** Decoding makes many short-lived strings: room for them to die young saves a fifth of capture's CPU. */
+const YOUNG_MB = 48;
+
 /** One service in a worker thread. */
-class Thread {
+export class Thread {
   readonly started: Promise<void>;
   readonly died: Promise<never>;
   readonly #worker: Worker;
@@ -143,7 +146,11 @@ class Thread {
   #stopping = false;
 
   constructor(task: ThreadTask) {
-    this.#worker = new Worker(new URL('./thread.js', import.meta.url), { workerData: task, name: task.service });
+    this.#worker = new Worker(new URL('./thread.js', import.meta.url), {
+      workerData: task,
+      name: task.service,
+      resourceLimits: { maxYoungGenerationSizeMb: YOUNG_MB },
+    });
     this.#exited = new Promise((resolve) => this.#worker.once('exit', () => resolve()));
     this.died = new Promise((_, reject) => {
       this.#worker.once('error', reject);
