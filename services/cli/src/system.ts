@@ -134,8 +134,10 @@ export function projectionsOf(config: Config): { name: string; kind: string }[] 
   );
 }
 
-/** Decoding makes many short-lived strings: room for them to die young saves a fifth of capture's CPU. */
-const YOUNG_MB = 48;
+/** Decoding and folding make many short-lived values: room for them to die young, and no more than that. */
+const YOUNG_MB = 16;
+/** Everything a service holds is bounded and small; without this the collector lets garbage pile up to several times that. */
+const OLD_MB = 160;
 
 /** One service in a worker thread. */
 export class Thread {
@@ -149,7 +151,7 @@ export class Thread {
     this.#worker = new Worker(new URL('./thread.js', import.meta.url), {
       workerData: task,
       name: task.service,
-      resourceLimits: { maxYoungGenerationSizeMb: YOUNG_MB },
+      resourceLimits: { maxYoungGenerationSizeMb: YOUNG_MB, maxOldGenerationSizeMb: OLD_MB },
     });
     this.#exited = new Promise((resolve) => this.#worker.once('exit', () => resolve()));
     this.died = new Promise((_, reject) => {

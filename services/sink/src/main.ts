@@ -11,7 +11,7 @@ import { OdsProjection } from './ods/ods.ts';
 
 /** Changelog applied together while catching up. */
 const ODS_GROUP_BYTES = 4 * 2 ** 20;
-const LAKE_GROUP_BYTES = 8 * 2 ** 20;
+const LAKE_GROUP_BYTES = 4 * 2 ** 20;
 /** The lake gathers changes this long: it is asked rarely, and every group costs the same whatever its size. */
 const LAKE_REST_MS = 250;
 

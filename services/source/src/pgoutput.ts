@@ -1,4 +1,5 @@
-import { assert, type Cell, type Lsn } from '@tributary/core';
+import type { ColumnDraft } from '@tributary/changelog';
+import { assert, type Lsn } from '@tributary/core';
 
 /** Microseconds between 1970 and PostgreSQL's epoch, 2000. */
 const EPOCH_MICROS = 946_684_800_000_000;
@@ -61,28 +62,24 @@ export function readRelation(bytes: Buffer): RelationMessage {
   return { oid, schema, table, identity, columns };
 }
 
-/** Buffer's own decoders, without the detour through `toString`'s checks: a third of the cost of a cell. */
-interface FastBuffer extends Buffer {
-  latin1Slice(start: number, end: number): string;
-  utf8Slice(start: number, end: number): string;
-}
-
-/** Longest value that is read byte by byte to see whether it is plain ASCII; longer ones are decoded by the runtime. */
-const SHORT_BYTES = 24;
-
 /**
- * Decodes one tuple straight into columns: one cell is pushed into each of `into`. The hot loop of capture,
- * about 0.25 µs a cell.
+ * Decodes one tuple straight into columns: one cell is pushed into each of `into`, as bytes. The hot loop of capture.
+ * @param known columns whose values mean anything (the identity of an old key); the others are pushed as unchanged
  * @returns the offset behind the tuple
  */
-export function readTuple(buffer: Buffer, start: number, into: readonly Cell[][]): number {
-  const bytes = buffer as FastBuffer;
+export function readTuple(
+  bytes: Buffer,
+  start: number,
+  into: readonly ColumnDraft[],
+  known: readonly boolean[] | null = null,
+): number {
   const count = ((bytes[start] as number) << 8) | (bytes[start + 1] as number);
   assert(count === into.length, `a row of ${count} columns for a table of ${into.length}`);
   let at = start + 2;
   for (let i = 0; i < count; i++) {
     const kind = bytes[at++];
-    const cells = into[i] as Cell[];
+    const column = into[i] as ColumnDraft;
+    let end = at;
     if (kind === 0x74) {
       const length =
         ((bytes[at] as number) << 24) |
@@ -90,18 +87,13 @@ export function readTuple(buffer: Buffer, start: number, into: readonly Cell[][]
         ((bytes[at + 2] as number) << 8) |
         (bytes[at + 3] as number);
       at += 4;
-      const end = at + length;
-      cells.push(length <= SHORT_BYTES && plain(bytes, at, end) ? bytes.latin1Slice(at, end) : bytes.utf8Slice(at, end));
-      at = end;
-    } else {
-      // `n` is NULL, `u` an unchanged TOAST value.
-      cells.push(kind === 0x6e ? null : undefined);
+      end = at + length;
     }
+    // `n` is NULL, `u` an unchanged TOAST value.
+    if (kind === 0x75 || (known && !known[i])) column.pushUnchanged();
+    else if (kind === 0x74) column.pushBytes(bytes, at, end);
+    else column.pushNull();
+    at = end;
   }
   return at;
-}
-
-function plain(bytes: Buffer, from: number, to: number): boolean {
-  for (let i = from; i < to; i++) if ((bytes[i] as number) > 127) return false;
-  return true;
 }

@@ -1,5 +1,5 @@
-import type { ChangelogWriter, SectionDraft } from '@tributary/changelog';
-import { assert, type Cell, compareSourcePosition, Fault, keyColumns, type Lsn, Op, READ_ORDINAL_MIN } from '@tributary/core';
+import type { ChangelogWriter, ColumnDraft, SectionDraft } from '@tributary/changelog';
+import { assert, compareSourcePosition, Fault, keyColumns, type Lsn, Op, READ_ORDINAL_MIN } from '@tributary/core';
 import type { SnapshotMark, SourcePosition, TableSchema } from '@tributary/core';
 import { tableName } from '@tributary/core';
 import type { Visibility } from '@tributary/postgres';
@@ -289,8 +289,7 @@ export class Stream {
     let at = 6;
     if (kind !== TupleKind.new) {
       const old = draft.oldCells();
-      at = readTuple(bytes, at, old) + 1;
-      if (kind === TupleKind.key) blank(old, track.identity);
+      at = readTuple(bytes, at, old, kind === TupleKind.key ? track.identity : null) + 1;
       if (this.#touching !== null) this.#touch(track, old, { deleted: true, complete: true });
     }
     readTuple(bytes, at, draft.cells);
@@ -303,8 +302,7 @@ export class Stream {
     const track = this.#next(bytes);
     if (!track) return;
     const draft = this.#batcher.section(track, bytes.length, this.#ordinal);
-    readTuple(bytes, 6, draft.cells);
-    if (bytes[5] === TupleKind.key) blank(draft.cells, track.identity);
+    readTuple(bytes, 6, draft.cells, bytes[5] === TupleKind.key ? track.identity : null);
     this.#batcher.row(draft, Op.deleted, this.#ordinal);
     if (this.#touching !== null) this.#touch(track, draft.cells, { deleted: true, complete: true });
   }
@@ -323,12 +321,12 @@ export class Stream {
   }
 
   /** Remembers the row whose cells were just pushed. */
-  #touch(track: Track, columns: readonly Cell[][], change: { deleted: boolean; complete: boolean }): void {
-    const key = track.key.length === 0 ? '*' : keyText(track.key.map((c) => columns[c]?.at(-1)));
+  #touch(track: Track, columns: readonly ColumnDraft[], change: { deleted: boolean; complete: boolean }): void {
+    const key = track.key.length === 0 ? '*' : keyText(track.key.map((c) => columns[c]?.last()));
     let unchanged: Set<number> | null = null;
     if (!change.complete) {
       for (let c = 0; c < columns.length; c++) {
-        if (columns[c]?.at(-1) === undefined) unchanged = (unchanged ?? new Set<number>()).add(c);
+        if (columns[c]?.last() === undefined) unchanged = (unchanged ?? new Set<number>()).add(c);
       }
       if (unchanged) this.#incomplete.get(track.name)?.add(key);
     }
@@ -389,12 +387,4 @@ export class Stream {
 
 function closed(): Fault {
   return new Fault('fenced', 'the stream was closed');
-}
-
-/** Only the identity's columns of an old key mean anything; PostgreSQL sends NULL for the others. */
-function blank(columns: readonly Cell[][], identity: readonly boolean[]): void {
-  for (let c = 0; c < columns.length; c++) {
-    const cells = columns[c] as Cell[];
-    if (!identity[c]) cells[cells.length - 1] = undefined;
-  }
 }

@@ -39,8 +39,8 @@ function header(patch: Partial<BatchHeader> = {}): BatchDraft['header'] {
 function section(rows: [string | null | undefined, string | null | undefined][]): SectionDraft {
   const draft = new SectionDraft(orders);
   rows.forEach(([id, note], index) => {
-    (draft.cells[0] as unknown[]).push(id);
-    (draft.cells[1] as unknown[]).push(note);
+    draft.cells[0]?.push(id);
+    draft.cells[1]?.push(note);
     draft.row(Op.created, index < 1 ? 0 : 1, index < 1 ? 1 : index);
   });
   return draft;
@@ -61,7 +61,7 @@ describe('batch bytes', () => {
     };
     expect(FORMAT_VERSION).toBe(1);
     expect(Buffer.from(encodeBatch(draft, ORIGIN, 7)).toString('base64')).toMatchInlineSnapshot(
-      `"VAEAAAC33gANoXOkc2hvcKFlomUxoWsAoWaS0wAAAAAAAAAAAKFwktMAAAAWs3TYSAOhctMAAAAWs3TZAKF3y0MZb/tol4AEoWMAoXSUktMAAAAWs3TYANMAAAAWs3TYSJLTAAAAFrN02DDTAAAAFrN02QCSzQK8zQK9kstDGW/7aJeAAMtDGW/7aJeABKFtwKJzdMCic3MHoXiRlqx2WWtxUUlpRVlOWGmtcHVibGljLm9yZGVycwTM7EPC3gAEpnNjaGVtYaZwdWJsaWOldGFibGWmb3JkZXJzqGlkZW50aXR5p2RlZmF1bHSnY29sdW1uc5LeAAWkbmFtZaJpZKR0eXBl3gAEo29pZBSmc2NoZW1hqnBnX2NhdGFsb2ekbmFtZaRpbnQ4pGtpbmSkYmFzZaZ0eXBtb2T/p3NxbFR5cGWmYmlnaW50o2tleQHeAAWkbmFtZaRub3RlpHR5cGXeAASjb2lkGaZzY2hlbWGqcGdfY2F0YWxvZ6RuYW1lpHRleHSka2luZKRiYXNlpnR5cG1vZP+nc3FsVHlwZaR0ZXh0o2tleQDeAAWhb2OhdMQQAAAAAAEAAAABAAAAAQAAAKFkxBABAAAAAQAAAAIAAAADAAAAoWOSpzEfMh8zHzSmYR8eHx0foWzA"`,
+      `"VAEAAAC33gANoXOkc2hvcKFlomUxoWsAoWaS0wAAAAAAAAAAAKFwktMAAAAWs3TYSAOhctMAAAAWs3TZAKF3y0MZb/tol4AEoWMAoXSUktMAAAAWs3TYANMAAAAWs3TYSJLTAAAAFrN02DDTAAAAFrN02QCSzQK8zQK9kstDGW/7aJeAAMtDGW/7aJeABKFtwKJzdMCic3MHoXiRlqx2WWtxUUlpRVlOWGmtcHVibGljLm9yZGVycwTM7EHC3gAEpnNjaGVtYaZwdWJsaWOldGFibGWmb3JkZXJzqGlkZW50aXR5p2RlZmF1bHSnY29sdW1uc5LeAAWkbmFtZaJpZKR0eXBl3gAEo29pZBSmc2NoZW1hqnBnX2NhdGFsb2ekbmFtZaRpbnQ4pGtpbmSkYmFzZaZ0eXBtb2T/p3NxbFR5cGWmYmlnaW50o2tleQHeAAWkbmFtZaRub3RlpHR5cGXeAASjb2lkGaZzY2hlbWGqcGdfY2F0YWxvZ6RuYW1lpHRleHSka2luZKRiYXNlpnR5cG1vZP+nc3FsVHlwZaR0ZXh0o2tleQCFoW9joXTEEAAAAAABAAAAAQAAAAEAAAChZMQQAQAAAAEAAAACAAAAAwAAAKFjkqcxHzIfMx80pmEfHh8dH6FswA=="`,
     );
   });
 
@@ -106,11 +106,11 @@ describe('batch bytes', () => {
       ['2', 'b'],
     ]);
     for (const [cells, cell] of [[draft.oldCells(), ['3', undefined]] as const]) {
-      (cells[0] as unknown[]).push(cell[0]);
-      (cells[1] as unknown[]).push(cell[1]);
+      cells[0]?.push(cell[0]);
+      cells[1]?.push(cell[1]);
     }
-    (draft.cells[0] as unknown[]).push('30');
-    (draft.cells[1] as unknown[]).push('c');
+    draft.cells[0]?.push('30');
+    draft.cells[1]?.push('c');
     draft.row(Op.updated, 1, 2);
     const old = decodeBatch(encodeBatch({ header: header(), sections: [draft] }, ORIGIN, 0)).sections[0]?.old;
     expect([...(old?.row ?? [])]).toEqual([2]);

@@ -16,7 +16,7 @@ import {
 import { Packr, Unpackr } from 'msgpackr';
 import type { BatchDraft } from './changelog.ts';
 import { ArrayColumn, CsvRows, JoinedColumn, TailColumn } from './column.ts';
-import type { SectionDraft, SectionParts, WireColumn } from './draft.ts';
+import type { SectionDraft, DraftColumn, SectionParts, WireColumn } from './draft.ts';
 
 /**
  * The bytes of a batch. History of the format (readers accept the current version and the one before):
@@ -127,7 +127,7 @@ export function encodeBatch(draft: BatchDraft, follows: SourcePosition, stateSeq
     x: sections.map((s) => s.entry),
   };
   const head = packr.pack(header);
-  const bytes = sections.reduce((sum, s) => sum + s.schema.length + s.body.length, PREFIX_BYTES + head.length);
+  const bytes = sections.reduce((sum, s) => sum + s.schema.length + s.bodyBytes, PREFIX_BYTES + head.length);
   const out = Buffer.allocUnsafe(bytes);
   out[0] = MAGIC;
   out[1] = FORMAT_VERSION;
@@ -135,10 +135,12 @@ export function encodeBatch(draft: BatchDraft, follows: SourcePosition, stateSeq
   out.set(head, PREFIX_BYTES);
   let at = PREFIX_BYTES + head.length;
   for (const section of sections) {
-    out.set(section.schema, at);
-    out.set(section.body, at + section.schema.length);
-    at += section.schema.length + section.body.length;
+    for (const piece of [section.schema, ...section.body]) {
+      out.set(piece, at);
+      at += piece.length;
+    }
   }
+  for (const section of draft.sections) section.release();
   return out;
 }
 
@@ -153,29 +155,56 @@ function markOf([step, table, generation, reset, progress]: NonNullable<WireHead
 interface EncodedSection {
   readonly entry: WireHeader['x'][number];
   readonly schema: Uint8Array;
-  readonly body: Uint8Array;
+  /** In pieces: they are copied once, into the message. */
+  readonly body: readonly Uint8Array[];
+  readonly bodyBytes: number;
 }
 
 function encodeSection(draft: SectionDraft): EncodedSection {
   const packed = packSchema(draft.schema);
   const parts = draft.parts();
-  // pack() may reuse its buffer only after it has grown past it; what it returned stays ours until copied out.
-  const body = parts.csv ?? packr.pack(wireBody(parts));
+  const body = parts.csv ? [parts.csv] : packBody(parts);
+  const bodyBytes = body.reduce((sum, piece) => sum + piece.length, 0);
   return {
-    entry: [packed.version, tableName(draft.schema), parts.rows, packed.bytes.length, body.length, parts.csv !== undefined],
+    entry: [packed.version, tableName(draft.schema), parts.rows, packed.bytes.length, bodyBytes, parts.csv !== undefined],
     schema: packed.bytes,
     body,
+    bodyBytes,
   };
 }
 
-function wireBody(parts: Exclude<SectionParts, { csv: Uint8Array }>): WireBody {
-  return {
-    o: allEqual(parts.ops) ? (parts.ops[0] ?? 0) : Uint8Array.from(parts.ops),
-    t: allEqual(parts.transactions) ? (parts.transactions[0] ?? 0) : words(parts.transactions),
-    d: consecutive(parts.ordinals) ? (parts.ordinals[0] ?? 0) : words(parts.ordinals),
-    c: parts.columns as WireColumn[],
-    l: parts.old && [words(parts.old.rows), parts.old.columns as WireColumn[]],
-  };
+/** A {@link WireBody} as msgpack, put together by hand: columns are UTF-8 already and become strings by a header alone. */
+function packBody(parts: Exclude<SectionParts, { csv: Uint8Array }>): Uint8Array[] {
+  const pieces: Uint8Array[] = [Uint8Array.of(0x85)];
+  const put = (key: string, ...values: Uint8Array[]) => pieces.push(pack(key), ...values);
+  put('o', pack(allEqual(parts.ops) ? (parts.ops[0] ?? 0) : Uint8Array.from(parts.ops)));
+  put('t', pack(allEqual(parts.transactions) ? (parts.transactions[0] ?? 0) : words(parts.transactions)));
+  put('d', pack(consecutive(parts.ordinals) ? (parts.ordinals[0] ?? 0) : words(parts.ordinals)));
+  put('c', ...packColumns(parts.columns));
+  if (parts.old) put('l', Uint8Array.of(0x92), pack(words(parts.old.rows)), ...packColumns(parts.old.columns));
+  else put('l', Uint8Array.of(0xc0));
+  return pieces;
+}
+
+/** pack() gives out its own buffer, which the next call may write over. */
+function pack(value: unknown): Uint8Array {
+  return Uint8Array.from(packr.pack(value));
+}
+
+function packColumns(columns: readonly DraftColumn[]): Uint8Array[] {
+  const count = columns.length;
+  const head = count < 16 ? Uint8Array.of(0x90 | count) : Uint8Array.of(0xdc, count >> 8, count & 0xff);
+  return [
+    head,
+    ...columns.flatMap((column) => (column instanceof Uint8Array ? [stringHead(column.length), column] : [pack(column)])),
+  ];
+}
+
+function stringHead(length: number): Uint8Array {
+  if (length < 32) return Uint8Array.of(0xa0 | length);
+  if (length < 0x100) return Uint8Array.of(0xd9, length);
+  if (length < 0x10000) return Uint8Array.of(0xda, length >> 8, length & 0xff);
+  return Uint8Array.of(0xdb, length >>> 24, (length >> 16) & 0xff, (length >> 8) & 0xff, length & 0xff);
 }
 
 function allEqual(values: readonly number[]): boolean {

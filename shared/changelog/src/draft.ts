@@ -1,43 +1,5 @@
-import { assert, type Cell, NULL_MARK, type OpCode, SEPARATOR, type TableSchema, UNCHANGED_MARK } from '@tributary/core';
-
-/** A column being filled: cells in row order. */
-class ColumnDraft {
-  readonly cells: Cell[] = [];
-
-  /**
-   * One string joined by 0x1F where no value holds a marker character, else the array itself
-   * (NULL as null, unchanged as 0). Costs one join and one scan for separators.
-   */
-  encode(): string | (string | null | 0)[] {
-    const cells = this.cells;
-    let nulls = 0;
-    let unchanged = 0;
-    let plain: (string | null)[] = cells as (string | null)[];
-    for (let i = 0; i < cells.length; i++) {
-      const cell = cells[i];
-      if (typeof cell === 'string') continue;
-      if (plain === cells) plain = cells.slice() as (string | null)[];
-      if (cell === null) nulls++;
-      else unchanged++;
-      plain[i] = cell === null ? NULL_MARK : UNCHANGED_MARK;
-    }
-    const joined = plain.join(SEPARATOR);
-    if (
-      occurrences(joined, SEPARATOR) === cells.length - 1 &&
-      occurrences(joined, NULL_MARK) === nulls &&
-      occurrences(joined, UNCHANGED_MARK) === unchanged
-    ) {
-      return joined;
-    }
-    return cells.map((cell) => (cell === undefined ? 0 : cell));
-  }
-}
-
-function occurrences(text: string, character: string): number {
-  let count = 0;
-  for (let at = text.indexOf(character); at !== -1; at = text.indexOf(character, at + 1)) count++;
-  return count;
-}
+import { assert, type OpCode, type TableSchema } from '@tributary/core';
+import { ColumnDraft } from './column-draft.ts';
 
 /**
  * The changes of one table on their way into a batch. The decoder writes cells straight into
@@ -45,11 +7,9 @@ function occurrences(text: string, character: string): number {
  */
 export class SectionDraft {
   readonly schema: TableSchema;
-  /** `cells[c]` is the array of column c; push exactly one cell per row into each. */
-  readonly cells: Cell[][];
-  readonly #columns: ColumnDraft[];
-  #oldCells: Cell[][] | null = null;
-  #oldColumns: ColumnDraft[] = [];
+  /** `cells[c]` is column c; push exactly one cell per row into each. */
+  readonly cells: readonly ColumnDraft[];
+  #oldCells: readonly ColumnDraft[] | null = null;
   readonly #oldRows: number[] = [];
   readonly #ops: number[] = [];
   readonly #transactions: number[] = [];
@@ -58,8 +18,7 @@ export class SectionDraft {
 
   constructor(schema: TableSchema) {
     this.schema = schema;
-    this.#columns = schema.columns.map(() => new ColumnDraft());
-    this.cells = this.#columns.map((column) => column.cells);
+    this.cells = schema.columns.map(() => new ColumnDraft());
   }
 
   /** A section of rows read by a snapshot, as COPY CSV bytes (NULL unquoted and empty, `"` doubled, no header). */
@@ -81,11 +40,8 @@ export class SectionDraft {
   }
 
   /** Cells of the old row of the row that is about to be ended: push one into each, as with `cells`. */
-  oldCells(): Cell[][] {
-    if (!this.#oldCells) {
-      this.#oldColumns = this.schema.columns.map(() => new ColumnDraft());
-      this.#oldCells = this.#oldColumns.map((column) => column.cells);
-    }
+  oldCells(): readonly ColumnDraft[] {
+    this.#oldCells ??= this.schema.columns.map(() => new ColumnDraft());
     this.#oldRows.push(this.#ops.length);
     return this.#oldCells;
   }
@@ -100,12 +56,18 @@ export class SectionDraft {
       ops: this.#ops,
       transactions: this.#transactions,
       ordinals: this.#ordinals,
-      columns: this.#columns.map((column) => column.encode()),
-      old: this.#oldCells ? { rows: this.#oldRows, columns: this.#oldColumns.map((column) => column.encode()) } : null,
+      columns: this.cells.map((column) => column.encode()),
+      old: this.#oldCells && { rows: this.#oldRows, columns: this.#oldCells.map((column) => column.encode()) },
     };
+  }
+
+  /** The parts have been copied: their memory serves the next sections. */
+  release(): void {
+    for (const column of [...this.cells, ...(this.#oldCells ?? [])]) column.release();
   }
 }
 
+export type DraftColumn = ReturnType<ColumnDraft['encode']>;
 export type WireColumn = string | (string | null | 0)[];
 
 export type SectionParts =
@@ -116,6 +78,6 @@ export type SectionParts =
       readonly ops: readonly number[];
       readonly transactions: readonly number[];
       readonly ordinals: readonly number[];
-      readonly columns: readonly WireColumn[];
-      readonly old: { readonly rows: readonly number[]; readonly columns: readonly WireColumn[] } | null;
+      readonly columns: readonly DraftColumn[];
+      readonly old: { readonly rows: readonly number[]; readonly columns: readonly DraftColumn[] } | null;
     };

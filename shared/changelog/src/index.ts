@@ -9,6 +9,7 @@ export type {
 } from './changelog.ts';
 export { type Change, changesOf } from './change.ts';
 export { CsvRows } from './column.ts';
+export type { ColumnDraft } from './column-draft.ts';
 export { CsvCutter } from './csv-cutter.ts';
 export { decodeBatch, encodeBatch, FORMAT_VERSION, schemaVersion } from './codec.ts';
 export { type Broker, connectNats, memoryBroker } from './connect.ts';

@@ -7,9 +7,9 @@ export const LIMITS = {
   /** Longest wait before a batch that is not full goes out. */
   lingerMs: 5,
   /** Published and not yet acknowledged; beyond it the source stops reading. */
-  pendingBytes: 16 * 1024 * 1024,
-  /** Bytes a changelog reader asks for ahead; 64 MB make the broker drop the connection. */
-  readAheadBytes: 16 * 1024 * 1024,
+  pendingBytes: 8 * 1024 * 1024,
+  /** Bytes a changelog reader asks for ahead, per reader; 64 MB make the broker drop the connection. */
+  readAheadBytes: 4 * 1024 * 1024,
   /** A reader that is behind and sees nothing for this long is opened anew. */
   readerStallMs: 15_000,
   /** Rows per answer part of a query. */

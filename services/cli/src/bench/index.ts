@@ -8,7 +8,7 @@ const BENCHES: Readonly<
   Record<string, { readonly run: (rows: number, output: Output) => Promise<void>; readonly rows: number }>
 > = {
   source: { run: benchSource, rows: 1_000_000 },
-  snapshot: { run: benchSnapshot, rows: 1_000_000 },
+  snapshot: { run: benchSnapshot, rows: 3_000_000 },
   ods: { run: benchOds, rows: 300_000 },
 };
 

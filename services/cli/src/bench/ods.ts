@@ -108,6 +108,8 @@ async function benchSubscription(world: World, rows: number): Promise<number> {
 /** Numbered commits at a steady rate; each is timed from just before its commit until a reader of the ODS sees it. */
 async function measureLatency(world: World): Promise<{ p50Ms: number; p99Ms: number; maxMs: number; rate: number }> {
   const writer = await world.session('bench');
+  // With a lazy commit the WAL would leave only when PostgreSQL's WAL writer wakes up.
+  await writer.run('SET synchronous_commit = on');
   const reader = await world.session('ods');
   const total = COMMITS_PER_SECOND * LATENCY_SECONDS;
   const sent = new Float64Array(total + 1);

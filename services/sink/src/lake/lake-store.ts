@@ -12,7 +12,7 @@ const SETUP = [
 ];
 
 /** Memory DuckDB may use inside a sink worker; beyond it spills to disk. */
-const MEMORY_BYTES = 192 * 2 ** 20;
+const MEMORY_BYTES = 96 * 2 ** 20;
 
 /** The state of one lake sink: one DuckDB file for all its sources, written by one of them at a time, read by anyone. */
 export class LakeStore {
