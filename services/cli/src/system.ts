@@ -135,9 +135,9 @@ export function projectionsOf(config: Config): { name: string; kind: string }[] 
 }
 
 /** Decoding and folding make many short-lived values: room for them to die young, and no more than that. */
-const YOUNG_MB = 16;
+const YOUNG_MB = 12;
 /** Everything a service holds is bounded and small; without this the collector lets garbage pile up to several times that. */
-const OLD_MB = 160;
+const OLD_MB = 96;
 
 /** One service in a worker thread. */
 export class Thread {

@@ -10,8 +10,8 @@ import { serveQueries } from './lake/query.ts';
 import { OdsProjection } from './ods/ods.ts';
 
 /** Changelog applied together while catching up. */
-const ODS_GROUP_BYTES = 4 * 2 ** 20;
-const LAKE_GROUP_BYTES = 4 * 2 ** 20;
+const ODS_GROUP_BYTES = 2 * 2 ** 20;
+const LAKE_GROUP_BYTES = 2 * 2 ** 20;
 /** The lake gathers changes this long: it is asked rarely, and every group costs the same whatever its size. */
 const LAKE_REST_MS = 250;
 

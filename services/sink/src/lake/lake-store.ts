@@ -12,7 +12,7 @@ const SETUP = [
 ];
 
 /** Memory DuckDB may use inside a sink worker; beyond it spills to disk. */
-const MEMORY_BYTES = 96 * 2 ** 20;
+const MEMORY_BYTES = 64 * 2 ** 20;
 
 /** The state of one lake sink: one DuckDB file for all its sources, written by one of them at a time, read by anyone. */
 export class LakeStore {
@@ -28,7 +28,7 @@ export class LakeStore {
     const database = await Database.open({
       path: join(folder, `${sink}.duckdb`),
       memoryBytes: MEMORY_BYTES,
-      threads: 2,
+      threads: 1,
       spillDir: join(folder, `${sink}.spill`),
     });
     const duck = await database.connect();

@@ -23,12 +23,12 @@ export class ParquetWriter {
     this.#folder = folder;
   }
 
-  /** The history a table has gathered; null when there is none. */
+  /** The history a table has gathered, in the order in which it came; null when there is none. */
   async history(table: LakeTable, commit: number): Promise<ManifestFile | null> {
     const [count] = await this.#duck.rows<{ rows: number }>(`SELECT count(*) AS rows FROM ${table.history}`);
     if (!count?.rows) return null;
     const exact = await this.#lossy(table, table.history);
-    const select = `SELECT ${HISTORY}, ${typedList(table.columns, exact)} FROM ${table.history} ORDER BY _seq, _lsn, _ordinal`;
+    const select = `SELECT ${HISTORY}, ${typedList(table.columns, exact)} FROM ${table.history}`;
     return { path: await this.#write(table, { kind: 'changes', commit, select }), rows: count.rows };
   }
 
