@@ -27,10 +27,27 @@ if (chosen.length === 0) {
   check('format', bin('biome'), ['format', '.']);
 }
 
+/** The browser tier needs Debian's Chromium. As root it is installed; otherwise the tier says what to install, and skips. */
+function obtainChromium() {
+  const there = ['/usr/bin/chromium', '/usr/bin/chromium-browser', '/usr/bin/google-chrome'].some((path) => existsSync(path));
+  if (there || process.getuid?.() !== 0 || !existsSync('/usr/bin/apt-get')) return;
+  console.log('Installing chromium for the browser tests (apt-get install chromium) …');
+  const apt = (...args) =>
+    spawnSync('apt-get', args, {
+      stdio: ['ignore', 'ignore', 'inherit'],
+      env: { ...process.env, DEBIAN_FRONTEND: 'noninteractive' },
+    });
+  if (apt('install', '-y', '--no-install-recommends', 'chromium').status !== 0) {
+    apt('update');
+    apt('install', '-y', '--no-install-recommends', 'chromium');
+  }
+}
+
 const reports = mkdtempSync(join(tmpdir(), 'tributary-test-'));
 let skipped = 0;
 for (const tier of chosen.length > 0 ? chosen : TIERS) {
   console.log(`\n── ${tier}`);
+  if (tier === 'browser') obtainChromium();
   const report = join(reports, `${tier}.json`);
   const args = ['run', '--project', tier, '--reporter=default', '--reporter=json', `--outputFile=${report}`];
   const { status } = spawnSync(bin('vitest'), args, { cwd: ROOT, stdio: 'inherit' });

@@ -1,11 +1,12 @@
-import { mkdir, writeFile } from 'node:fs/promises';
+import { mkdir, readFile, writeFile } from 'node:fs/promises';
 import { join } from 'node:path';
-import { startPostgres, temporaryFolder } from '@tributary/embedded';
+import { alive, startPostgres, temporaryFolder } from '@tributary/embedded';
 import { Client } from 'pg';
 import { afterAll, beforeAll, describe, expect, it } from 'vitest';
 import { loadPagila, pagilaIsThere } from '../fixtures/pagila.ts';
 import { lastJson, System } from '../fixtures/system.ts';
 import { checkLedger, createLedger } from '../fixtures/ledger.ts';
+import { until } from '../fixtures/wait.ts';
 import { runWorkload, seeded } from '../fixtures/workload.ts';
 
 type Postgres = Awaited<ReturnType<typeof startPostgres>>;
@@ -68,6 +69,19 @@ flush: { every: 5s, bytes: 16MiB }
       await postgres.stop();
     },
   };
+}
+
+/** Ends nats-server as a crash would, while everything else lives; it is started again by itself. */
+async function killBroker(system: System): Promise<void> {
+  const file = join(system.data, 'nats', 'nats.pid');
+  const pid = Number(await readFile(file, 'utf8').catch(() => '0'));
+  if (pid > 0 && alive(pid)) process.kill(pid, 'SIGKILL');
+  await until(
+    'nats-server to be started again',
+    async () => Number(await readFile(file, 'utf8').catch(() => '0')) !== pid || pid === 0,
+  );
+  // Let the system work on it before the next blow.
+  await new Promise((resolve) => setTimeout(resolve, 1_000));
 }
 
 /** A digest of every byte of every row, per table, of the ODS and of the lake. */
@@ -166,6 +180,7 @@ describe.runIf(pagilaIsThere)(`Pagila under kill -9 and restarts of broker and d
     for (let kills = 1; kills <= 20; kills++) {
       // The moment is what is random here: between a start in progress and a system at work.
       await new Promise((resolve) => setTimeout(resolve, 200 + random() * 2_500));
+      if (kills % 4 === 0) await killBroker(system);
       if (kills % 6 === 0) await postgres.restart({ mode: kills % 12 === 0 ? 'fast' : 'immediate' });
       await system.kill();
       system.launch();

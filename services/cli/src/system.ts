@@ -125,7 +125,7 @@ interface Parts {
 
 async function embeddedNats({ data, say }: SystemOptions): Promise<NatsServer> {
   const binary = await obtainNatsServer({ log: say });
-  return startNats({ dir: join(data, 'nats'), binary: binary.path });
+  return startNats({ dir: join(data, 'nats'), binary: binary.path, keepAlive: say });
 }
 
 export function projectionsOf(config: Config): { name: string; kind: string }[] {

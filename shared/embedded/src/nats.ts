@@ -1,7 +1,7 @@
 import { existsSync } from 'node:fs';
 import { chmod, mkdir, readdir, readFile, rename, rm, writeFile } from 'node:fs/promises';
 import { delimiter, join } from 'node:path';
-import { Fault } from '@tributary/core';
+import { describeError, Fault } from '@tributary/core';
 import { freePort } from './folder.ts';
 import { alive, endStranger, listening, runProgram, ServerProcess } from './server-process.ts';
 
@@ -93,6 +93,8 @@ export interface NatsOptions {
   /** Largest message in bytes. Default 8 MiB. */
   readonly maxPayload?: number;
   readonly name?: string;
+  /** Starts it again when it ends without being told to. Called with what happened. */
+  readonly keepAlive?: (text: string) => void;
 }
 
 export interface NatsServer {
@@ -133,6 +135,22 @@ export async function startNats(options: NatsOptions): Promise<NatsServer> {
     return server;
   };
   let server = await launch();
+  let wanted = true;
+  const watch = async (): Promise<void> => {
+    const watched = server;
+    await watched.exited;
+    if (!wanted || server !== watched) return;
+    options.keepAlive?.(`nats-server ended unexpectedly and is started again (log: ${logFile})`);
+    try {
+      server = await launch();
+    } catch (error) {
+      options.keepAlive?.(`nats-server could not be started again: ${describeError(error)}`);
+      return;
+    }
+    if (wanted) await watch();
+    else await server.end('SIGTERM');
+  };
+  if (options.keepAlive) void watch();
   return {
     url: `nats://127.0.0.1:${port}`,
     port,
@@ -143,8 +161,14 @@ export async function startNats(options: NatsOptions): Promise<NatsServer> {
       await server.end(signal);
       server = await launch();
     },
-    kill: () => server.end('SIGKILL'),
-    stop: () => server.end('SIGTERM'),
+    kill: () => {
+      wanted = false;
+      return server.end('SIGKILL');
+    },
+    stop: () => {
+      wanted = false;
+      return server.end('SIGTERM');
+    },
   };
 }
 
@@ -154,7 +178,9 @@ async function endLeftover(pidFile: string): Promise<void> {
 }
 
 async function isNats(pid: number): Promise<boolean> {
-  const command = await runProgram('ps', ['-p', String(pid), '-o', 'comm=']).catch(() => '');
+  const command = await readFile(`/proc/${pid}/comm`, 'utf8')
+    .catch(() => runProgram('ps', ['-p', String(pid), '-o', 'comm=']))
+    .catch(() => '');
   return command.includes('nats-server');
 }
 

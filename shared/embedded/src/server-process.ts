@@ -57,6 +57,11 @@ export class ServerProcess {
     return this.#child.pid !== undefined && this.#child.exitCode === null && this.#child.signalCode === null;
   }
 
+  /** Resolves when it has ended, for whatever reason. */
+  get exited(): Promise<unknown> {
+    return this.#exited;
+  }
+
   /** Sends a signal and waits for the end; kills after `patienceMs`. */
   async end(signal: NodeJS.Signals, patienceMs = 15_000): Promise<void> {
     if (!this.running) return;

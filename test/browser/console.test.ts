@@ -1,0 +1,77 @@
+import { existsSync } from 'node:fs';
+import { mkdir, mkdtemp, writeFile } from 'node:fs/promises';
+import { tmpdir } from 'node:os';
+import { join } from 'node:path';
+import { startPostgres, temporaryFolder } from '@tributary/embedded';
+import { Client } from 'pg';
+import { type BrowserContext, chromium, type Page } from 'playwright-core';
+import { afterAll, beforeAll, describe, expect, it } from 'vitest';
+import { System } from '../fixtures/system.ts';
+
+const CHROMIUM = ['/usr/bin/chromium', '/usr/bin/chromium-browser', '/usr/bin/google-chrome'].find((path) => existsSync(path));
+const ARGS = [
+  '--no-sandbox',
+  '--disable-gpu',
+  '--disable-quic',
+  '--no-first-run',
+  '--disable-background-networking',
+  '--disable-component-update',
+  '--disable-sync',
+];
+
+if (!CHROMIUM) console.warn('BROWSER TESTS ARE SKIPPED: no Chromium on this machine. Install it: apt-get install chromium');
+
+describe.skipIf(!CHROMIUM)('the console in a browser', () => {
+  let postgres: Awaited<ReturnType<typeof startPostgres>>;
+  let system: System;
+  let browser: BrowserContext;
+  let page: Page;
+  const problems: string[] = [];
+
+  beforeAll(async () => {
+    const folder = await temporaryFolder('browser');
+    postgres = await startPostgres({ dir: join(folder, 'postgres'), databases: ['shop'] });
+    await mkdir(join(folder, 'data'));
+    const config = join(folder, 'tributary.yaml');
+    await writeFile(config, `kind: Source\nname: shop\npostgres: "${postgres.url('shop')}"\n`);
+    system = new System(config, join(folder, 'data'));
+    await system.start();
+    browser = await chromium.launchPersistentContext(await mkdtemp(join(tmpdir(), 'tributary-chromium-')), {
+      executablePath: CHROMIUM as string,
+      headless: true,
+      args: ARGS,
+      viewport: { width: 1280, height: 900 },
+    });
+    page = await browser.newPage();
+    page.on('pageerror', (error) => problems.push(error.message));
+    page.on('console', (message) => {
+      if (message.type() === 'error') problems.push(message.text());
+    });
+  }, 90_000);
+  afterAll(async () => {
+    await browser?.close();
+    await system?.stop();
+    await postgres?.stop();
+  });
+
+  it('shows sources, projections and changes as they happen', async () => {
+    await page.goto(system.console);
+    await page.getByText('Live', { exact: true }).waitFor();
+    await page.getByRole('cell', { name: 'lake/shop' }).waitFor();
+    await page.locator('canvas').first().waitFor();
+    const client = new Client({ connectionString: postgres.url('shop') });
+    await client.connect();
+    await client.query('CREATE TABLE t (id int PRIMARY KEY); INSERT INTO t SELECT generate_series(1, 1234)');
+    await client.end();
+    // 1,234 rows, by stream or by snapshot, in the source's total.
+    await page.getByText('1,234 in all').first().waitFor();
+    await page.getByText('1 table captured').or(page.getByText('1 tables captured')).first().waitFor();
+    expect(problems).toEqual([]);
+  });
+
+  it('says so when the system goes away', async () => {
+    await system.kill();
+    await page.locator('#connection:not([data-state="live"])').waitFor();
+    expect(await page.locator('#connection').textContent()).not.toContain('Live');
+  });
+});
