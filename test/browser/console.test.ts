@@ -57,7 +57,7 @@ describe.skipIf(!CHROMIUM)('the console in a browser', () => {
   it('shows sources, projections and changes as they happen', async () => {
     await page.goto(system.console);
     await page.getByText('Live', { exact: true }).waitFor();
-    await page.getByRole('cell', { name: 'lake/shop' }).waitFor();
+    await page.getByText('lake/shop').first().waitFor();
     await page.locator('canvas').first().waitFor();
     const client = new Client({ connectionString: postgres.url('shop') });
     await client.connect();

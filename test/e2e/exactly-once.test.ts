@@ -4,6 +4,7 @@ import { alive, startPostgres, temporaryFolder } from '@tributary/embedded';
 import { Client } from 'pg';
 import { afterAll, beforeAll, describe, expect, it } from 'vitest';
 import { loadPagila, pagilaIsThere } from '../fixtures/pagila.ts';
+import { loadRentals } from '../fixtures/rentals.ts';
 import { lastJson, System } from '../fixtures/system.ts';
 import { checkLedger, createLedger } from '../fixtures/ledger.ts';
 import { until } from '../fixtures/wait.ts';
@@ -18,6 +19,9 @@ interface Verified {
 
 /** Every run prints its seed; TRIBUTARY_SEED repeats one. */
 const seed = Number(process.env['TRIBUTARY_SEED'] ?? Date.now() % 1_000_000);
+const load = pagilaIsThere ? loadPagila : loadRentals;
+const SAMPLE = pagilaIsThere ? 'Pagila' : 'Rentals of our own';
+if (!pagilaIsThere) console.warn('THE PAGILA SAMPLE IS NOT BESIDE THE PROJECT: the same runs use a smaller schema of our own');
 const TRUNCATABLE = ['film_actor', 'payment', 'film_category'];
 
 interface World {
@@ -108,7 +112,7 @@ async function contents({ postgres, system }: World): Promise<Record<string, str
   } finally {
     await ods.end();
   }
-  expect(Object.keys(digests).length).toBeGreaterThan(30);
+  expect(Object.keys(digests).length).toBeGreaterThan(14);
   return digests;
 }
 
@@ -123,7 +127,7 @@ async function expectEqual(system: System): Promise<Verified> {
   return result;
 }
 
-describe.runIf(pagilaIsThere)(`Pagila, captured while it is loaded and changed (seed ${seed})`, () => {
+describe(`${SAMPLE}, captured while it is loaded and changed (seed ${seed})`, () => {
   let world: World;
   beforeAll(async () => {
     world = await openWorld();
@@ -133,7 +137,7 @@ describe.runIf(pagilaIsThere)(`Pagila, captured while it is loaded and changed (
   it('is equal in ods, lake and query, and in the changelog exactly once', async () => {
     const { system, client, postgres } = world;
     await system.start();
-    await loadPagila(client);
+    await load(client);
     await createLedger(client);
     const work = runWorkload({
       url: postgres.url('pagila'),
@@ -152,7 +156,7 @@ describe.runIf(pagilaIsThere)(`Pagila, captured while it is loaded and changed (
   }, 400_000);
 });
 
-describe.runIf(pagilaIsThere)(`Pagila under kill -9 and restarts of broker and database (seed ${seed})`, () => {
+describe(`${SAMPLE} under kill -9 and restarts of broker and database (seed ${seed})`, () => {
   let world: World;
   beforeAll(async () => {
     world = await openWorld();
@@ -163,7 +167,7 @@ describe.runIf(pagilaIsThere)(`Pagila under kill -9 and restarts of broker and d
     const { system, client, postgres } = world;
     const random = seeded(seed);
     await system.start();
-    await loadPagila(client);
+    await load(client);
     await createLedger(client);
     const work = runWorkload({
       url: postgres.url('pagila'),
