@@ -23,8 +23,7 @@ function check(name, command, args) {
 }
 
 if (chosen.length === 0) {
-  check('lint', bin('oxlint'), ['--type-aware', '--deny-warnings']);
-  check('format', bin('biome'), ['format', '.']);
+  check('build, lint, format', bin('turbo'), ['run', '//#build', '//#lint', '//#format:check', '--output-logs=errors-only']);
 }
 
 /** The browser tier needs Debian's Chromium. As root it is installed; otherwise the tier says what to install, and skips. */
