@@ -5,8 +5,8 @@ export interface Change {
   readonly source: string;
   readonly schema: string;
   readonly table: string;
-  /** Created, updated, deleted, read by a snapshot, truncated, kept (a snapshot's word on a row that the stream already brought). */
-  readonly op: 'c' | 'u' | 'd' | 'r' | 't' | 'k';
+  /** Created, updated, deleted, read by a snapshot (`unchanged` names what the stream had brought newer already), truncated. */
+  readonly op: 'c' | 'u' | 'd' | 'r' | 't';
   readonly key: Row;
   readonly before: Row | null;
   readonly after: Row | null;
@@ -47,7 +47,8 @@ export function* changesOf(batch: StoredBatch): Iterable<Change> {
 
 function changeAt(batch: StoredBatch, section: Section, row: number): Change {
   const { schema } = section;
-  const op = String.fromCharCode(section.ops[row] as number) as Change['op'];
+  const code = section.ops[row] as number;
+  const op = String.fromCharCode(code === Op.kept ? Op.read : code) as Change['op'];
   const transaction = batch.header.kind === 'stream' ? batch.header.transactions[section.transaction[row] as number] : undefined;
   const cells = rowOf(schema, section.columns, row);
   const old = section.old ? section.old.row.indexOf(row) : -1;
