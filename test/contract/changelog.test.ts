@@ -1,6 +1,7 @@
 import {
   compareSourcePosition,
   Fault,
+  LIMITS,
   Op,
   ORIGIN,
   type Position,
@@ -236,6 +237,24 @@ describe.each(kinds)('changelog on $name', ({ open }) => {
       for await (const part of other.bus.ask('test.count', { to: 1 })) parts.push(part);
     })();
     await expect(nobody).rejects.toMatchObject({ kind: 'not_found' });
+  });
+});
+
+describe('changelog on nats with large messages', () => {
+  it('carries messages larger than what a reader asks for at once, between small ones', async () => {
+    const { path: binary } = await obtainNatsServer({});
+    const server = await startNats({ dir: await temporaryFolder('contract'), binary });
+    const broker = await connectNats({ url: server.url });
+    try {
+      const writer = await broker.changelogs.write('large', options);
+      const sizes = [10, 2 * LIMITS.readAheadBytes, 20, LIMITS.readAheadBytes / 2, LIMITS.readAheadBytes / 4, 30, 2_000_000, 40];
+      await Promise.all(sizes.map((size, i) => writer.append(batch(100 + i * 20, 'x'.repeat(size)))));
+      const got = ids(await take(broker, 'large', ORIGIN, sizes.length));
+      expect(got.map((text) => text.length)).toEqual(sizes);
+    } finally {
+      await broker.close();
+      await server.stop();
+    }
   });
 });
 

@@ -10,8 +10,8 @@ import { keyCells, type Touches } from './touches.ts';
 
 /** Sessions that read side by side. */
 const READERS = 3;
-/** Size of a chunk that is aimed at, bytes of CSV. */
-const CHUNK_BYTES = 1024 * 1024;
+/** Size of a chunk that is aimed at, bytes of CSV: one message of it fits into what a reader asks for at once. */
+const CHUNK_BYTES = 768 * 1024;
 /** Blocks of the first range of a table; the next ones follow what it gave. */
 const FIRST_BLOCKS = 8;
 const BLOCKS_MAX = 16_384;

@@ -45,6 +45,8 @@ interface Slot {
   readonly subscription: Subscription;
   /** Messages that the running request may still bring; 0 = no request runs. */
   remaining: number;
+  /** The message that comes next is larger than a request's bytes: it is asked for alone, whatever its size. */
+  alone: boolean;
 }
 
 class Pull {
@@ -95,6 +97,7 @@ class Pull {
     const slot: Slot = {
       reply,
       remaining: 0,
+      alone: false,
       subscription: this.#link.connection.subscribe(reply, {
         callback: (error, message) => (error ? this.#end() : this.#receive(slot, message)),
       }),
@@ -126,12 +129,12 @@ class Pull {
     for (const slot of idle) {
       if (room < this.#requestBytes) return;
       room -= this.#requestBytes;
-      slot.remaining = BATCH_MAX;
+      slot.remaining = slot.alone ? 1 : BATCH_MAX;
       this.#link.connection.publish(
         `$JS.API.CONSUMER.MSG.NEXT.${this.#stream}.${this.#name}`,
         JSON.stringify({
-          batch: BATCH_MAX,
-          max_bytes: this.#requestBytes,
+          batch: slot.remaining,
+          ...(slot.alone ? {} : { max_bytes: this.#requestBytes }),
           expires: nanos(EXPIRES_MS),
           idle_heartbeat: nanos(HEARTBEAT_MS),
         }),
@@ -160,6 +163,7 @@ class Pull {
     if (this.#last > 0 && place.seq !== this.#last + 1) return this.#end();
     this.#last = place.seq;
     slot.remaining--;
+    slot.alone = false;
     this.#queuedBytes += message.data.length;
     this.#queue.push({ seq: place.seq, bytes: message.data, storedAt: place.storedAt });
     this.#wake();
@@ -168,6 +172,8 @@ class Pull {
   /** 100 = heartbeat; anything else ends one request: expired, its bytes used up, or the consumer is gone. */
   #status(slot: Slot, code: number, description: string): void {
     if (code === 100) return;
+    // Refused although it brought nothing yet: asking again for the same bytes would be refused for ever.
+    slot.alone = code === 409 && slot.remaining === BATCH_MAX;
     slot.remaining = 0;
     const over = code === 503 || code === 404 || (code === 409 && !/max ?bytes/i.test(description));
     if (over) return this.#end();
