@@ -95,7 +95,10 @@ async function load(session: Awaited<ReturnType<World['session']>>, rows: number
 
 function recvArguments(world: World, slot: string, endLsn: string): string[] {
   const { host, port, user, database } = world.connection('bench');
-  const options = ['proto_version=1', `publication_names=tributary_${sourceOf(1)}`, 'messages=true'].flatMap((option) => ['-o', option]);
+  const options = ['proto_version=1', `publication_names=tributary_${sourceOf(1)}`, 'messages=true'].flatMap((option) => [
+    '-o',
+    option,
+  ]);
   return [
     '-h',
     host,

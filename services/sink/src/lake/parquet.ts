@@ -6,7 +6,8 @@ import type { LakeTable } from './lake-table.ts';
 import { type LakeColumn, typedList } from './lake-types.ts';
 import type { ManifestFile } from './manifest.ts';
 
-const FORMAT = '(FORMAT parquet, COMPRESSION zstd, COMPRESSION_LEVEL 3)';
+/** A row group is held in memory until it is whole: with DuckDB's 122,880 rows that alone can take what a sink may use. */
+const FORMAT = '(FORMAT parquet, COMPRESSION zstd, COMPRESSION_LEVEL 3, ROW_GROUP_SIZE 20480)';
 /** History files of a table before they are merged into one. */
 const SMALL_FILES_MAX = 8;
 /** Files of this many rows are left alone. */
@@ -42,18 +43,24 @@ export class ParquetWriter {
     return { file: { path: await this.#write(table, { kind: 'current', commit, select }), rows: count?.rows ?? 0 }, exact };
   }
 
-  /** Many small history files become one. @returns the files that hold the history now */
-  async merge(table: LakeTable, files: readonly ManifestFile[], commit: number): Promise<readonly ManifestFile[]> {
+  /**
+   * Many small history files become one. Each holds its rows in order and the files follow each other, so they are joined
+   * as they stream by. Road not taken: sorting, which needs memory for the whole history. @returns the files that hold it now
+   */
+  async merge(table: Pick<LakeTable, 'name'>, files: readonly ManifestFile[], commit: number): Promise<readonly ManifestFile[]> {
     const small = files.filter((file) => file.rows < LARGE_ROWS);
     if (small.length <= SMALL_FILES_MAX) return files;
     const first = files.indexOf(small[0] as ManifestFile);
     const list = files.slice(first).map((file) => duckLiteral(join(this.#folder, file.path)));
-    const select = `SELECT * FROM read_parquet([${list.join(', ')}], union_by_name = true) ORDER BY _seq, _lsn, _ordinal`;
+    const select = `SELECT * FROM read_parquet([${list.join(', ')}], union_by_name = true)`;
     const rows = files.slice(first).reduce((sum, file) => sum + file.rows, 0);
     return [...files.slice(0, first), { path: await this.#write(table, { kind: 'changes', commit, select }), rows }];
   }
 
-  async #write(table: LakeTable, { kind, commit, select }: { kind: string; commit: number; select: string }): Promise<string> {
+  async #write(
+    table: Pick<LakeTable, 'name'>,
+    { kind, commit, select }: { kind: string; commit: number; select: string },
+  ): Promise<string> {
     const folder = table.name.replaceAll('/', '_');
     await mkdir(join(this.#folder, folder), { recursive: true });
     const path = `${folder}/${kind}-${String(commit).padStart(9, '0')}-${randomUUID().slice(0, 8)}.parquet`;
