@@ -24,11 +24,18 @@ const table: TableSchema = {
 };
 const options = { replicas: 1, maxAgeMs: 0, maxBytes: 0 };
 
+/** Rows of one table, one a transaction of the batch. */
+function rows(name: string, texts: readonly string[], ordinal = 1): SectionDraft {
+  const section = new SectionDraft({ ...table, table: name });
+  for (const [transaction, text] of texts.entries()) {
+    section.cells[0]?.push(text);
+    section.row(Op.created, transaction, ordinal);
+  }
+  return section;
+}
+
 /** A batch of one transaction whose only row has `id` = text. */
 function batch(lsn: number, id: string, patch: Partial<BatchDraft['header']> = {}): BatchDraft {
-  const section = new SectionDraft(table);
-  section.cells[0]?.push(id);
-  section.row(Op.created, 0, 1);
   const at = BigInt(lsn);
   return {
     header: {
@@ -45,7 +52,7 @@ function batch(lsn: number, id: string, patch: Partial<BatchDraft['header']> = {
       state: null,
       ...patch,
     },
-    sections: [section],
+    sections: [rows('t', [id])],
   };
 }
 
@@ -53,10 +60,15 @@ function ids(batches: StoredBatch[]): string[] {
   return batches.flatMap((b) => b.sections.flatMap((s) => (s.columns[0]?.values() ?? []) as string[]));
 }
 
-async function take(broker: Broker, source: string, after: Position, count: number): Promise<StoredBatch[]> {
+async function take(
+  broker: Broker,
+  source: string,
+  after: Position,
+  { count, wants }: { count: number; wants?: (table: string) => boolean },
+): Promise<StoredBatch[]> {
   const stop = new AbortController();
   const got: StoredBatch[] = [];
-  for await (const one of broker.changelogs.read(source, { after, signal: stop.signal })) {
+  for await (const one of broker.changelogs.read(source, { after, signal: stop.signal, ...(wants ? { wants } : {}) })) {
     got.push(one);
     if (got.length === count) break;
   }
@@ -119,11 +131,11 @@ describe.each(kinds)('changelog on $name', ({ open }) => {
     expect(writer.last).toBeNull();
     const seqs = await Promise.all(Array.from({ length: 200 }, (_, i) => writer.append(batch(100 + i * 10, `${i}`))));
     expect(seqs).toEqual(Array.from({ length: 200 }, (_, i) => i + 1));
-    const all = await take(other, source, ORIGIN, 200);
+    const all = await take(other, source, ORIGIN, { count: 200 });
     expect(ids(all)).toEqual(Array.from({ length: 200 }, (_, i) => `${i}`));
     expect(all[0]?.header.follows).toEqual({ lsn: 0n, ordinal: 0 });
     for (let i = 1; i < all.length; i++) expect(all[i]?.header.follows).toEqual(all[i - 1]?.header.position);
-    const rest = await take(other, source, positionOf(all[149] as StoredBatch), 50);
+    const rest = await take(other, source, positionOf(all[149] as StoredBatch), { count: 50 });
     expect(ids(rest)).toEqual(Array.from({ length: 50 }, (_, i) => `${150 + i}`));
     expect(writer.pendingBytes).toBe(0);
     await writer.close();
@@ -131,7 +143,7 @@ describe.each(kinds)('changelog on $name', ({ open }) => {
 
   it('lets a reader wait for a changelog and for batches that do not exist yet', async () => {
     const source = fresh();
-    const reading = take(other, source, ORIGIN, 2);
+    const reading = take(other, source, ORIGIN, { count: 2 });
     const writer = await broker.changelogs.write(source, options);
     await writer.append(batch(1, 'a'));
     await writer.append(batch(2, 'b'));
@@ -151,7 +163,7 @@ describe.each(kinds)('changelog on $name', ({ open }) => {
     }
     await expect(old.append(batch(4, 'z'))).rejects.toMatchObject({ kind: 'fenced' });
     await young.append(batch(3, 'c'));
-    expect(ids(await take(other, source, ORIGIN, 3))).toEqual(['a', 'b', 'c']);
+    expect(ids(await take(other, source, ORIGIN, { count: 3 }))).toEqual(['a', 'b', 'c']);
   });
 
   it('gives a new writer the last batch and the newest state', async () => {
@@ -174,11 +186,11 @@ describe.each(kinds)('changelog on $name', ({ open }) => {
     await writer.append(batch(1, 'a'));
     await writer.append(batch(2, huge));
     await writer.append(batch(3, 'c'));
-    const all = await take(other, source, ORIGIN, 3);
+    const all = await take(other, source, ORIGIN, { count: 3 });
     expect(ids(all)).toEqual(['a', huge, 'c']);
     const again = await other.changelogs.write(source, options);
     expect(again.last?.header.position).toEqual({ lsn: 3n, ordinal: 1 });
-    expect(ids(await take(other, source, positionOf(all[0] as StoredBatch), 2))).toEqual([huge, 'c']);
+    expect(ids(await take(other, source, positionOf(all[0] as StoredBatch), { count: 2 }))).toEqual([huge, 'c']);
     await again.append(batch(4, huge));
     const last = await other.changelogs.last(source);
     expect(last?.header.position).toEqual({ lsn: 4n, ordinal: 1 });
@@ -198,13 +210,32 @@ describe.each(kinds)('changelog on $name', ({ open }) => {
     const source = fresh();
     const writer = await broker.changelogs.write(source, options);
     await writer.append(batch(1, 'a'));
-    const [stored] = await take(other, source, ORIGIN, 1);
+    const [stored] = await take(other, source, ORIGIN, { count: 1 });
     expect(await other.changelogs.find(source, 0)).toMatchObject({ seq: 1, lsn: 1n });
     expect(await other.changelogs.find(source, (stored as StoredBatch).storedAt + 60_000)).toBeNull();
     expect(await other.changelogs.list()).toContain(source);
     expect(await other.changelogs.status(source)).toMatchObject({ firstSeq: 1, lastSeq: 1, messages: 1 });
     expect(await other.changelogs.status('nothing')).toBeNull();
     expect(await other.changelogs.last('nothing')).toBeNull();
+  });
+
+  it('gives a reader only the tables it wants, and every position all the same', async () => {
+    const source = fresh();
+    const writer = await broker.changelogs.write(source, options);
+    await writer.append({ ...batch(10, 'a1'), sections: [rows('a', ['a1']), rows('b', ['b1'], 2), rows('c', ['c1'], 3)] });
+    await writer.append({ ...batch(20, 'c2'), sections: [rows('c', ['c2'])] });
+    await writer.append({ ...batch(30, 'b3'), sections: [rows('b', ['b3'.padEnd(200_000)]), rows('a', ['a3'], 2)] });
+    await writer.append(batch(40, 't4'));
+    const asked: string[] = [];
+    const wants = (name: string) => {
+      asked.push(name);
+      return name === 'public.b' || name === 'public.t';
+    };
+    const got = await take(other, source, ORIGIN, { count: 4, wants });
+    expect(ids(got).map((id) => id.trim())).toEqual(['b1', 'b3', 't4']);
+    expect(got.map((one) => one.seq)).toEqual((await take(other, source, ORIGIN, { count: 4 })).map((one) => one.seq));
+    expect(got.map((one) => one.header.transactions.length)).toEqual([1, 1, 1, 1]);
+    expect(asked).toEqual(['a', 'b', 'c', 'c', 'b', 'a', 't'].map((name) => `public.${name}`));
   });
 
   it('ends a reader that is told to stop', async () => {
@@ -249,7 +280,7 @@ describe('changelog on nats with large messages', () => {
       const writer = await broker.changelogs.write('large', options);
       const sizes = [10, 2 * LIMITS.readAheadBytes, 20, LIMITS.readAheadBytes / 2, LIMITS.readAheadBytes / 4, 30, 2_000_000, 40];
       await Promise.all(sizes.map((size, i) => writer.append(batch(100 + i * 20, 'x'.repeat(size)))));
-      const got = ids(await take(broker, 'large', ORIGIN, sizes.length));
+      const got = ids(await take(broker, 'large', ORIGIN, { count: sizes.length }));
       expect(got.map((text) => text.length)).toEqual(sizes);
     } finally {
       await broker.close();
@@ -265,7 +296,7 @@ describe('a stream that is not what the reader knew (memory)', () => {
     const broker = memoryBroker();
     const writer = await broker.changelogs.write('s', options);
     for (let i = 1; i <= 6; i++) await writer.append(batch(i, `${i}`));
-    const held = positionOf((await take(broker, 's', ORIGIN, 5))[4] as StoredBatch);
+    const held = positionOf((await take(broker, 's', ORIGIN, { count: 5 }))[4] as StoredBatch);
     broker.store.lose('s', 3);
     const again = await broker.changelogs.write('s', options);
     expect(lsnOf(again.last?.header.position)).toBe(3n);
@@ -284,9 +315,32 @@ describe('a stream that is not what the reader knew (memory)', () => {
     }
     await again.append(merged);
     await again.append(batch(7, '7'));
-    const rest = await take(broker, 's', held, 2);
+    const rest = await take(broker, 's', held, { count: 2 });
     expect(ids(rest)).toEqual(['6', '7']);
     expect(rest[0]?.header.transactions.map((t) => t.xid)).toEqual([6]);
+  });
+
+  it('I7: the same for a reader that wants one table of several', async () => {
+    const broker = memoryBroker();
+    const writer = await broker.changelogs.write('s', options);
+    const both = (n: number): BatchDraft => ({
+      ...batch(n, ''),
+      sections: [rows('a', [`a${n}`]), rows('b', [`b${n}`], 2)],
+    });
+    for (let i = 1; i <= 4; i++) await writer.append(both(i));
+    const held = positionOf((await take(broker, 's', ORIGIN, { count: 3 }))[2] as StoredBatch);
+    broker.store.lose('s', 1);
+    const again = await broker.changelogs.write('s', options);
+    await again.append({
+      header: {
+        ...batch(4, '').header,
+        transactions: [2, 3, 4].map((n) => ({ lsn: BigInt(n), endLsn: BigInt(n) + 10n, xid: n, committedAt: n })),
+      },
+      sections: [rows('a', ['a2', 'a3', 'a4']), rows('b', ['b2', 'b3', 'b4'], 2)],
+    });
+    await again.append(both(5));
+    const rest = await take(broker, 's', held, { count: 2, wants: (name) => name === 'public.b' });
+    expect(ids(rest)).toEqual(['b4', 'b5']);
   });
 
   it('I7: the same under a reader that runs', async () => {
@@ -321,24 +375,24 @@ describe('a stream that is not what the reader knew (memory)', () => {
     await writer.append(batch(1, 'a'));
     await writer.append(read(1, 'r1'));
     await writer.append(read(2, 'r2'));
-    const held = positionOf((await take(broker, 's', ORIGIN, 3))[2] as StoredBatch);
+    const held = positionOf((await take(broker, 's', ORIGIN, { count: 3 }))[2] as StoredBatch);
     broker.store.lose('s', 1);
     const again = await broker.changelogs.write('s', options);
     await again.append(read(1, 'q1'));
     await again.append(batch(2, 'b'));
-    expect(ids(await take(broker, 's', held, 2))).toEqual(['q1', 'b']);
+    expect(ids(await take(broker, 's', held, { count: 2 }))).toEqual(['q1', 'b']);
   });
 
   it('says that history is gone when retention removed what a reader needs', async () => {
     const broker = memoryBroker();
     const writer = await broker.changelogs.write('s', options);
     for (let i = 1; i <= 6; i++) await writer.append(batch(i, `${i}`));
-    const held = positionOf((await take(broker, 's', ORIGIN, 2))[1] as StoredBatch);
+    const held = positionOf((await take(broker, 's', ORIGIN, { count: 2 }))[1] as StoredBatch);
     broker.store.trim('s', 5);
-    await expect(take(broker, 's', held, 1)).rejects.toMatchObject({ kind: 'history_trimmed' });
-    await expect(take(broker, 's', ORIGIN, 1)).rejects.toMatchObject({ kind: 'history_trimmed' });
+    await expect(take(broker, 's', held, { count: 1 })).rejects.toMatchObject({ kind: 'history_trimmed' });
+    await expect(take(broker, 's', ORIGIN, { count: 1 })).rejects.toMatchObject({ kind: 'history_trimmed' });
     const near = { ...held, seq: 4, lsn: 4n };
-    expect(ids(await take(broker, 's', near, 2))).toEqual(['5', '6']);
+    expect(ids(await take(broker, 's', near, { count: 2 }))).toEqual(['5', '6']);
   });
 
   it('positions rise strictly', () => {

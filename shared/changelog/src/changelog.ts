@@ -62,6 +62,11 @@ export interface ReadOptions {
   /** Goes on after this position. A position of sequence 0 means from the first message that is there. */
   readonly after: Position;
   readonly signal: AbortSignal;
+  /**
+   * Tables (`schema.table`) whose sections are wanted; the others are passed over undecoded. Every batch comes all the same,
+   * with its header, because it moves the position. Asked once a section and batch: it must be cheap. Default: all.
+   */
+  readonly wants?: (table: string) => boolean;
 }
 
 /** All changelogs of one broker. The memory twin passes the same contract suite as NATS. */

@@ -101,7 +101,7 @@ export class StoredChangelogs implements Changelogs {
    * I7 Yields a batch only if it follows what the reader holds. Where the stream was cut anew (lost tail,
    * trimmed head), the reader finds its place by source position, which rises strictly along the stream.
    */
-  async *read(source: string, { after, signal }: ReadOptions): AsyncIterable<StoredBatch> {
+  async *read(source: string, { after, signal, wants }: ReadOptions): AsyncIterable<StoredBatch> {
     let held: Position = after;
     while (!signal.aborted) {
       const from = await this.#locate(source, held, signal);
@@ -111,7 +111,7 @@ export class StoredChangelogs implements Changelogs {
       for await (const stored of this.#store.follow(source, from, signal)) {
         const whole = assembler.offer(stored.bytes);
         if (!whole) continue;
-        const batch = decodeBatch(whole);
+        const batch = decodeBatch(whole, wants);
         const joined = join(batch, held);
         if (joined === 'gap') {
           // The stream was cut anew under a running reader: look for the place. There is none: history is gone.

@@ -126,6 +126,21 @@ describe('batch bytes', () => {
     expect(only?.columns[0]?.values()).toEqual(['1', '2', '3', '4', '5', '6']);
   });
 
+  it('of a table that nobody wants are not looked at', () => {
+    const other = new SectionDraft({ ...orders, table: 'unwanted' });
+    other.cells[0]?.push('0');
+    other.cells[1]?.push('@@@@');
+    other.row(Op.created, 0, 1);
+    const bytes = encodeBatch({ header: header(), sections: [other, section([['1', 'a']])] }, ORIGIN, 0);
+    const at = Buffer.from(bytes.buffer, bytes.byteOffset, bytes.length).lastIndexOf('@@@@');
+    // 0xc1 is the one byte that msgpack never uses.
+    bytes.fill(0xc1, at - 20, at + 4);
+    const [only, ...more] = decodeBatch(bytes, (table) => table === 'public.orders').sections;
+    expect(more).toEqual([]);
+    expect(only?.columns[1]?.values()).toEqual(['a']);
+    expect(() => decodeBatch(bytes).sections[0]?.columns).toThrow();
+  });
+
   it('of another version are refused with a fault that says so', () => {
     const bytes = Buffer.from(encodeBatch({ header: header(), sections: [] }, ORIGIN, 0));
     bytes[1] = FORMAT_VERSION + 1;

@@ -228,8 +228,11 @@ function unwords(bytes: Uint8Array): Uint32Array {
   return new Uint32Array(Uint8Array.from(bytes).buffer);
 }
 
-/** @throws Fault `changelog_format` when the bytes are not a batch of a known version */
-export function decodeBatch(bytes: Uint8Array): Batch {
+/**
+ * @param wants tables (`schema.table`) whose sections are taken; the bytes of the others are passed over by their length
+ * @throws Fault `changelog_format` when the bytes are not a batch of a known version
+ */
+export function decodeBatch(bytes: Uint8Array, wants: (table: string) => boolean = () => true): Batch {
   const { wire, at } = decodeWireHeader(bytes);
   const header: BatchHeader = {
     source: wire.s,
@@ -253,11 +256,15 @@ export function decodeBatch(bytes: Uint8Array): Batch {
   };
   const sections: Section[] = [];
   let offset = at;
-  for (const [version, , rows, schemaBytes, bodyBytes, csv] of wire.x) {
-    const schema = unpackSchema(version, bytes.subarray(offset, offset + schemaBytes));
-    const body = bytes.subarray(offset + schemaBytes, offset + schemaBytes + bodyBytes);
-    sections.push(csv ? new CsvSection(schema, version, rows, body) : new ColumnSection(schema, version, rows, body));
-    offset += schemaBytes + bodyBytes;
+  for (const [version, table, rows, schemaBytes, bodyBytes, csv] of wire.x) {
+    const schemaEnd = offset + schemaBytes;
+    const end = schemaEnd + bodyBytes;
+    if (wants(table)) {
+      const schema = unpackSchema(version, bytes.subarray(offset, schemaEnd));
+      const body = bytes.subarray(schemaEnd, end);
+      sections.push(csv ? new CsvSection(schema, version, rows, body) : new ColumnSection(schema, version, rows, body));
+    }
+    offset = end;
   }
   return { header, sections, bytes: bytes.length };
 }
