@@ -1,16 +1,19 @@
-import type { Bus } from '@tributary/core';
+import type { Bus, Kv } from '@tributary/core';
 import type { Changelogs } from './changelog.ts';
 import { StoredChangelogs } from './changelogs.ts';
 import { memoryBus } from './memory/bus.ts';
+import { MemoryKv } from './memory/kv.ts';
 import { MemoryStore } from './memory/store.ts';
 import { NatsBus } from './nats/bus.ts';
 import { type NatsOptions, openLink } from './nats/connection.ts';
+import { NatsKv } from './nats/kv.ts';
 import { NatsStore } from './nats/store.ts';
 
-/** A connection to the broker: changelogs, bus, and its end. */
+/** A connection to the broker: changelogs, bus, shared memory, and its end. */
 export interface Broker {
   readonly changelogs: Changelogs;
   readonly bus: Bus;
+  readonly kv: Kv;
   /** e.g. `2.9.10`. */
   readonly version: string;
   close(): Promise<void>;
@@ -22,6 +25,7 @@ export async function connectNats(options: NatsOptions): Promise<Broker> {
   return {
     changelogs: new StoredChangelogs(await NatsStore.open(link)),
     bus: new NatsBus(link.connection),
+    kv: new NatsKv(link, options.replicas ?? 1),
     version: link.connection.info?.version ?? 'unknown',
     close: () => link.connection.close(),
   };
@@ -34,6 +38,7 @@ export function memoryBroker(messageBytesMax?: number): Broker & { readonly stor
     store,
     changelogs: new StoredChangelogs(store),
     bus: memoryBus(),
+    kv: new MemoryKv(),
     version: 'memory',
     close: async () => store.breakConnection(),
   };

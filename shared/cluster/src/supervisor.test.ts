@@ -12,6 +12,7 @@ function heldClock(): Clock & { readonly slept: number[]; wake(): void } {
   return {
     slept,
     now: () => 0,
+    monotonic: () => 0,
     wake: () => wake(),
     sleep: (ms, signal) =>
       new Promise((resolve, reject) => {

@@ -7,6 +7,7 @@ export type { Clock } from './clock.ts';
 export { systemClock } from './clock.ts';
 export type { FaultFacts, FaultKind, Reaction } from './fault.ts';
 export { describeError, FAULTS, Fault } from './fault.ts';
+export type { Kv, KvEntry, KvEvent } from './kv.ts';
 export { LIMITS } from './limits.ts';
 export type { Lsn } from './lsn.ts';
 export { formatLsn, maxLsn, parseLsn } from './lsn.ts';

@@ -8,6 +8,8 @@ export interface NatsOptions {
   /** Path of a credentials file. */
   readonly creds?: string | undefined;
   readonly tls?: { readonly caFile?: string; readonly certFile?: string; readonly keyFile?: string } | undefined;
+  /** Copies of the cluster's bucket, where this connection is the one that makes it. Default 1. */
+  readonly replicas?: number;
   /** Shown by the server among its connections. */
   readonly name?: string;
 }
