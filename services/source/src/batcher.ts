@@ -1,5 +1,6 @@
 import { type ChangelogWriter, SectionDraft } from '@tributary/changelog';
 import {
+  type Clock,
   compareSourcePosition,
   formatLsn,
   LIMITS,
@@ -26,7 +27,7 @@ export interface BatcherOptions {
   readonly hold: (reason: string) => void;
   readonly release: (reason: string) => void;
   readonly fail: (error: unknown) => void;
-  readonly now: () => number;
+  readonly clock: Clock;
 }
 
 interface Current {
@@ -61,7 +62,10 @@ export class Batcher {
   #sentPosition: SourcePosition;
   #restart: Lsn;
   #watermark: number;
-  #timer: NodeJS.Timeout | null = null;
+  /** A batch waits for company; a timer that finds another number than its own was overtaken by a full batch. */
+  #lingering = false;
+  #sends = 0;
+  #closed = false;
   #tokens: string[] = [];
   readonly #heard = new Map<string, (seq: Promise<number>) => void>();
   #held = false;
@@ -144,8 +148,7 @@ export class Batcher {
   }
 
   close(): void {
-    if (this.#timer) clearTimeout(this.#timer);
-    this.#timer = null;
+    this.#closed = true;
   }
 
   facts() {
@@ -153,12 +156,20 @@ export class Batcher {
   }
 
   #linger(): void {
-    this.#timer ??= setTimeout(() => {
-      this.#timer = null;
-      if (this.#current) return;
-      if (this.#options.writer.pendingBytes > BUSY_BYTES) this.#linger();
-      else this.#send(false);
-    }, this.#options.lingerMs);
+    if (this.#lingering) return;
+    this.#lingering = true;
+    const { clock, lingerMs, writer, fail } = this.#options;
+    const sends = this.#sends;
+    clock
+      .sleep(lingerMs)
+      .then(() => {
+        if (this.#closed || sends !== this.#sends) return;
+        this.#lingering = false;
+        if (this.#current) return;
+        if (writer.pendingBytes > BUSY_BYTES) this.#linger();
+        else this.#send(false);
+      })
+      .catch(fail);
   }
 
   /** Sends what has been gathered, if it brings the changelog forward. */
@@ -172,8 +183,8 @@ export class Batcher {
     this.#bytes = 0;
     this.#continues = false;
     this.#begunBefore = more;
-    if (this.#timer) clearTimeout(this.#timer);
-    this.#timer = null;
+    this.#sends++;
+    this.#lingering = false;
     void this.#append({ kind: 'stream', more, mark: null, state: null, ...sent });
   }
 
@@ -187,7 +198,7 @@ export class Batcher {
     transactions: readonly Transaction[];
     sections: readonly SectionDraft[];
   }): Promise<number> {
-    const { writer, source, epoch, confirmed, now, fail } = this.#options;
+    const { writer, source, epoch, confirmed, clock, fail } = this.#options;
     const { sections, ...rest } = message;
     const header = { source, epoch, position: this.#position, restart: this.#restart, watermark: this.#watermark, ...rest };
     this.#sentPosition = this.#position;
@@ -196,8 +207,9 @@ export class Batcher {
     const lsn = this.#position.lsn;
     const appended = new Promise<number>((resolve) => {
       writer.append({ header, sections }).then((seq) => {
-        stored(now());
-        if (committedAt !== undefined) this.#lagMs = Math.max(0, now() - committedAt / 1_000);
+        const now = clock.now();
+        stored(now);
+        if (committedAt !== undefined) this.#lagMs = Math.max(0, now - committedAt / 1_000);
         if (lsn > this.#storedLsn) this.#storedLsn = lsn;
         resolve(seq);
       }, fail);

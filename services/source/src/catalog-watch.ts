@@ -1,27 +1,15 @@
 import { createHash } from 'node:crypto';
 import { Fault, type TableSchema } from '@tributary/core';
-import {
-  type CatalogTable,
-  quoteIdent,
-  quoteTable,
-  readTables,
-  type Session,
-  sqlState,
-  tableSchemaOf,
-  TypeCatalog,
-  Visibility,
-} from '@tributary/postgres';
+import type { CatalogTable } from '@tributary/postgres';
+import type { SourceSession } from './database.ts';
 import type { RelationMessage } from './pgoutput.ts';
-import { publicationNames } from './slot.ts';
 import type { SourceState, TableState } from './state.ts';
 
 /** Whole tables up to this many blocks are compared by content at every look; larger ones by statistics. */
 const CONTENT_BLOCKS_MAX = 2_048;
 
 export interface CatalogWatchOptions {
-  readonly source: string;
-  readonly session: Session;
-  readonly version: number;
+  readonly session: SourceSession;
   readonly wanted: (table: string) => boolean;
   readonly state: SourceState;
   /** Take snapshots of tables that were never captured. */
@@ -38,7 +26,6 @@ export interface CatalogWatchOptions {
  */
 export class CatalogWatch {
   readonly #options: CatalogWatchOptions;
-  readonly types = new TypeCatalog();
   #tables = new Map<string, CatalogTable>();
   /** Transactions below this xid may have changed the table before it was published. */
   readonly #unpublishedBelow = new Map<string, bigint>();
@@ -63,7 +50,7 @@ export class CatalogWatch {
   }
 
   schemaOf(table: CatalogTable): Promise<TableSchema> {
-    return tableSchemaOf(this.#options.session, this.types, table);
+    return this.#options.session.schemaOf(table);
   }
 
   /** @param exact leave no doubt: read again every append-only table whose content is not certain */
@@ -73,11 +60,10 @@ export class CatalogWatch {
   }
 
   async #check(exact: boolean): Promise<void> {
-    const { session, wanted, version, state } = this.#options;
-    const tables = await readTables(session, wanted, version);
+    const { session, wanted, state } = this.#options;
+    const tables = await session.tables(wanted);
     const added = await this.#publish(tables);
-    const { snapshot } = await session.row<{ snapshot: string }>('SELECT pg_current_snapshot()::text AS snapshot');
-    const { xmax } = new Visibility(snapshot);
+    const { xmax } = await session.visibility();
     for (const name of added) this.#unpublishedBelow.set(name, xmax);
     this.#tables = new Map(tables.map((table) => [`${table.schema}.${table.table}`, table]));
     let due = false;
@@ -135,78 +121,33 @@ export class CatalogWatch {
   }
 
   /** Number and hash of all rows, whatever their order; '' for a table too large to ask often. */
-  async contentOf(session: Session, table: CatalogTable): Promise<string> {
-    if (blocksOf(table) > CONTENT_BLOCKS_MAX) return '';
-    const { content } = await session.row<{ content: string }>(
-      `SELECT count(*) || ':' || coalesce(sum(hashtextextended(t::text, 0)::numeric), 0) AS content FROM ${quoteTable(table.schema, table.table)} t`,
-    );
-    return content;
+  async contentOf(session: SourceSession, table: CatalogTable): Promise<string> {
+    return blocksOf(table) > CONTENT_BLOCKS_MAX ? '' : session.contentOf(table);
   }
 
   /** @returns names of tables that were not published before */
   async #publish(tables: readonly CatalogTable[]): Promise<string[]> {
-    const { session, source } = this.#options;
-    const [all, append] = publicationNames(source);
-    const published = await session.rows<{ publication: string; oid: number }>(
-      `SELECT p.pubname AS publication, r.prrelid::int8::float8 AS oid FROM pg_publication_rel r JOIN pg_publication p ON p.oid = r.prpubid
-        WHERE p.pubname IN ($1, $2)`,
-      [all, append],
-    );
-    const inAll = new Set(published.filter((row) => row.publication === all).map((row) => row.oid));
-    const inAppend = new Set(published.filter((row) => row.publication === append).map((row) => row.oid));
+    const { session } = this.#options;
+    const members = await session.published();
     const added: string[] = [];
-    for (const [publication, other, identifiable, members, others] of [
-      [all, append, true, inAll, inAppend],
-      [append, all, false, inAppend, inAll],
+    for (const [publication, other, identifiable] of [
+      ['all', 'append', true],
+      ['append', 'all', false],
     ] as const) {
       const right = tables.filter((table) => table.identifiable === identifiable);
-      const missing = right.filter((table) => !members.has(table.oid));
-      if (missing.length > 0) await this.#add(publication, missing);
+      const missing = right.filter((table) => !members[publication].has(table.oid));
+      if (missing.length > 0) await session.publish(publication, missing);
       added.push(...missing.map((table) => `${table.schema}.${table.table}`));
-      for (const table of right) {
-        if (!others.has(table.oid)) continue;
-        await this.#alter(`ALTER PUBLICATION ${quoteIdent(other)} DROP TABLE ${quoteTable(table.schema, table.table)}`, table);
-      }
+      for (const table of right) if (members[other].has(table.oid)) await session.unpublish(other, table);
     }
     return added;
   }
 
-  /** All at once, so that transactions over several tables come whole from the first moment; one by one to name the culprit. */
-  async #add(publication: string, tables: readonly CatalogTable[]): Promise<void> {
-    const sql = (some: readonly CatalogTable[]) =>
-      `ALTER PUBLICATION ${quoteIdent(publication)} ADD TABLE ${some.map((table) => `ONLY ${quoteTable(table.schema, table.table)}`).join(', ')}`;
-    try {
-      await this.#options.session.run(`SET lock_timeout = '5s'; ${sql(tables)}; SET lock_timeout = 0`);
-    } catch (error) {
-      if (!/^(42P01|42710|42501)$/.test(sqlState(error))) throw error;
-      for (const table of tables) await this.#alter(sql([table]), table);
-    }
-  }
-
-  async #alter(sql: string, { schema, table }: CatalogTable): Promise<void> {
-    try {
-      await this.#options.session.run(`SET lock_timeout = '5s'; ${sql}; SET lock_timeout = 0`);
-    } catch (error) {
-      const state = sqlState(error);
-      // Somebody dropped it, or did the same, meanwhile: the next look sees.
-      if (state === '42P01' || state === '42710' || state === '42704') return;
-      if (state === '42501') {
-        throw new Fault(
-          'source_misconfigured',
-          `this role may not publish ${schema}.${table}: only its owner may. Run as the owner: ${sql}; or leave the table out with "!${schema}.${table}".`,
-          { table: `${schema}.${table}` },
-          { cause: error },
-        );
-      }
-      throw error;
-    }
-  }
-
   /** The shape of a relation as the stream describes it, completed from the catalog. */
   async lookup(relation: RelationMessage): Promise<TableSchema> {
-    const { session, version } = this.#options;
+    const { session } = this.#options;
     const name = `${relation.schema}.${relation.table}`;
-    const [table] = await readTables(session, (one) => one === name, version);
+    const [table] = await session.tables((one) => one === name);
     const same =
       table &&
       table.columns.length === relation.columns.length &&
@@ -214,41 +155,7 @@ export class CatalogWatch {
         const told = relation.columns[i];
         return told && column.name === told.name && column.type === told.type && column.typmod === told.typmod;
       });
-    if (same) return tableSchemaOf(session, this.types, table);
-    return this.#historic(relation, table);
-  }
-
-  /** A shape that the table no longer has: the message tells names and types, the catalog what it still knows of them. */
-  async #historic(relation: RelationMessage, table: CatalogTable | undefined): Promise<TableSchema> {
-    const { session } = this.#options;
-    await this.types.load(
-      session,
-      relation.columns.map((column) => column.type),
-    );
-    const names = await session.rows<{ name: string }>(
-      'SELECT format_type(t.oid, t.mod) AS name FROM unnest($1::oid[], $2::int[]) WITH ORDINALITY t(oid, mod, n) ORDER BY t.n',
-      [relation.columns.map((column) => column.type), relation.columns.map((column) => column.typmod)],
-    );
-    const flagged = relation.identity === 'f' ? [] : relation.columns.filter((column) => column.key).map((column) => column.name);
-    const all = new Set(relation.columns.map((column) => column.name));
-    const present = table?.key.every((column) => all.has(column)) ? table.key : [];
-    const key =
-      present.length > 0 && (flagged.length === 0 || present.every((column) => flagged.includes(column))) ? present : flagged;
-    return {
-      schema: relation.schema,
-      table: relation.table,
-      identity: ({ d: 'default', i: 'index', f: 'full' } as const)[relation.identity] ?? 'nothing',
-      columns: relation.columns.map((column, i) => {
-        const sqlType = names[i]?.name ?? '???';
-        return {
-          name: column.name,
-          type: this.types.tree(column.type),
-          typmod: column.typmod,
-          sqlType: sqlType === '???' || sqlType === '-' ? 'text' : sqlType,
-          key: key.indexOf(column.name) + 1,
-        };
-      }),
-    };
+    return same ? session.schemaOf(table) : session.historicSchema(relation, table);
   }
 }
 

@@ -1,6 +1,8 @@
 import type { Changelogs } from '@tributary/changelog';
 import { type RunningService, runService, type Runtime } from '@tributary/cluster';
 import type { Config } from '@tributary/config';
+import { systemRandom } from '@tributary/core';
+import { PostgresDatabase } from './postgres-database.ts';
 import { SourceActor } from './source-actor.ts';
 
 /** Starts one actor a source. */
@@ -15,12 +17,14 @@ export async function startSources(config: Config, runtime: Runtime<Changelogs>)
       make: () =>
         new SourceActor({
           config: source,
+          database: new PostgresDatabase(source),
           changelogs: runtime.changelogs,
           changelog: { replicas: nats.replicas, maxAgeMs: changelog.maxAgeMs, maxBytes: changelog.maxBytes },
           lingerMs: changelog.lingerMs,
           confirmAfterMs: changelog.confirmAfterMs,
           bus: runtime.bus,
           clock: runtime.clock,
+          random: systemRandom,
           warn: (facts, message) => runtime.log.warn(facts, message),
         }),
     })),

@@ -1,27 +1,12 @@
-import { randomBytes } from 'node:crypto';
 import { Fault, type Lsn, parseLsn } from '@tributary/core';
-import { quoteIdent, type Session, sqlState } from '@tributary/postgres';
-
-export interface Server {
-  readonly systemId: string;
-  /** e.g. 180004. */
-  readonly version: number;
-}
-
-export interface Slot {
-  readonly name: string;
-  /** Everything before it may be gone. */
-  readonly confirmed: Lsn;
-  /** It was made just now: nothing of it is in any changelog. */
-  readonly created: boolean;
-}
+import { type Session, sqlState } from '@tributary/postgres';
+import type { Server, Slot, SlotHealth } from './database.ts';
 
 /** Oldest server whose pgoutput carries logical messages, which heartbeats and barriers are. */
 const VERSION_MIN = 140_000;
 
 export const slotName = (source: string) => `tributary_${source}`;
 export const publicationNames = (source: string) => [`tributary_${source}`, `tributary_${source}_append`] as const;
-export const newEpoch = () => randomBytes(6).toString('base64url');
 
 /** @throws Fault `source_misconfigured` that says how to mend it */
 export async function inspectServer(session: Session): Promise<Server> {
@@ -43,34 +28,6 @@ export async function inspectServer(session: Session): Promise<Server> {
     );
   }
   return { systemId: server.system, version: server.version };
-}
-
-/** Makes both publications when they are missing (I9: never drops any). Before the slot: decoding must find them. */
-export async function ensurePublications(session: Session, source: string, version: number): Promise<void> {
-  const [all, append] = publicationNames(source);
-  const existing = await session.rows<{ name: string }>('SELECT pubname AS name FROM pg_publication WHERE pubname = ANY ($1)', [
-    [all, append],
-  ]);
-  const generated = version >= 180_000 ? ', publish_generated_columns = stored' : '';
-  for (const [name, publish] of [
-    [all, 'insert, update, delete, truncate'],
-    [append, 'insert, truncate'],
-  ] as const) {
-    if (existing.some((publication) => publication.name === name)) continue;
-    const sql = `CREATE PUBLICATION ${quoteIdent(name)} WITH (publish = '${publish}', publish_via_partition_root = true${generated})`;
-    try {
-      await session.run(sql);
-    } catch (error) {
-      if (sqlState(error) === '42710') continue;
-      if (sqlState(error) !== '42501') throw error;
-      throw new Fault(
-        'source_misconfigured',
-        `this role may not create the publication ${name}. Run as the database's owner: GRANT CREATE ON DATABASE … TO this role; or: ${sql};`,
-        {},
-        { cause: error },
-      );
-    }
-  }
 }
 
 /** Finds the source's slot, or makes it. */
@@ -135,14 +92,6 @@ async function createSlot(session: Session, name: string, version: number): Prom
     }
     throw error;
   }
-}
-
-export interface SlotHealth {
-  readonly name: string;
-  readonly active: boolean;
-  readonly retainedBytes: number;
-  readonly walStatus: string | null;
-  readonly safeBytes: number | null;
 }
 
 export async function slotHealth(session: Session, name: string): Promise<SlotHealth | null> {

@@ -1,8 +1,8 @@
 import { type ChangelogWriter, CsvCutter, SectionDraft } from '@tributary/changelog';
-import { type Clock, Fault, keyColumns, LIMITS, type Lsn, parseLsn, type TableSchema } from '@tributary/core';
-import { type CatalogTable, quoteIdent, quoteLiteral, quoteTable, type Session, sqlState, Visibility } from '@tributary/postgres';
+import { type Clock, Fault, formatLsn, LIMITS, type Lsn, type TableSchema } from '@tributary/core';
+import { type CatalogTable, sqlState, type Visibility } from '@tributary/postgres';
 import type { CatalogWatch } from './catalog-watch.ts';
-
+import type { Rows, SourceSession } from './database.ts';
 import { type ChunkRows, reconcile } from './reconcile.ts';
 import type { SnapshotState, SourceState, TableState } from './state.ts';
 import type { Stream } from './stream.ts';
@@ -22,7 +22,7 @@ const POLL_MS = 25;
 
 export interface SnapshotterOptions {
   readonly source: string;
-  readonly open: (name: string) => Promise<Session>;
+  readonly open: (name: string) => Promise<SourceSession>;
   readonly watch: CatalogWatch;
   readonly stream: Stream;
   readonly touches: Touches;
@@ -81,7 +81,7 @@ export class Snapshotter {
   }
 
   async run(signal: AbortSignal): Promise<void> {
-    const sessions: Session[] = [];
+    const sessions: SourceSession[] = [];
     try {
       while (!signal.aborted) {
         const name = this.#next();
@@ -115,7 +115,7 @@ export class Snapshotter {
     });
   }
 
-  async #table(name: string, sessions: readonly Session[], signal: AbortSignal): Promise<void> {
+  async #table(name: string, sessions: readonly SourceSession[], signal: AbortSignal): Promise<void> {
     const { watch, state, stream, clock } = this.#options;
     const table = watch.table(name);
     const known = state.tables[name];
@@ -125,7 +125,7 @@ export class Snapshotter {
     }
     try {
       if (known.mode === 'keyed') await this.#keyed(name, table, sessions, signal);
-      else await this.#whole(name, table, sessions[0] as Session, signal);
+      else await this.#whole(name, table, sessions[0] as SourceSession, signal);
     } catch (error) {
       // The table was dropped, altered or locked away while it was read: look again and start over.
       const altered = error instanceof Superseded || /^(42P01|42703|XX000)$/.test(sqlState(error));
@@ -141,18 +141,17 @@ export class Snapshotter {
   }
 
   /** Waits until every transaction whose touches nobody remembers, or that wrote before the table was published, is visible. */
-  async #waitTracked(name: string, session: Session, signal: AbortSignal): Promise<void> {
+  async #waitTracked(name: string, session: SourceSession, signal: AbortSignal): Promise<void> {
     const { touches, watch, clock } = this.#options;
     while (!signal.aborted) {
       const below = touches.untrackedBelow > watch.unpublishedBelow(name) ? touches.untrackedBelow : watch.unpublishedBelow(name);
-      const { xmin } = await session.row<{ xmin: string }>('SELECT pg_snapshot_xmin(pg_current_snapshot())::text AS xmin');
-      if (BigInt(xmin) >= below) return;
+      if ((await session.visibility()).xmin >= below) return;
       await clock.sleep(POLL_MS, signal);
     }
     signal.throwIfAborted();
   }
 
-  async #keyed(name: string, table: CatalogTable, sessions: readonly Session[], signal: AbortSignal): Promise<void> {
+  async #keyed(name: string, table: CatalogTable, sessions: readonly SourceSession[], signal: AbortSignal): Promise<void> {
     const { stream, touches, state, watch } = this.#options;
     const known = state.tables[name] as TableState;
     const run: Run = {
@@ -163,7 +162,7 @@ export class Snapshotter {
       still: () => state.tables[name]?.snapshot === run.snapshot,
       chunks: 0,
     };
-    await this.#waitTracked(name, sessions[0] as Session, signal);
+    await this.#waitTracked(name, sessions[0] as SourceSession, signal);
     if (!run.snapshot.begun) {
       await stream.whenPassed(0n, () => {
         check(run);
@@ -177,7 +176,7 @@ export class Snapshotter {
       });
     }
     await this.#readRanges(run, sessions, signal);
-    await this.#reread(run, sessions[0] as Session, signal);
+    await this.#reread(run, sessions[0] as SourceSession, signal);
     await stream.whenPassed(0n, () => {
       check(run);
       stream.stopCollecting(name);
@@ -195,7 +194,7 @@ export class Snapshotter {
     return state;
   }
 
-  async #readRanges(run: Run, sessions: readonly Session[], signal: AbortSignal): Promise<void> {
+  async #readRanges(run: Run, sessions: readonly SourceSession[], signal: AbortSignal): Promise<void> {
     const ranges = new Ranges(run.table, run.snapshot);
     // Chunks are published in the order of their ranges, so that progress is one place.
     let turn: Promise<void> = Promise.resolve();
@@ -203,8 +202,7 @@ export class Snapshotter {
       sessions.map(async (session) => {
         for (let range = ranges.next(); range && !signal.aborted; range = ranges.next()) {
           const before = turn;
-          const sql = `COPY (SELECT ${columnList(run.schema)} FROM ONLY ${range.from} WHERE ${range.where}) TO STDOUT (FORMAT csv)`;
-          const mine = this.#chunk(run, session, { sql, before, range }, signal).then((bytes) =>
+          const mine = this.#chunk(run, session, { rows: range.rows, before, range }, signal).then((bytes) =>
             ranges.learn(range.blocks, bytes),
           );
           // A failure is thrown below by whoever awaits its own chunk; those behind it must not hang.
@@ -216,31 +214,22 @@ export class Snapshotter {
     signal.throwIfAborted();
   }
 
-  async #reread(run: Run, session: Session, signal: AbortSignal): Promise<void> {
+  async #reread(run: Run, session: SourceSession, signal: AbortSignal): Promise<void> {
     const keys = [...this.#options.stream.incomplete(run.name)];
-    const key = keyColumns(run.schema).map((index) => run.schema.columns[index] as TableSchema['columns'][number]);
-    const from = quoteTable(run.schema.schema, run.schema.table);
-    const names = key.map((column) => quoteIdent(column.name)).join(', ');
     for (let at = 0; at < keys.length; at += REREAD_KEYS) {
-      const values = keys.slice(at, at + REREAD_KEYS).map(
-        (text) =>
-          `(${keyCells(text)
-            .map((cell, i) => `${quoteLiteral(cell)}::${key[i]?.sqlType}`)
-            .join(', ')})`,
-      );
-      const sql = `COPY (SELECT ${columnList(run.schema)} FROM ${run.table.partitioned ? '' : 'ONLY '}${from} WHERE (${names}) IN (VALUES ${values.join(', ')})) TO STDOUT (FORMAT csv)`;
-      await this.#chunk(run, session, { sql, before: Promise.resolve(), range: null }, signal);
+      const rows = { kind: 'keys', keys: keys.slice(at, at + REREAD_KEYS).map(keyCells) } as const;
+      await this.#chunk(run, session, { rows, before: Promise.resolve(), range: null }, signal);
     }
   }
 
   /** Reads one chunk, waits until the stream has passed it, publishes what is left of it. @returns bytes read */
-  async #chunk(run: Run, session: Session, job: Job, signal: AbortSignal): Promise<number> {
+  async #chunk(run: Run, session: SourceSession, job: Job, signal: AbortSignal): Promise<number> {
     const { stream, touches, writer, heartbeat } = this.#options;
     for (;;) {
       check(run);
       await this.#waitTracked(run.name, session, signal);
       const epoch = touches.epoch;
-      const { chunk, passed } = await this.#read(session, job.sql, run.schema);
+      const { chunk, passed } = await this.#read(session, run, job.rows);
       try {
         await job.before;
         await writer.belowPending(LIMITS.pendingBytes);
@@ -275,24 +264,24 @@ export class Snapshotter {
   }
 
   /** One short transaction: what it sees, the rows, and a WAL position after everything it sees. */
-  async #read(session: Session, sql: string, schema: TableSchema): Promise<{ chunk: ChunkRows; passed: Lsn }> {
-    await session.run('BEGIN ISOLATION LEVEL REPEATABLE READ READ ONLY');
-    let snapshot: Visibility | null = null;
+  async #read(
+    session: SourceSession,
+    { table, schema }: Pick<Run, 'table' | 'schema'>,
+    chosen: Rows,
+  ): Promise<{ chunk: ChunkRows; passed: Lsn }> {
+    const snapshot = await session.begin();
+    this.#inFlight.add(snapshot);
     try {
-      const seen = await session.row<{ snapshot: string }>('SELECT pg_current_snapshot()::text AS snapshot');
-      snapshot = new Visibility(seen.snapshot);
-      this.#inFlight.add(snapshot);
       const pieces: Buffer[] = [];
-      const copy = session.copyOut(sql);
+      const copy = session.copy(table, schema, chosen);
       let step = await copy.next();
       for (; !step.done; step = await copy.next()) pieces.push(step.value);
-      const rows = step.value;
-      const { lsn } = await session.row<{ lsn: string }>('SELECT pg_current_wal_insert_lsn()::text AS lsn');
-      await session.run('COMMIT');
-      return { chunk: { schema, csv: Buffer.concat(pieces), rows, snapshot }, passed: parseLsn(lsn) };
+      const passed = await session.walPosition();
+      await session.end();
+      return { chunk: { schema, csv: Buffer.concat(pieces), rows: step.value, snapshot }, passed };
     } catch (error) {
-      if (snapshot) this.#inFlight.delete(snapshot);
-      await session.run('ROLLBACK').catch(() => {});
+      this.#inFlight.delete(snapshot);
+      await session.end().catch(() => {});
       throw error;
     }
   }
@@ -301,7 +290,7 @@ export class Snapshotter {
    * A table without usable key, in one piece: the stream rests between two transactions until the table has been read by a
    * snapshot that sees everything streamed of it; what that snapshot sees beyond is skipped when the stream brings it.
    */
-  async #whole(name: string, table: CatalogTable, session: Session, signal: AbortSignal): Promise<void> {
+  async #whole(name: string, table: CatalogTable, session: SourceSession, signal: AbortSignal): Promise<void> {
     const { stream, touches, state, watch, clock } = this.#options;
     const schema = await watch.schemaOf(table);
     const snapshot = state.tables[name]?.snapshot;
@@ -310,16 +299,13 @@ export class Snapshotter {
       const resume = await stream.pause();
       try {
         if (state.tables[name]?.snapshot !== snapshot) throw new Superseded();
-        await session.run('BEGIN ISOLATION LEVEL REPEATABLE READ READ ONLY');
-        const seen = new Visibility(
-          (await session.row<{ snapshot: string }>('SELECT pg_current_snapshot()::text AS snapshot')).snapshot,
-        );
+        const seen = await session.begin();
         if (!touches.any(name, seen) && seen.xmin >= touches.untrackedBelow) {
           await this.#publishWhole({ name, table, schema, seen }, session);
           return;
         }
       } finally {
-        await session.run('ROLLBACK').catch(() => {});
+        await session.end().catch(() => {});
         resume();
       }
       await clock.sleep(POLL_MS, signal);
@@ -329,7 +315,7 @@ export class Snapshotter {
 
   async #publishWhole(
     whole: { name: string; table: CatalogTable; schema: TableSchema; seen: Visibility },
-    session: Session,
+    session: SourceSession,
   ): Promise<void> {
     const { name, table, schema, seen } = whole;
     const { stream, state, watch, writer } = this.#options;
@@ -344,17 +330,16 @@ export class Snapshotter {
       void stream.publish(mark('chunk'), [SectionDraft.fromCsv(schema, cut.bytes, cut.rows)], null);
       await writer.belowPending(LIMITS.pendingBytes);
     };
-    const from = table.partitioned ? quoteTable(schema.schema, schema.table) : `ONLY ${quoteTable(schema.schema, schema.table)}`;
-    for await (const piece of session.copyOut(`COPY (SELECT ${columnList(schema)} FROM ${from}) TO STDOUT (FORMAT csv)`)) {
+    for await (const piece of session.copy(table, schema, { kind: 'all' })) {
       await send(cutter.push(piece));
     }
     await send(cutter.end());
     known.content = await watch.contentOf(session, table);
     known.churn = table.churn;
-    const { lsn } = await session.row<{ lsn: string }>('SELECT pg_current_wal_insert_lsn()::text AS lsn');
-    known.skip = { snapshot: `${seen.text}`, until: lsn };
+    const until = await session.walPosition();
+    known.skip = { snapshot: seen.text, until: formatLsn(until) };
     known.snapshot = null;
-    stream.skip(name, seen, parseLsn(lsn));
+    stream.skip(name, seen, until);
     watch.settled(name);
     void stream.publish(mark('end'), [], state);
   }
@@ -378,10 +363,8 @@ export class Snapshotter {
         still: () => true,
         chunks: 0,
       };
-      const from = `${table.partitioned ? '' : 'ONLY '}${quoteTable(schema.schema, schema.table)}`;
-      const sql = `COPY (SELECT ${columnList(schema)} FROM ${from} WHERE ${where}) TO STDOUT (FORMAT csv)`;
       const before = this.rows;
-      await this.#chunk(run, session, { sql, before: Promise.resolve(), range: null }, signal);
+      await this.#chunk(run, session, { rows: { kind: 'where', where }, before: Promise.resolve(), range: null }, signal);
       return this.rows - before;
     } finally {
       await session.close();
@@ -413,7 +396,7 @@ interface Run {
 }
 
 interface Job {
-  readonly sql: string;
+  readonly rows: Rows;
   /** Chunks of earlier ranges have been published. */
   readonly before: Promise<void>;
   readonly range: Range | null;
@@ -421,8 +404,7 @@ interface Job {
 
 interface Range {
   readonly leaf: number;
-  readonly from: string;
-  readonly where: string;
+  readonly rows: Rows;
   readonly blocks: number;
   /** First block behind the range. */
   readonly end: number;
@@ -430,10 +412,6 @@ interface Range {
 
 function check(run: Run): void {
   if (!run.still()) throw new Superseded();
-}
-
-function columnList(schema: TableSchema): string {
-  return schema.columns.map((column) => quoteIdent(column.name)).join(', ');
 }
 
 /** Hands out ranges of blocks, leaf by leaf, sized so that a chunk comes near the target. */
@@ -461,8 +439,7 @@ class Ranges {
     if (last) this.#leaf++;
     return {
       leaf: leaf.oid,
-      from: leaf.name,
-      where: `ctid >= '(${start},0)'${last ? '' : ` AND ctid < '(${end},0)'`}`,
+      rows: { kind: 'range', leaf: leaf.name, start, end: last ? null : end },
       blocks: end - start,
       end,
     };

@@ -1,22 +1,12 @@
-import { randomUUID } from 'node:crypto';
 import type { ChangelogOptions, Changelogs, ChangelogWriter, LastBatch } from '@tributary/changelog';
 import { type Actor, aborted, together } from '@tributary/cluster';
 import { matchesTable, type SourceConfig } from '@tributary/config';
-import { type Bus, type Clock, Fault, formatLsn, ORIGIN, parseLsn } from '@tributary/core';
-import { ReplicationReader, Session, Visibility } from '@tributary/postgres';
+import { type Bus, type Clock, Fault, formatLsn, ORIGIN, parseLsn, type Random } from '@tributary/core';
+import { Visibility } from '@tributary/postgres';
 import { CatalogWatch } from './catalog-watch.ts';
 import { ConfirmedPrefix } from './confirmed-prefix.ts';
+import type { Replication, Slot, SlotHealth, SourceDatabase, SourceSession } from './database.ts';
 import { recoverSnapshots } from './recover.ts';
-import {
-  ensurePublications,
-  ensureSlot,
-  inspectServer,
-  newEpoch,
-  publicationNames,
-  type Slot,
-  slotHealth,
-  type SlotHealth,
-} from './slot.ts';
 import { Snapshotter } from './snapshotter.ts';
 import { emptyState, type SourceState } from './state.ts';
 import { Stream } from './stream.ts';
@@ -24,21 +14,22 @@ import { Touches } from './touches.ts';
 
 export interface SourceOptions {
   readonly config: SourceConfig;
+  readonly database: SourceDatabase;
   readonly changelogs: Changelogs;
   readonly changelog: ChangelogOptions;
   readonly lingerMs: number;
   readonly confirmAfterMs: number;
   readonly bus: Bus;
   readonly clock: Clock;
+  readonly random: Random;
   readonly warn: (facts: object, message: string) => void;
 }
 
 /** How often the catalog, the slot's health and what snapshots can see are looked at. */
 const LOOK_MS = 1_000;
 const CONFIRM_MS = 1_000;
-
-/** Our own commits must not wait for somebody else's standby. */
-const SETTINGS = { synchronous_commit: 'local' };
+/** How often a snapshot that somebody waits for tells how far it is. */
+const PROGRESS_MS = 250;
 
 /**
  * Captures one database into one changelog: leader of one slot.
@@ -60,12 +51,9 @@ export class SourceActor implements Actor {
   }
 
   async run(signal: AbortSignal, ready: () => void): Promise<void> {
-    const sessions: Session[] = [];
+    const sessions: SourceSession[] = [];
     const open = async (name: string) => {
-      const session = await Session.open(this.#options.config.postgres, {
-        name: `${this.#options.config.name} ${name}`,
-        settings: SETTINGS,
-      });
+      const session = await this.#options.database.open(name);
       sessions.push(session);
       return session;
     };
@@ -82,15 +70,15 @@ export class SourceActor implements Actor {
   }
 
   async #lead(lead: Lead): Promise<void> {
-    const { config, changelogs, clock, confirmAfterMs } = this.#options;
+    const { config, database, changelogs, clock, random, confirmAfterMs } = this.#options;
     const { signal, control, catalog, writer } = lead;
-    const server = await inspectServer(control);
-    await ensurePublications(control, config.name, server.version);
-    const slot = await ensureSlot(control, config.name, server.version);
+    const server = await control.server();
+    await control.ensurePublications();
+    const slot = await control.ensureSlot();
     const { state, gap } = this.#continueFrom(writer.last, slot, server.systemId);
     const restart = writer.last && !gap ? writer.last.header.restart : slot.confirmed;
     const recovered = gap ? new Map<string, Set<string>>() : await recoverSnapshots(changelogs, config.name, writer.last, state);
-    const touches = new Touches(await visibility(control));
+    const touches = new Touches(await control.visibility());
     const confirmed = new ConfirmedPrefix(confirmAfterMs, slot.confirmed);
     const failed = new Failure();
     const stream: Stream = new Stream({
@@ -107,19 +95,17 @@ export class SourceActor implements Actor {
       hold: (reason) => reader.hold(reason),
       release: (reason) => reader.release(reason),
       fail: failed.with,
-      now: () => clock.now(),
+      clock,
     });
     const watch = new CatalogWatch({
-      source: config.name,
       session: catalog,
-      version: server.version,
       wanted: (table) => matchesTable(config.tables, table),
       state,
       snapshots: config.snapshot === 'initial',
       changesOf: (table) => stream.changesOf(table),
       due: () => snapshotter.wake(),
     });
-    const heart = new Heart(control, stream, failed.with);
+    const heart = new Heart({ session: control, stream, random, fail: failed.with });
     const snapshotter = new Snapshotter({
       source: config.name,
       open: lead.open,
@@ -135,10 +121,8 @@ export class SourceActor implements Actor {
     for (const [name, table] of Object.entries(state.tables)) {
       if (table.skip) stream.skip(name, new Visibility(table.skip.snapshot), parseLsn(table.skip.until));
     }
-    const reader: ReplicationReader = new ReplicationReader({
-      connection: config.postgres,
+    const reader: Replication = database.replicate({
       slot: slot.name,
-      publications: publicationNames(config.name),
       from: restart,
       message: (bytes) => stream.message(bytes),
       keepalive: (walEnd, replyRequested) => {
@@ -170,7 +154,7 @@ export class SourceActor implements Actor {
           ),
         (all) => snapshotter.run(all),
         (all) => heart.run(config.heartbeatMs, clock, all),
-        (all) => this.#look({ control, watch, touches, snapshotter, slot: slot.name }, all),
+        (all) => this.#look({ control, watch, touches, snapshotter }, all),
         (all) => this.#confirm(reader, confirmed, all),
         async (all) => {
           await aborted(all);
@@ -186,7 +170,7 @@ export class SourceActor implements Actor {
   /** Decides whether the slot still follows the changelog; where it does not, every table is read again and reconciled. */
   #continueFrom(last: LastBatch | null, slot: Slot, systemId: string): { state: SourceState; gap: boolean } {
     const { config, warn } = this.#options;
-    if (!last) return { state: emptyState(newEpoch(), systemId), gap: false };
+    if (!last) return { state: emptyState(this.#newEpoch(), systemId), gap: false };
     const known = last.state as SourceState | null;
     if (known && known.systemId !== systemId) {
       throw new Fault(
@@ -200,7 +184,7 @@ export class SourceActor implements Actor {
       { source: config.name, confirmed: formatLsn(slot.confirmed), changelog: formatLsn(last.header.restart) },
       'the slot does not reach back to the changelog: every table is read again and reconciled',
     );
-    const state: SourceState = { ...(known ?? emptyState('', systemId)), epoch: newEpoch() };
+    const state: SourceState = { ...(known ?? emptyState('', systemId)), epoch: this.#newEpoch() };
     for (const table of Object.values(state.tables)) {
       table.skip = null;
       table.snapshot = { generation: ++state.generation, begun: false, leaf: 0, block: 0, reread: [] };
@@ -208,21 +192,25 @@ export class SourceActor implements Actor {
     return { state, gap };
   }
 
+  #newEpoch(): string {
+    return this.#options.random.token(6);
+  }
+
   async #look(
-    world: { control: Session; watch: CatalogWatch; touches: Touches; snapshotter: Snapshotter; slot: string },
+    world: { control: SourceSession; watch: CatalogWatch; touches: Touches; snapshotter: Snapshotter },
     signal: AbortSignal,
   ): Promise<void> {
-    const { control, watch, touches, snapshotter, slot } = world;
+    const { control, watch, touches, snapshotter } = world;
     while (!signal.aborted) {
-      touches.prune(await visibility(control), snapshotter.inFlight);
+      touches.prune(await control.visibility(), snapshotter.inFlight);
       await watch.check(false);
-      this.#health = await slotHealth(control, slot);
+      this.#health = await control.slotHealth();
       await this.#options.clock.sleep(LOOK_MS, signal);
     }
   }
 
   /** The only place that confirms besides answers to PostgreSQL's own question; also what keeps the connection alive. */
-  async #confirm(reader: ReplicationReader, confirmed: ConfirmedPrefix, signal: AbortSignal): Promise<void> {
+  async #confirm(reader: Replication, confirmed: ConfirmedPrefix, signal: AbortSignal): Promise<void> {
     const { clock } = this.#options;
     while (!signal.aborted) {
       await clock.sleep(CONFIRM_MS, signal);
@@ -231,7 +219,7 @@ export class SourceActor implements Actor {
   }
 
   async #serve({ watch, snapshotter, heart, state, signal }: Commands): Promise<(() => Promise<void>)[]> {
-    const { bus, config } = this.#options;
+    const { bus, clock, config } = this.#options;
     const prefix = `tributary.source.${config.name}`;
     const settle = async () => {
       await watch.check(true);
@@ -259,7 +247,7 @@ export class SourceActor implements Actor {
         settled = true;
       });
       while (!settled) {
-        await Promise.race([end, new Promise((resolve) => setTimeout(resolve, 250))]);
+        await Promise.race([end, clock.sleep(PROGRESS_MS)]);
         if (!settled) yield { done: false, progress: snapshotter.progress };
       }
       yield { done: true, tables: names, rows: snapshotter.rows - before };
@@ -271,9 +259,9 @@ export class SourceActor implements Actor {
 interface Lead {
   readonly signal: AbortSignal;
   readonly ready: () => void;
-  readonly control: Session;
-  readonly catalog: Session;
-  readonly open: (name: string) => Promise<Session>;
+  readonly control: SourceSession;
+  readonly catalog: SourceSession;
+  readonly open: (name: string) => Promise<SourceSession>;
   readonly writer: ChangelogWriter;
 }
 
@@ -304,18 +292,21 @@ class Failure {
   }
 }
 
+interface HeartOptions {
+  readonly session: SourceSession;
+  readonly stream: Stream;
+  readonly random: Random;
+  readonly fail: (error: unknown) => void;
+}
+
 /** Writes logical messages into the WAL: they move the watermark when nothing else commits, and mark barriers. */
 class Heart {
-  readonly #session: Session;
-  readonly #stream: Stream;
-  readonly #fail: (error: unknown) => void;
+  readonly #options: HeartOptions;
   #beating: Promise<void> | null = null;
   #again = false;
 
-  constructor(session: Session, stream: Stream, fail: (error: unknown) => void) {
-    this.#session = session;
-    this.#stream = stream;
-    this.#fail = fail;
+  constructor(options: HeartOptions) {
+    this.#options = options;
   }
 
   /** One heartbeat soon; many callers share one. */
@@ -324,36 +315,35 @@ class Heart {
       this.#again = true;
       return;
     }
-    this.#beating = this.#emit('beat').then(
-      () => {
-        this.#beating = null;
-        if (!this.#again) return;
-        this.#again = false;
-        this.beat();
-      },
-      (error: unknown) => this.#fail(error),
-    );
+    this.#beating = this.#emit('beat').then(() => {
+      this.#beating = null;
+      if (!this.#again) return;
+      this.#again = false;
+      this.beat();
+    }, this.#options.fail);
   }
 
   /** Resolves with the sequence of a batch that covers everything committed before the call, once it is stored. */
   async pass(): Promise<number> {
-    const token = `barrier ${randomUUID()}`;
-    const heard = this.#stream.heard(token);
+    const { random, stream } = this.#options;
+    const token = `barrier ${random.token(16)}`;
+    const heard = stream.heard(token);
     await this.#emit(token);
     return heard;
   }
 
   async run(everyMs: number, clock: Clock, signal: AbortSignal): Promise<void> {
+    const { stream } = this.#options;
     let seen = -1;
     while (!signal.aborted) {
-      if (this.#stream.commits === seen || seen === -1) this.beat();
-      seen = this.#stream.commits;
+      if (stream.commits === seen || seen === -1) this.beat();
+      seen = stream.commits;
       await clock.sleep(everyMs, signal);
     }
   }
 
-  async #emit(content: string): Promise<void> {
-    await this.#session.rows(`SELECT pg_logical_emit_message(true, 'tributary', $1)`, [content]);
+  #emit(content: string): Promise<void> {
+    return this.#options.session.emit(content);
   }
 }
 
@@ -367,8 +357,4 @@ async function stopped(signal: AbortSignal, work: () => Promise<void>, stop: () 
   } finally {
     signal.removeEventListener('abort', react);
   }
-}
-
-async function visibility(session: Session): Promise<Visibility> {
-  return new Visibility((await session.row<{ snapshot: string }>('SELECT pg_current_snapshot()::text AS snapshot')).snapshot);
 }

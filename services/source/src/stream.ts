@@ -1,5 +1,5 @@
 import type { ChangelogWriter, ColumnDraft, SectionDraft } from '@tributary/changelog';
-import { assert, compareSourcePosition, Fault, keyColumns, type Lsn, Op, READ_ORDINAL_MIN } from '@tributary/core';
+import { assert, type Clock, compareSourcePosition, Fault, keyColumns, type Lsn, Op, READ_ORDINAL_MIN } from '@tributary/core';
 import type { SnapshotMark, SourcePosition, TableSchema } from '@tributary/core';
 import { tableName } from '@tributary/core';
 import type { Visibility } from '@tributary/postgres';
@@ -38,7 +38,7 @@ export interface StreamOptions {
   readonly hold: (reason: string) => void;
   readonly release: (reason: string) => void;
   readonly fail: (error: unknown) => void;
-  readonly now: () => number;
+  readonly clock: Clock;
 }
 
 /** Changes that a whole-table snapshot saw before the stream brought them. */

@@ -1,12 +1,16 @@
 import {
   type Batch,
   type BatchHeader,
+  type Clock,
   compareSourcePosition,
   Fault,
   formatSourcePosition,
   type Position,
+  type Random,
   type SourcePosition,
   type StoredBatch,
+  systemClock,
+  systemRandom,
 } from '@tributary/core';
 import type { ChangelogOptions, Changelogs, ChangelogStatus, ChangelogWriter, LastBatch, ReadOptions } from './changelog.ts';
 import { batchAfter, decodeBatch } from './codec.ts';
@@ -20,15 +24,20 @@ const ABSENT_POLL_MS = 250;
 /** Changelogs over any {@link Store}. */
 export class StoredChangelogs implements Changelogs {
   readonly #store: Store;
+  readonly #clock: Clock;
+  readonly #random: Random;
 
-  constructor(store: Store) {
+  constructor(store: Store, { clock = systemClock, random = systemRandom }: { clock?: Clock; random?: Random } = {}) {
     this.#store = store;
+    this.#clock = clock;
+    this.#random = random;
   }
 
   async write(source: string, options: ChangelogOptions): Promise<ChangelogWriter> {
     await this.#store.create(source, options);
     const status = await this.status(source);
-    return new Writer(this.#store, source, await this.last(source), status?.lastSeq ?? 0);
+    const last = await this.last(source);
+    return new Writer(this.#store, { source, last, lastSeq: status?.lastSeq ?? 0, random: this.#random });
   }
 
   status(source: string): Promise<ChangelogStatus | null> {
@@ -130,7 +139,7 @@ export class StoredChangelogs implements Changelogs {
   async #locate(source: string, held: Position, signal: AbortSignal): Promise<number | null> {
     let status = await this.status(source);
     while (!status) {
-      await new Promise((resolve) => setTimeout(resolve, ABSENT_POLL_MS));
+      await this.#clock.sleep(ABSENT_POLL_MS);
       if (signal.aborted) return null;
       status = await this.status(source);
     }

@@ -1,9 +1,16 @@
-import { randomBytes } from 'node:crypto';
-import { assert, Fault, ORIGIN, type SourcePosition } from '@tributary/core';
+import { assert, Fault, ORIGIN, type Random, type SourcePosition } from '@tributary/core';
 import type { BatchDraft, ChangelogWriter, LastBatch } from './changelog.ts';
 import { encodeBatch } from './codec.ts';
 import { fragment } from './fragments.ts';
 import type { Store } from './store.ts';
+
+export interface WriterOptions {
+  readonly source: string;
+  readonly last: LastBatch | null;
+  /** Sequence of the last message of the stream; 0 = none yet. */
+  readonly lastSeq: number;
+  readonly random: Random;
+}
 
 interface Waiter {
   readonly bytes: number;
@@ -18,7 +25,7 @@ export class Writer implements ChangelogWriter {
   readonly #source: string;
   readonly #unwatch: () => void;
   /** Names this writer among all there ever were. */
-  readonly #nonce = randomBytes(9).toString('base64url');
+  readonly #nonce: string;
   /** Sequence of the last message sent (not only stored). */
   #seq: number;
   #lastId: string | null = null;
@@ -29,8 +36,9 @@ export class Writer implements ChangelogWriter {
   #closed = false;
   #waiters: Waiter[] = [];
 
-  constructor(store: Store, source: string, last: LastBatch | null, lastSeq: number) {
+  constructor(store: Store, { source, last, lastSeq, random }: WriterOptions) {
     this.#store = store;
+    this.#nonce = random.token(9);
     this.#source = source;
     this.last = last;
     this.#seq = lastSeq;

@@ -19,5 +19,7 @@ export {
   parseSourcePosition,
   READ_ORDINAL_MIN,
 } from './position.ts';
+export type { Random } from './random.ts';
+export { systemRandom } from './random.ts';
 export type { ColumnSchema, PgType, TableSchema } from './schema.ts';
 export { keyColumns, tableName } from './schema.ts';

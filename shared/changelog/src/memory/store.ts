@@ -1,4 +1,4 @@
-import { Fault } from '@tributary/core';
+import { type Clock, Fault, systemClock } from '@tributary/core';
 import type { ChangelogStatus } from '../changelog.ts';
 import type { Place, Store, Stored } from '../store.ts';
 
@@ -15,11 +15,13 @@ interface Stream {
  */
 export class MemoryStore implements Store {
   readonly messageBytesMax: number;
+  readonly #clock: Clock;
   readonly #streams = new Map<string, Stream>();
   readonly #broken = new Set<() => void>();
 
-  constructor(messageBytesMax = 1024 * 1024) {
+  constructor(messageBytesMax = 1024 * 1024, clock: Clock = systemClock) {
     this.messageBytesMax = messageBytesMax;
+    this.#clock = clock;
   }
 
   async create(source: string): Promise<void> {
@@ -39,7 +41,8 @@ export class MemoryStore implements Store {
   }
 
   async get(source: string, seq: number): Promise<Stored | null> {
-    return this.#streams.get(source)?.messages.find((m) => m.seq === seq) ?? null;
+    const stream = this.#streams.get(source);
+    return (stream && messageAt(stream, seq)) ?? null;
   }
 
   async publish(source: string, bytes: Uint8Array, { after, afterId, id }: Place): Promise<void> {
@@ -50,7 +53,7 @@ export class MemoryStore implements Store {
     }
     stream.lastSeq++;
     stream.lastId = id;
-    stream.messages.push({ seq: stream.lastSeq, bytes, storedAt: Date.now() });
+    stream.messages.push({ seq: stream.lastSeq, bytes, storedAt: this.#clock.now() });
     for (const grown of stream.grown) grown();
   }
 
@@ -75,7 +78,7 @@ export class MemoryStore implements Store {
     signal.addEventListener('abort', poke);
     try {
       while (!signal.aborted && !broken) {
-        const message = stream.messages.find((m) => m.seq >= next);
+        const message = messageAt(stream, Math.max(next, stream.messages[0]?.seq ?? 0));
         if (message) {
           next = message.seq + 1;
           yield message;
@@ -109,4 +112,9 @@ export class MemoryStore implements Store {
   breakConnection(): void {
     for (const broken of this.#broken) broken();
   }
+}
+
+/** Sequences have no holes, so the place in the list is known. */
+function messageAt({ messages }: Stream, seq: number): Stored | undefined {
+  return messages[seq - (messages[0]?.seq ?? 0)];
 }
