@@ -73,7 +73,7 @@ program
   .requiredOption('-f, --file <file>', 'config file or folder (may be repeated)', collect, [])
   .option('--data <dir>', 'where state lives', './.tributary')
   .option('--nats <url>', 'the broker')
-  .option('--port <port>', 'of the console', port)
+  .option('--port <port>', 'of the console, or of /healthz, /readyz and /metrics (0 = any free one; default: none)', port)
   .option('--labels <k=v>', 'labels of this worker (may be repeated)', collect, [])
   .option('--json', 'print JSON')
   .action((service: string, options: Options & Parameters<typeof runOne>[1]) =>

@@ -56,7 +56,10 @@ export class System {
         ...(options.logLevel ? { logLevel: options.logLevel } : {}),
       };
       threads.push(new Thread({ ...task, service: 'source' }), new Thread({ ...task, service: 'sink' }));
-      const consoleStarted = startConsole(options.config, runtime, options.port === undefined ? {} : { port: options.port });
+      const consoleStarted = startConsole(options.config, runtime, {
+        connected: broker.connected,
+        ...(options.port === undefined ? {} : { port: options.port }),
+      });
       await Promise.all([...threads.map((thread) => thread.started), consoleStarted]);
       const system = new System(options, { server, url, broker, threads, console: await consoleStarted });
       await writeAddresses(options.data, {

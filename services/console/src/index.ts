@@ -1,5 +1,6 @@
 export type { Role, Token } from './api/access.ts';
 export { Observer } from './api/observer.ts';
+export { startHealth } from './health.ts';
 export { type ConsoleOptions, type RunningConsole, startConsole } from './main.ts';
 export type {
   ActorStateView,

@@ -3,23 +3,27 @@ import { createRequire } from 'node:module';
 import { dirname, join } from 'node:path';
 import { fileURLToPath } from 'node:url';
 import type { Changelogs } from '@tributary/changelog';
-import type { Log, RunningService, Runtime } from '@tributary/cluster';
+import type { RunningService, Runtime } from '@tributary/cluster';
 import type { Config } from '@tributary/config';
-import { describeError } from '@tributary/core';
-import fastify, { type FastifyInstance } from 'fastify';
-import { assertHostAllowed, guard } from './api/access.ts';
+import { watchProcess } from '@tributary/ops';
+import type { FastifyInstance } from 'fastify';
+import { assertHostAllowed } from './api/access.ts';
 import { changesRoute } from './api/changes.ts';
 import { commandRoutes } from './api/commands.ts';
+import { healthRoutes } from './api/health.ts';
 import { Observer } from './api/observer.ts';
 import { describeRoutes } from './api/openapi.ts';
-import { problemOf, refusal, sendProblem } from './api/problem.ts';
+import { refusal, sendProblem } from './api/problem.ts';
 import { statusRoutes } from './api/routes.ts';
+import { openServer } from './api/server.ts';
 
 export interface ConsoleOptions {
   /** 0 = any free port. Default: `http.port` of the config. */
   readonly port?: number;
   /** Default: 127.0.0.1, or every address when tokens are configured. */
   readonly host?: string;
+  /** Is the connection to the broker whole? */
+  readonly connected: () => boolean;
 }
 
 export interface RunningConsole extends RunningService {
@@ -45,13 +49,13 @@ const PAGE_POLICY =
 export async function startConsole(
   config: ConsoleConfig,
   runtime: Runtime<Changelogs>,
-  options: ConsoleOptions = {},
+  options: ConsoleOptions,
 ): Promise<RunningConsole> {
   const { tokens } = config.cluster.http;
   const host = options.host ?? (tokens.length > 0 ? '0.0.0.0' : '127.0.0.1');
   assertHostAllowed(host, tokens);
   const observer = new Observer({ ...runtime, sources: config.sources.map((source) => source.name) });
-  const server = await buildServer(runtime, observer, tokens);
+  const server = await buildServer({ runtime, observer, tokens, connected: options.connected });
   await observer.start();
   try {
     const url = await server.listen({ port: options.port ?? config.cluster.http.port, host });
@@ -69,38 +73,23 @@ export async function startConsole(
   }
 }
 
-async function buildServer(
-  runtime: Runtime<Changelogs>,
-  observer: Observer,
-  tokens: ConsoleConfig['cluster']['http']['tokens'],
-): Promise<FastifyInstance> {
-  // Streams never end by themselves, so closing the server must close their connections.
-  const server = fastify({
-    forceCloseConnections: true,
-    bodyLimit: 1024 * 1024,
-    ajv: { customOptions: { removeAdditional: false } },
-  });
-  server.setSerializerCompiler(() => (value) => JSON.stringify(value));
-  failWithProblems(server, runtime.log);
-  guard(server, tokens);
+interface Parts {
+  readonly runtime: Runtime<Changelogs>;
+  readonly observer: Observer;
+  readonly tokens: ConsoleConfig['cluster']['http']['tokens'];
+  readonly connected: () => boolean;
+}
+
+async function buildServer({ runtime, observer, tokens, connected }: Parts): Promise<FastifyInstance> {
+  const server = openServer(tokens, runtime.log);
   const openapi = describeRoutes(server, version());
+  healthRoutes(server, { observer, worker: runtime.worker, connected, process: watchProcess(runtime.worker) });
   statusRoutes(server, observer);
   commandRoutes(server, { bus: runtime.bus, observer, log: runtime.log });
   changesRoute(server, runtime.changelogs, runtime.log);
   server.get('/openapi.json', () => openapi());
   await servePage(server);
   return server;
-}
-
-function failWithProblems(server: FastifyInstance, log: Log): void {
-  server.setErrorHandler((error, request, reply) => {
-    const problem = problemOf(error);
-    if (problem.status >= 500) log.error({ route: request.routeOptions.url, error: describeError(error) }, 'a request failed');
-    return sendProblem(request, reply, problem);
-  });
-  server.setNotFoundHandler((request, reply) =>
-    sendProblem(request, reply, refusal(404, 'See /openapi.json for what there is.')),
-  );
 }
 
 const CONTENT_TYPES: Readonly<Record<string, string>> = {

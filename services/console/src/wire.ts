@@ -22,6 +22,8 @@ export interface SlotView {
   readonly walStatus: string | null;
   /** WAL that may still be written before the slot is in danger; null = no limit is set. */
   readonly safeBytes: number | null;
+  /** Time since the confirmed position last moved. */
+  readonly confirmAgeMs: number | null;
 }
 
 export interface SnapshotView {
@@ -39,10 +41,16 @@ export interface SourceView {
   readonly worker: string | null;
   readonly restarts: number;
   readonly fault: FaultView | null;
+  /** Faults by kind since the worker took it. */
+  readonly faults: Readonly<Record<string, number>>;
   /** Commit position up to which the changelog is complete. */
   readonly lsn: string | null;
   readonly confirmedLsn: string | null;
   readonly lagMs: number | null;
+  /** Sent to the broker and not yet stored. */
+  readonly pendingBytes: number | null;
+  /** How long reading stood still, in all, because the broker was behind. */
+  readonly heldMs: number | null;
   /** Row changes captured since the actor started. */
   readonly changes: number | null;
   readonly changesPerSecond: number | null;
@@ -68,10 +76,19 @@ export interface ProjectionView {
   readonly worker: string | null;
   readonly restarts: number;
   readonly fault: FaultView | null;
+  /** Faults by kind since the worker took it. */
+  readonly faults: Readonly<Record<string, number>>;
   readonly position: { readonly seq: number; readonly lsn: string } | null;
+  /** Age of the oldest change it does not hold yet; how late the newest one came when it holds all. */
   readonly lagMs: number | null;
   /** Changelog messages not yet applied. */
   readonly lagMessages: number | null;
+  /** The same in bytes: messages × the mean size of a message of that changelog, so an estimate. */
+  readonly lagBytes: number | null;
+  /** Commit time up to which it is complete. */
+  readonly watermark: number | null;
+  /** How long reading stood still, in all, because the target was behind. */
+  readonly heldMs: number | null;
   /** Row changes applied since the actor started. */
   readonly applied: number | null;
   readonly appliedPerSecond: number | null;

@@ -68,8 +68,11 @@ export class Batcher {
   #closed = false;
   #tokens: string[] = [];
   readonly #heard = new Map<string, (seq: Promise<number>) => void>();
-  #held = false;
+  /** Since when, ms; null = the reader flows. */
+  #heldAt: number | null = null;
+  #heldMs = 0;
   #lagMs = 0;
+  #storedWatermark = 0;
   #storedLsn: Lsn;
 
   constructor(options: BatcherOptions) {
@@ -152,7 +155,14 @@ export class Batcher {
   }
 
   facts() {
-    return { lsn: formatLsn(this.#storedLsn), lagMs: this.#lagMs, pendingBytes: this.#options.writer.pendingBytes };
+    const { writer, clock } = this.#options;
+    return {
+      lsn: formatLsn(this.#storedLsn),
+      lagMs: this.#lagMs,
+      watermark: this.#storedWatermark,
+      pendingBytes: writer.pendingBytes,
+      heldMs: this.#heldMs + (this.#heldAt === null ? 0 : clock.now() - this.#heldAt),
+    };
   }
 
   #linger(): void {
@@ -211,6 +221,7 @@ export class Batcher {
         stored(now);
         if (committedAt !== undefined) this.#lagMs = Math.max(0, now - committedAt / 1_000);
         if (lsn > this.#storedLsn) this.#storedLsn = lsn;
+        this.#storedWatermark = Math.max(this.#storedWatermark, header.watermark);
         resolve(seq);
       }, fail);
     });
@@ -229,12 +240,14 @@ export class Batcher {
 
   /** Back-pressure: what the broker has not stored yet is bounded. */
   #press(): void {
-    const { writer, hold, release, fail } = this.#options;
-    if (this.#held || writer.pendingBytes <= LIMITS.pendingBytes) return;
-    this.#held = true;
+    const { writer, hold, release, fail, clock } = this.#options;
+    if (this.#heldAt !== null || writer.pendingBytes <= LIMITS.pendingBytes) return;
+    const heldAt = clock.now();
+    this.#heldAt = heldAt;
     hold('changelog');
     writer.belowPending(LIMITS.pendingBytes / 2).then(() => {
-      this.#held = false;
+      this.#heldMs += clock.now() - heldAt;
+      this.#heldAt = null;
       release('changelog');
     }, fail);
   }

@@ -4,10 +4,12 @@ import type { Config } from '@tributary/config';
 import { systemRandom } from '@tributary/core';
 import { PostgresDatabase } from './postgres-database.ts';
 import { SourceActor } from './source-actor.ts';
+import { Vitals } from './vitals.ts';
 
 /** Starts one actor a source. */
 export async function startSources(config: Config, runtime: Runtime<Changelogs>): Promise<RunningService> {
   const { changelog, nats } = config.cluster;
+  const vitals = new Map(config.sources.map((source) => [source.name, new Vitals(source.heartbeatMs)]));
   return runService(
     'source',
     runtime,
@@ -18,6 +20,7 @@ export async function startSources(config: Config, runtime: Runtime<Changelogs>)
         new SourceActor({
           config: source,
           database: new PostgresDatabase(source),
+          vitals: vitals.get(source.name) as Vitals,
           changelogs: runtime.changelogs,
           changelog: { replicas: nats.replicas, maxAgeMs: changelog.maxAgeMs, maxBytes: changelog.maxBytes },
           lingerMs: changelog.lingerMs,

@@ -94,9 +94,10 @@ async function createSlot(session: Session, name: string, version: number): Prom
   }
 }
 
+/** Also on a standby, which is refused later with words of its own. */
 export async function slotHealth(session: Session, name: string): Promise<SlotHealth | null> {
   const [health] = await session.rows<SlotHealth>(
-    `SELECT slot_name AS name, active, pg_wal_lsn_diff(pg_current_wal_lsn(), restart_lsn)::float8 AS "retainedBytes",
+    `SELECT slot_name AS name, active, pg_wal_lsn_diff(CASE WHEN pg_is_in_recovery() THEN pg_last_wal_replay_lsn() ELSE pg_current_wal_lsn() END, restart_lsn)::float8 AS "retainedBytes",
             wal_status AS "walStatus", safe_wal_size::float8 AS "safeBytes" FROM pg_replication_slots WHERE slot_name = $1`,
     [name],
   );

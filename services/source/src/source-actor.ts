@@ -5,12 +5,13 @@ import { type Bus, type Clock, Fault, formatLsn, ORIGIN, parseLsn, type Random }
 import { Visibility } from '@tributary/postgres';
 import { CatalogWatch } from './catalog-watch.ts';
 import { ConfirmedPrefix } from './confirmed-prefix.ts';
-import type { Replication, Slot, SlotHealth, SourceDatabase, SourceSession } from './database.ts';
+import type { Replication, Slot, SourceDatabase, SourceSession } from './database.ts';
 import { recoverSnapshots } from './recover.ts';
 import { Snapshotter } from './snapshotter.ts';
 import { emptyState, type SourceState } from './state.ts';
 import { Stream } from './stream.ts';
 import { Touches } from './touches.ts';
+import type { Vitals } from './vitals.ts';
 
 export interface SourceOptions {
   readonly config: SourceConfig;
@@ -23,6 +24,8 @@ export interface SourceOptions {
   readonly clock: Clock;
   readonly random: Random;
   readonly warn: (facts: object, message: string) => void;
+  /** Outlives this instance. */
+  readonly vitals: Vitals;
 }
 
 /** How often the catalog, the slot's health and what snapshots can see are looked at. */
@@ -39,11 +42,11 @@ const PROGRESS_MS = 250;
  */
 export class SourceActor implements Actor {
   readonly #options: SourceOptions;
-  #facts: () => Record<string, unknown> = () => ({});
-  #health: SlotHealth | null = null;
+  #facts: () => Record<string, unknown>;
 
   constructor(options: SourceOptions) {
     this.#options = options;
+    this.#facts = () => options.vitals.facts(null, options.clock.now());
   }
 
   facts(): Record<string, unknown> {
@@ -61,6 +64,8 @@ export class SourceActor implements Actor {
     try {
       const control = await open('control');
       const catalog = await open('catalog');
+      // Before anything that may fail: a source that cannot start still tells what its slot keeps.
+      this.#options.vitals.slot(await control.slotHealth());
       writer = await this.#options.changelogs.write(this.#options.config.name, this.#options.changelog);
       await this.#lead({ signal, ready, control, catalog, open, writer });
     } finally {
@@ -132,11 +137,9 @@ export class SourceActor implements Actor {
     });
     this.#facts = () => ({
       source: config.name,
-      ...stream.facts(),
-      confirmedLsn: formatLsn(confirmed.safe(clock.now())),
+      ...this.#told(stream, confirmed),
       changes: stream.changes + snapshotter.rows,
       tables: Object.keys(state.tables).length,
-      slot: this.#health,
       snapshot: snapshotter.progress,
       epoch: state.epoch,
     });
@@ -165,6 +168,17 @@ export class SourceActor implements Actor {
       stream.close();
       for (const stop of stops) await stop();
     }
+  }
+
+  /** What changes all the time; the part that must outlive this instance is kept in the vitals. */
+  #told(stream: Stream, confirmed: ConfirmedPrefix): Record<string, unknown> {
+    const { vitals, clock } = this.#options;
+    const facts = stream.facts();
+    const now = clock.now();
+    const safe = confirmed.safe(now);
+    vitals.confirmed(safe, now);
+    vitals.complete(facts.watermark);
+    return { ...facts, confirmedLsn: formatLsn(safe), ...vitals.facts(facts.lagMs, now) };
   }
 
   /** Decides whether the slot still follows the changelog; where it does not, every table is read again and reconciled. */
@@ -204,7 +218,7 @@ export class SourceActor implements Actor {
     while (!signal.aborted) {
       touches.prune(await control.visibility(), snapshotter.inFlight);
       await watch.check(false);
-      this.#health = await control.slotHealth();
+      this.#options.vitals.slot(await control.slotHealth());
       await this.#options.clock.sleep(LOOK_MS, signal);
     }
   }

@@ -16,6 +16,8 @@ export interface Broker {
   readonly kv: Kv;
   /** e.g. `2.9.10`. */
   readonly version: string;
+  /** False while the connection is broken; it is made again by itself. */
+  connected(): boolean;
   close(): Promise<void>;
 }
 
@@ -27,6 +29,7 @@ export async function connectNats(options: NatsOptions): Promise<Broker> {
     bus: new NatsBus(link.connection),
     kv: new NatsKv(link, options.replicas ?? 1),
     version: link.connection.info?.version ?? 'unknown',
+    connected: () => link.connected,
     close: () => link.connection.close(),
   };
 }
@@ -40,6 +43,7 @@ export function memoryBroker(messageBytesMax?: number): Broker & { readonly stor
     bus: memoryBus(),
     kv: new MemoryKv(),
     version: 'memory',
+    connected: () => true,
     close: async () => store.breakConnection(),
   };
 }

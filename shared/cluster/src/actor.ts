@@ -37,6 +37,8 @@ export interface ActorStatus {
   readonly state: ActorState;
   /** Starts after a fault since the last minute of undisturbed work. */
   readonly restarts: number;
+  /** Faults by kind (`bug` for what is none) since this worker took the actor. */
+  readonly faults: Readonly<Record<string, number>>;
   /** The last fault: what happened and what to do; null when all is well. */
   readonly fault: { readonly kind: string; readonly message: string; readonly advice: string } | null;
   readonly facts: Record<string, unknown>;

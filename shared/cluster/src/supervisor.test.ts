@@ -75,7 +75,11 @@ describe('supervisor', () => {
       await Promise.resolve();
       expect(w.clock.slept.at(-1)).toBe(expected);
     }
-    expect(w.supervisor.status()[0]).toMatchObject({ restarts: 3, fault: { kind: 'database_unreachable', message: 'no route' } });
+    expect(w.supervisor.status()[0]).toMatchObject({
+      restarts: 3,
+      fault: { kind: 'database_unreachable', message: 'no route' },
+      faults: { database_unreachable: 3 },
+    });
     await w.supervisor.stop();
   });
 

@@ -12,6 +12,7 @@ interface Supervised {
   state: ActorState;
   restarts: number;
   fault: ActorStatus['fault'];
+  readonly faults: Record<string, number>;
   done: Promise<void>;
   stop: AbortController;
   /** Ends a back-off or a wait for the operator at once. */
@@ -45,6 +46,7 @@ export class Supervisor {
       state: 'starting',
       restarts: 0,
       fault: null,
+      faults: {},
       done: Promise.resolve(),
       stop: new AbortController(),
       nudge: new AbortController(),
@@ -76,6 +78,7 @@ export class Supervisor {
       state: one.state,
       restarts: one.restarts,
       fault: one.fault,
+      faults: { ...one.faults },
       facts: one.actor?.facts() ?? {},
     }));
   }
@@ -117,6 +120,7 @@ export class Supervisor {
     const reaction = error instanceof Fault ? error.reaction : error instanceof AssertionFailed ? 'operator' : 'restart';
     const message = describeError(error);
     one.fault = { kind: kind ?? 'bug', message, advice: kind ? FAULTS[kind].advice : 'This is a bug; please report it.' };
+    one.faults[one.fault.kind] = (one.faults[one.fault.kind] ?? 0) + 1;
     const facts = error instanceof Fault ? error.facts : { stack: error instanceof Error ? error.stack : undefined };
     this.#log.error({ actor: one.spec.name, fault: one.fault.kind, reaction, ...facts }, message);
     if (reaction === 'stop') return true;

@@ -1,2 +1,3 @@
 export { type LogOptions, openLog, type OpsLog } from './log.ts';
+export { EXPOSITION_TYPE, exposition, type MetricName, METRICS, type Sample, watchProcess } from './metrics.ts';
 export { environment, stopSignal, workerName } from './process.ts';

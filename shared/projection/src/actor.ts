@@ -32,6 +32,8 @@ export class ProjectionActor implements Actor {
   #appliedAt = 0;
   #lagMs = 0;
   #applied = 0;
+  /** Back-pressure: how long reading stood still because the target was behind. */
+  #heldMs = 0;
   #reachedWaiters: { readonly seq: number; readonly resolve: () => void; readonly reject: (error: Error) => void }[] = [];
   #replay: { readonly done: () => void; readonly failed: (error: Error) => void } | null = null;
   #interrupt: () => void = () => {};
@@ -51,6 +53,7 @@ export class ProjectionActor implements Actor {
       lagMs: this.#lagMs,
       applied: this.#applied,
       appliedAt: this.#appliedAt,
+      heldMs: this.#heldMs,
       ...this.#projection?.facts?.(),
     };
   }
@@ -107,13 +110,21 @@ export class ProjectionActor implements Actor {
   async #read(queue: GroupQueue, after: Position, signal: AbortSignal): Promise<void> {
     try {
       for await (const batch of this.#options.changelogs.read(this.#options.source, { after, signal })) {
-        await queue.push(batch);
+        const full = queue.push(batch);
+        if (full) await this.#held(full);
         if (signal.aborted) break;
       }
       queue.end();
     } catch (error) {
       queue.end(error);
     }
+  }
+
+  async #held(room: Promise<void>): Promise<void> {
+    const { clock } = this.#options;
+    const since = clock.now();
+    await room;
+    this.#heldMs += clock.now() - since;
   }
 
   #advance(after: Position, watermark: number, committedAt: number | undefined): void {

@@ -23,12 +23,13 @@ export class GroupQueue {
     this.#groupBytes = groupBytes;
   }
 
-  /** Resolves when more may come. */
-  async push(batch: StoredBatch): Promise<void> {
+  /** @returns null when more may come at once, else a promise that resolves when it may */
+  push(batch: StoredBatch): Promise<void> | null {
     this.#queue.push(batch);
     this.#bytes += batch.bytes;
     this.#wakeTaker();
-    if (this.#bytes > 2 * this.#groupBytes) await new Promise<void>((resolve) => (this.#wakeFeeder = resolve));
+    if (this.#ended || this.#bytes <= 2 * this.#groupBytes) return null;
+    return new Promise<void>((resolve) => (this.#wakeFeeder = resolve));
   }
 
   /** Nothing more comes: because of `error`, or for good. */

@@ -1,7 +1,7 @@
 import { connectNats } from '@tributary/changelog';
 import { aborted } from '@tributary/cluster';
 import { type Config, loadConfig } from '@tributary/config';
-import { startConsole } from '@tributary/console';
+import { startConsole, startHealth } from '@tributary/console';
 import { Fault, systemClock } from '@tributary/core';
 import { environment, openLog, stopSignal, workerName } from '@tributary/ops';
 import { startSinks } from '@tributary/sink';
@@ -31,18 +31,29 @@ export async function runOne(service: string, options: RunOptions, output: Outpu
   const { changelogs, bus } = broker;
   const runtime = { changelogs, bus, clock: systemClock, log: openLog({ worker }), dataDir: options.data, worker };
   try {
+    const { connected } = broker;
     const port = options.port === undefined ? {} : { port: Number(options.port) };
-    const running =
-      service === 'source'
-        ? await startSources(config, runtime)
-        : service === 'sink'
-          ? await startSinks(config, runtime)
-          : await startConsole(config, runtime, port);
+    const health =
+      service === 'console' || port.port === undefined
+        ? null
+        : await startHealth(config, runtime, { port: port.port, connected });
     try {
-      output.value({ ready: true, service, worker, ...('url' in running ? { console: running.url } : {}) });
-      await aborted(stop);
+      const heard = health?.runtime ?? runtime;
+      const running =
+        service === 'source'
+          ? await startSources(config, heard)
+          : service === 'sink'
+            ? await startSinks(config, heard)
+            : await startConsole(config, runtime, { ...port, connected });
+      try {
+        const urls = { ...('url' in running ? { console: running.url } : {}), ...(health ? { health: health.url } : {}) };
+        output.value({ ready: true, service, worker, ...urls });
+        await aborted(stop);
+      } finally {
+        await running.stop();
+      }
     } finally {
-      await running.stop();
+      await health?.stop();
     }
   } finally {
     await broker.close();

@@ -15,9 +15,12 @@ export function sourceView(name: string, worker: string, actor: ActorStatus): So
     worker,
     restarts: actor.restarts,
     fault: faultView(actor),
+    faults: counts(actor.faults),
     lsn: text(facts['lsn']) ?? text(inside(facts, 'position')['lsn']),
     confirmedLsn: text(facts['confirmedLsn']),
     lagMs: number(facts['lagMs']),
+    pendingBytes: number(facts['pendingBytes']),
+    heldMs: number(facts['heldMs']),
     changes: number(facts['changes']),
     changesPerSecond: null,
     tables: Array.isArray(facts['tables']) ? facts['tables'].length : number(facts['tables']),
@@ -30,6 +33,7 @@ export function projectionView(worker: string, actor: ActorStatus): ProjectionVi
   const facts = actor.facts;
   const position = inside(facts, 'position');
   const seq = number(position['seq']);
+  const watermark = number(facts['watermark']);
   return {
     name: actor.name,
     kind: actor.kind,
@@ -38,9 +42,13 @@ export function projectionView(worker: string, actor: ActorStatus): ProjectionVi
     worker,
     restarts: actor.restarts,
     fault: faultView(actor),
+    faults: counts(actor.faults),
     position: seq === null ? null : { seq, lsn: text(position['lsn']) ?? '0/0' },
     lagMs: number(facts['lagMs']),
     lagMessages: null,
+    lagBytes: null,
+    watermark: watermark ? watermark / 1_000 : null,
+    heldMs: number(facts['heldMs']),
     applied: number(facts['applied']),
     appliedPerSecond: null,
   };
@@ -53,9 +61,12 @@ export function unassignedSource(name: string): SourceView {
     worker: null,
     restarts: 0,
     fault: null,
+    faults: {},
     lsn: null,
     confirmedLsn: null,
     lagMs: null,
+    pendingBytes: null,
+    heldMs: null,
     changes: null,
     changesPerSecond: null,
     tables: null,
@@ -77,6 +88,7 @@ function slotView(facts: Facts): SlotView | null {
     retainedBytes: number(slot['retainedBytes']),
     walStatus: text(slot['walStatus']),
     safeBytes: number(slot['safeBytes']) ?? number(slot['safeWalSize']),
+    confirmAgeMs: number(facts['confirmAgeMs']),
   };
   return Object.values(view).every((value) => value === null) ? null : view;
 }
@@ -94,6 +106,14 @@ function snapshotView(value: unknown): SnapshotView | null {
     rows: number(facts['rows']),
     fraction: fraction === null ? null : Math.min(1, Math.max(0, fraction)),
   };
+}
+
+/** Told by a worker of any version: absent = none. */
+function counts(value: unknown): Readonly<Record<string, number>> {
+  if (typeof value !== 'object' || value === null) return {};
+  return Object.fromEntries(
+    Object.entries(value as Facts).filter((entry): entry is [string, number] => number(entry[1]) !== null),
+  );
 }
 
 function inside(facts: Facts, name: string): Facts {

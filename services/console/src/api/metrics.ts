@@ -1,113 +1,71 @@
-import type { SourceView, StatusView } from '../wire.ts';
-
-type Labels = Readonly<Record<string, string>>;
-
-interface Metric {
-  readonly name: string;
-  readonly help: string;
-  readonly type: 'gauge' | 'counter';
-  values(status: StatusView): Iterable<readonly [Labels, number | null]>;
-}
-
-const ofSources = (read: (source: SourceView) => number | null) => (status: StatusView) =>
-  status.sources.map((source) => [{ source: source.name }, read(source)] as const);
+import type { MetricName, Sample } from '@tributary/ops';
+import type { ProjectionView, SourceView, StatusView } from '../wire.ts';
 
 const MILLI = 1_000;
 
-/** Everything the console exports about the cluster. A value that nobody tells is left out, never shown as zero. */
-const METRICS: readonly Metric[] = [
-  {
-    name: 'tributary_source_running_state',
-    help: '1 while the source is captured.',
-    type: 'gauge',
-    values: ofSources((source) => (source.state === 'running' ? 1 : 0)),
-  },
-  {
-    name: 'tributary_source_changes_total',
-    help: 'Row changes captured since the actor started.',
-    type: 'counter',
-    values: ofSources((source) => source.changes),
-  },
-  {
-    name: 'tributary_source_lag_seconds',
-    help: 'Age of the newest moment up to which the changelog is complete.',
-    type: 'gauge',
-    values: ofSources((source) => (source.lagMs === null ? null : source.lagMs / MILLI)),
-  },
-  {
-    name: 'tributary_slot_retained_bytes',
-    help: 'Write-ahead log that the source database keeps for the slot.',
-    type: 'gauge',
-    values: ofSources((source) => source.slot?.retainedBytes ?? null),
-  },
-  {
-    name: 'tributary_slot_safe_bytes',
-    help: 'Write-ahead log that may still be written before the slot is in danger.',
-    type: 'gauge',
-    values: ofSources((source) => source.slot?.safeBytes ?? null),
-  },
-  {
-    name: 'tributary_changelog_messages',
-    help: 'Messages held by the changelog.',
-    type: 'gauge',
-    values: (status) => status.changelogs.map((one) => [{ changelog: one.name }, one.messages] as const),
-  },
-  {
-    name: 'tributary_changelog_bytes',
-    help: 'Size of the changelog.',
-    type: 'gauge',
-    values: (status) => status.changelogs.map((one) => [{ changelog: one.name }, one.bytes] as const),
-  },
-  {
-    name: 'tributary_projection_running_state',
-    help: '1 while the projection is kept up to date.',
-    type: 'gauge',
-    values: (status) => status.projections.map((one) => [{ projection: one.name }, one.state === 'running' ? 1 : 0] as const),
-  },
-  {
-    name: 'tributary_projection_lag_seconds',
-    help: 'Age of the newest moment up to which the projection is complete.',
-    type: 'gauge',
-    values: (status) =>
-      status.projections.map((one) => [{ projection: one.name }, one.lagMs === null ? null : one.lagMs / MILLI] as const),
-  },
-  {
-    name: 'tributary_projection_applied_total',
-    help: 'Row changes applied since the actor started.',
-    type: 'counter',
-    values: (status) => status.projections.map((one) => [{ projection: one.name }, one.applied] as const),
-  },
-  {
-    name: 'tributary_actor_restarts_total',
-    help: 'Starts after a fault since the last minute of undisturbed work.',
-    type: 'gauge',
-    values: (status) => [
-      ...status.sources.map((one) => [{ actor: `source/${one.name}` }, one.restarts] as const),
-      ...status.projections.map((one) => [{ actor: one.name }, one.restarts] as const),
-    ],
-  },
-  {
-    name: 'tributary_worker_alive_state',
-    help: '1 while the worker tells of itself.',
-    type: 'gauge',
-    values: (status) => status.workers.map((one) => [{ worker: one.worker }, one.alive ? 1 : 0] as const),
-  },
-];
-
-/** The status in Prometheus' text format. */
-export function metricsText(status: StatusView): string {
-  const lines: string[] = [];
-  for (const metric of METRICS) {
-    lines.push(`# HELP ${metric.name} ${metric.help}`, `# TYPE ${metric.name} ${metric.type}`);
-    for (const [labels, value] of metric.values(status)) {
-      if (value !== null) lines.push(`${metric.name}{${labelText(labels)}} ${value}`);
-    }
-  }
-  return `${lines.join('\n')}\n`;
+/** What a status says, as metrics. A value that nobody tells is null, which leaves it out. */
+export function samplesOf(status: StatusView): Sample[] {
+  return [
+    ...status.sources.flatMap(ofSource),
+    ...status.projections.flatMap(ofProjection),
+    ...status.changelogs.flatMap((one) => [
+      sample('tributary_changelog_messages', { changelog: one.name }, one.messages),
+      sample('tributary_changelog_bytes', { changelog: one.name }, one.bytes),
+    ]),
+    ...status.workers.flatMap((one) => [
+      sample('tributary_worker_alive_state', { worker: one.worker }, Number(one.alive)),
+      sample('tributary_worker_actors', { worker: one.worker }, one.actors),
+    ]),
+  ];
 }
 
-function labelText(labels: Labels): string {
-  return Object.entries(labels)
-    .map(([name, value]) => `${name}="${value.replace(/[\\"\n]/g, (c) => (c === '\n' ? '\\n' : `\\${c}`))}"`)
-    .join(',');
+function ofSource(source: SourceView): Sample[] {
+  const labels = { source: source.name };
+  const { slot } = source;
+  return [
+    ...ofActor(`source/${source.name}`, 'source', source),
+    sample('tributary_source_changes_total', labels, source.changes),
+    sample('tributary_source_lag_seconds', labels, seconds(source.lagMs)),
+    sample('tributary_source_pending_bytes', labels, source.pendingBytes),
+    sample('tributary_source_held_seconds_total', labels, seconds(source.heldMs)),
+    sample('tributary_slot_retained_bytes', labels, slot?.retainedBytes ?? null),
+    sample('tributary_slot_safe_bytes', labels, slot?.safeBytes ?? null),
+    sample('tributary_slot_lost_state', labels, slot?.walStatus ? Number(/^(lost|unreserved)$/.test(slot.walStatus)) : null),
+    sample('tributary_slot_confirm_age_seconds', labels, seconds(slot?.confirmAgeMs ?? null)),
+  ];
+}
+
+function ofProjection(projection: ProjectionView): Sample[] {
+  const labels = { projection: projection.name };
+  return [
+    ...ofActor(projection.name, projection.kind, projection),
+    sample('tributary_projection_lag_seconds', labels, seconds(projection.lagMs)),
+    sample('tributary_projection_lag_messages', labels, projection.lagMessages),
+    sample('tributary_projection_lag_bytes', labels, projection.lagBytes),
+    sample('tributary_projection_watermark_seconds', labels, seconds(projection.watermark)),
+    sample('tributary_projection_applied_rows_total', labels, projection.applied),
+    sample('tributary_projection_held_seconds_total', labels, seconds(projection.heldMs)),
+  ];
+}
+
+function ofActor(actor: string, kind: string, { state, faults }: SourceView | ProjectionView): Sample[] {
+  const counted = Object.entries(faults);
+  return [
+    sample('tributary_actor_running_state', { actor, kind }, Number(state === 'running')),
+    sample('tributary_actor_failed_state', { actor, kind }, Number(state === 'failed')),
+    sample(
+      'tributary_actor_restarts_total',
+      { actor },
+      counted.reduce((sum, [, count]) => sum + count, 0),
+    ),
+    ...counted.map(([fault, count]) => sample('tributary_actor_faults_total', { actor, fault }, count)),
+  ];
+}
+
+function sample(name: MetricName, labels: Sample['labels'], value: number | null): Sample {
+  return { name, labels, value };
+}
+
+function seconds(ms: number | null): number | null {
+  return ms === null ? null : ms / MILLI;
 }

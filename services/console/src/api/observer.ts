@@ -30,6 +30,15 @@ export interface ObserverOptions {
   readonly log: Log;
   /** Configured sources: shown even when nobody runs them. */
   readonly sources: readonly string[];
+  /** Hears this worker alone, through {@link Observer.hear}, and asks for changelogs only when told to. Default: all, over the bus. */
+  readonly worker?: string;
+}
+
+/** How a service of a worker was last heard. */
+export interface Heard {
+  readonly service: string;
+  readonly silentMs: number;
+  readonly actors: readonly ActorStatus[];
 }
 
 /**
@@ -43,8 +52,9 @@ export class Observer {
   readonly #captured = new Rates(HISTORY_TICKS);
   readonly #applied = new Rates(2);
   readonly #watchers = new Set<(tick: StatusTick) => void>();
+  /** Where projections stood last: one that cannot even start tells no position, and its lag must show all the same. */
+  readonly #stood = new Map<string, Pick<ProjectionView, 'position' | 'watermark'>>();
   #changelogs: ChangelogView[] = [];
-  #polledAt = 0;
   #polling: Promise<void> = Promise.resolve();
   #closing = false;
   #unlisten: () => Promise<void> = async () => {};
@@ -55,8 +65,10 @@ export class Observer {
   }
 
   async start(): Promise<void> {
-    this.#unlisten = await this.#options.bus.listen('tributary.status', (value) => this.#hear(value));
-    await this.#poll();
+    if (this.#options.worker === undefined) {
+      this.#unlisten = await this.#options.bus.listen('tributary.status', (value) => this.hear(value));
+      await this.refresh();
+    }
     this.#timer = setInterval(() => this.#tick(), TICK_MS);
   }
 
@@ -66,11 +78,6 @@ export class Observer {
     this.#watchers.clear();
     await this.#unlisten();
     await this.#polling;
-  }
-
-  /** True while the broker answers. */
-  ready(): boolean {
-    return this.#options.clock.now() - this.#polledAt < 10_000;
   }
 
   history() {
@@ -98,7 +105,7 @@ export class Observer {
           const view = sourceView(name, told.worker, actor);
           sources.set(name, { ...view, changesPerSecond: this.#captured.latest()[name] ?? null });
         } else {
-          projections.set(actor.name, this.#projection(told.worker, actor));
+          projections.set(actor.name, this.#projection(told.worker, actor, at));
         }
       }
     }
@@ -111,12 +118,27 @@ export class Observer {
     };
   }
 
-  #projection(worker: string, actor: ActorStatus): ProjectionView {
-    const view = projectionView(worker, actor);
+  /** What the services of one worker last said, silent ones too. */
+  heard(worker: string): Heard[] {
+    const at = this.#options.clock.now();
+    return [...this.#told.values()]
+      .filter((told) => told.worker === worker)
+      .map(({ service, heardAt, actors }) => ({ service, silentMs: at - heardAt, actors }));
+  }
+
+  #projection(worker: string, actor: ActorStatus, at: number): ProjectionView {
+    const told = projectionView(worker, actor);
+    const view = told.position ? told : { ...told, ...this.#stood.get(told.name) };
     const changelog = this.#changelogs.find((one) => one.name === view.changelog);
+    const behind = changelog && view.position ? Math.max(0, changelog.lastSeq - view.position.seq) : null;
+    const meanBytes = changelog && changelog.messages > 0 ? changelog.bytes / changelog.messages : 0;
+    // What it told is how late the last group came; while more waits, time goes on although nothing is applied.
+    const waiting = behind && view.watermark !== null ? at - view.watermark : 0;
     return {
       ...view,
-      lagMessages: changelog && view.position ? Math.max(0, changelog.lastSeq - view.position.seq) : null,
+      lagMs: view.lagMs === null && !behind ? null : Math.max(view.lagMs ?? 0, waiting),
+      lagMessages: behind,
+      lagBytes: behind === null ? null : Math.round(behind * meanBytes),
       appliedPerSecond: this.#applied.latest()[view.name] ?? null,
     };
   }
@@ -145,13 +167,15 @@ export class Observer {
       .sort((a, b) => (a.worker < b.worker ? -1 : 1));
   }
 
-  #hear(value: unknown): void {
+  /** Takes in what a worker tells on `tributary.status`. */
+  hear(value: unknown): void {
     const told = readTold(value, this.#options.clock.now());
-    if (!told) return;
+    if (!told || (this.#options.worker ?? told.worker) !== told.worker) return;
     const key = `${told.worker} ${told.service}`;
     if (!this.#told.has(key) && this.#told.size >= WORKERS_MAX) return;
     this.#told.set(key, told);
     for (const actor of told.actors) {
+      if (actor.kind !== 'source') this.#remember(told.worker, actor);
       const { changes, applied } = actor.facts;
       if (actor.kind === 'source' && typeof changes === 'number') {
         this.#captured.tell(sourceName(actor), changes, told.at);
@@ -161,6 +185,11 @@ export class Observer {
     }
   }
 
+  #remember(worker: string, actor: ActorStatus): void {
+    const { name, position, watermark } = projectionView(worker, actor);
+    if (position) this.#stood.set(name, { position, watermark });
+  }
+
   #tick(): void {
     const at = this.#options.clock.now();
     for (const [key, told] of this.#told) {
@@ -168,19 +197,22 @@ export class Observer {
       this.#told.delete(key);
       for (const actor of told.actors) {
         if (actor.kind === 'source') this.#captured.forget(sourceName(actor));
-        else this.#applied.forget(actor.name);
+        else {
+          this.#applied.forget(actor.name);
+          this.#stood.delete(actor.name);
+        }
       }
     }
     this.#captured.tick(at);
     this.#applied.tick(at);
-    void this.#poll();
+    if (this.#options.worker === undefined) void this.refresh();
     if (this.#watchers.size === 0) return;
     const tick = this.latest();
     for (const seen of this.#watchers) seen(tick);
   }
 
-  /** Asks the broker for the size of every changelog; one question at a time, however slow the answers. */
-  #poll(): Promise<void> {
+  /** Asks the broker for the size of the changelogs; one question at a time, however slow the answers. Never rejects. */
+  refresh(): Promise<void> {
     if (this.#pollRuns || this.#closing) return this.#polling;
     this.#pollRuns = true;
     this.#polling = this.#askChangelogs()
@@ -196,12 +228,18 @@ export class Observer {
 
   async #askChangelogs(): Promise<void> {
     const views: ChangelogView[] = [];
-    for (const name of (await this.#options.changelogs.list()).toSorted()) {
+    for (const name of await this.#changelogNames()) {
       const status = await this.#options.changelogs.status(name);
       if (status) views.push({ name, ...status });
     }
     this.#changelogs = views;
-    this.#polledAt = this.#options.clock.now();
+  }
+
+  /** All of them, or those that the projections of the one worker read. */
+  async #changelogNames(): Promise<string[]> {
+    if (this.#options.worker === undefined) return (await this.#options.changelogs.list()).toSorted();
+    const actors = [...this.#told.values()].flatMap((told) => told.actors).filter((actor) => actor.kind !== 'source');
+    return [...new Set(actors.map((actor) => projectionView('', actor).changelog))].toSorted();
   }
 }
 

@@ -1,31 +1,15 @@
 import type { FastifyInstance, FastifySchema } from 'fastify';
-import { metricsText } from './metrics.ts';
 import type { Observer } from './observer.ts';
 import { openStream } from './event-stream.ts';
 import { list, status, views } from './schemas.ts';
 
-/** What can be looked at: health, metrics, status and the stream of it that the page lives on. */
+/** What can be looked at: status and the stream of it that the page lives on. */
 export function statusRoutes(server: FastifyInstance, observer: Observer): void {
   const viewer = { role: 'viewer' } as const;
   const shown = (summary: string, answer: object): FastifySchema & { summary: string } => ({
     summary,
     response: { 200: answer },
   });
-
-  server.get('/healthz', { schema: shown('Is the process alive?', { type: 'object' }) }, () => ({ alive: true }));
-  server.get('/readyz', { schema: shown('Can it answer?', { type: 'object' }) }, (_request, reply) => {
-    const ready = observer.ready();
-    void reply.code(ready ? 200 : 503);
-    return { ready, ...(ready ? {} : { reason: 'the broker has not answered for ten seconds' }) };
-  });
-  server.get(
-    '/metrics',
-    { config: viewer, schema: { ...shown('Prometheus metrics', { type: 'string' }), produces: ['text/plain'] } },
-    (_request, reply) => {
-      void reply.type('text/plain; version=0.0.4; charset=utf-8');
-      return reply.send(metricsText(observer.status()));
-    },
-  );
 
   server.get('/v1/status', { config: viewer, schema: shown('Everything at once', status) }, () => observer.status());
   server.get('/v1/sources', { config: viewer, schema: shown('Sources', list(views.source)) }, () => observer.status().sources);

@@ -12,6 +12,7 @@ const fault = {
   type: ['object', 'null'],
   properties: { kind: text, message: text, advice: text },
 } as const;
+const faults = { type: 'object', additionalProperties: integer } as const;
 
 const source = {
   type: 'object',
@@ -21,9 +22,12 @@ const source = {
     worker: textOrNull,
     restarts: integer,
     fault,
+    faults,
     lsn: textOrNull,
     confirmedLsn: textOrNull,
     lagMs: numberOrNull,
+    pendingBytes: numberOrNull,
+    heldMs: numberOrNull,
     changes: numberOrNull,
     changesPerSecond: numberOrNull,
     tables: numberOrNull,
@@ -35,6 +39,7 @@ const source = {
         retainedBytes: numberOrNull,
         walStatus: textOrNull,
         safeBytes: numberOrNull,
+        confirmAgeMs: numberOrNull,
       },
     },
     snapshot: {
@@ -60,9 +65,13 @@ const projection = {
     worker: textOrNull,
     restarts: integer,
     fault,
+    faults,
     position: { type: ['object', 'null'], properties: { seq: integer, lsn: text } },
     lagMs: numberOrNull,
     lagMessages: numberOrNull,
+    lagBytes: numberOrNull,
+    watermark: numberOrNull,
+    heldMs: numberOrNull,
     applied: numberOrNull,
     appliedPerSecond: numberOrNull,
   },

@@ -18,10 +18,16 @@ export interface NatsOptions {
 export class NatsLink {
   readonly connection: NatsConnection;
   readonly #broken = new Set<() => void>();
+  #connected = true;
 
   constructor(connection: NatsConnection) {
     this.connection = connection;
     void this.#watch();
+  }
+
+  /** False from the moment a break is seen until the client has connected again. */
+  get connected(): boolean {
+    return this.#connected && !this.connection.isClosed();
   }
 
   onBreak(broken: () => void): () => void {
@@ -31,6 +37,8 @@ export class NatsLink {
 
   async #watch(): Promise<void> {
     for await (const status of this.connection.status()) {
+      if (status.type === Events.Disconnect) this.#connected = false;
+      if (status.type === Events.Reconnect) this.#connected = true;
       if (status.type === Events.Disconnect || status.type === Events.Reconnect) {
         for (const broken of this.#broken) broken();
       }
