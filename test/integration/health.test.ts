@@ -21,6 +21,7 @@ let postgres: PostgresServer;
 let nats: NatsServer;
 let source: Service;
 let sink: Service;
+let page: Service;
 
 interface Answer {
   readonly status: number;
@@ -70,10 +71,14 @@ postgres: "postgres://nobody@127.0.0.1:${await freePort()}/nowhere"
 `,
   );
   const args = ['-f', config, '--nats', nats.url, '--data', join(folder, 'data')];
-  [source, sink] = await Promise.all([Service.start(['source', ...args]), Service.start(['sink', ...args])]);
+  [source, sink, page] = await Promise.all([
+    Service.start(['source', ...args]),
+    Service.start(['sink', ...args]),
+    Service.start(['console', ...args]),
+  ]);
 });
 afterAll(async () => {
-  await Promise.all([source?.stop(), sink?.stop()]);
+  await Promise.all([source?.stop(), sink?.stop(), page?.stop()]);
   await nats?.stop();
   await postgres?.stop();
 });
@@ -98,6 +103,13 @@ describe('health and metrics of one process', () => {
     expect(JSON.parse(body)).toMatchObject({ status: 503, detail: expect.stringMatching(/^ods\/shop is (waiting|starting) \(/) });
     expect((await ask(sink, '/healthz')).status).toBe(200);
     expect(await metric(sink, 'tributary_actor_faults_total{actor="ods/shop",fault="database_unreachable"}')).toBeGreaterThan(0);
+  });
+
+  it('a console is ready by itself, and tells of all that it hears', async () => {
+    await answers(page, '/readyz', 200);
+    await answers(page, '/metrics', 200, 'tributary_actor_running_state{actor="source/shop",kind="source"} 1');
+    await answers(page, '/metrics', 200, 'tributary_actor_running_state{actor="ods/shop",kind="ods"} 0');
+    await answers(page, '/metrics', 200, 'tributary_changelog_messages{changelog="shop"} ');
   });
 
   it('metrics need a token that health does not need', async () => {

@@ -39,7 +39,7 @@ export async function startHealth(
   const address = host ?? (tokens.length > 0 ? '0.0.0.0' : '127.0.0.1');
   assertHostAllowed(address, tokens);
   const { worker } = runtime;
-  const observer = new Observer({ ...runtime, sources: [], worker });
+  const observer = new Observer({ ...runtime, sources: [], only: worker });
   const server = openServer(tokens, runtime.log);
   healthRoutes(server, { observer, worker, connected, process: watchProcess(worker) });
   await observer.start();

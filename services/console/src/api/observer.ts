@@ -31,7 +31,7 @@ export interface ObserverOptions {
   /** Configured sources: shown even when nobody runs them. */
   readonly sources: readonly string[];
   /** Hears this worker alone, through {@link Observer.hear}, and asks for changelogs only when told to. Default: all, over the bus. */
-  readonly worker?: string;
+  readonly only?: string;
 }
 
 /** How a service of a worker was last heard. */
@@ -65,7 +65,7 @@ export class Observer {
   }
 
   async start(): Promise<void> {
-    if (this.#options.worker === undefined) {
+    if (this.#options.only === undefined) {
       this.#unlisten = await this.#options.bus.listen('tributary.status', (value) => this.hear(value));
       await this.refresh();
     }
@@ -170,7 +170,7 @@ export class Observer {
   /** Takes in what a worker tells on `tributary.status`. */
   hear(value: unknown): void {
     const told = readTold(value, this.#options.clock.now());
-    if (!told || (this.#options.worker ?? told.worker) !== told.worker) return;
+    if (!told || (this.#options.only ?? told.worker) !== told.worker) return;
     const key = `${told.worker} ${told.service}`;
     if (!this.#told.has(key) && this.#told.size >= WORKERS_MAX) return;
     this.#told.set(key, told);
@@ -205,7 +205,7 @@ export class Observer {
     }
     this.#captured.tick(at);
     this.#applied.tick(at);
-    if (this.#options.worker === undefined) void this.refresh();
+    if (this.#options.only === undefined) void this.refresh();
     if (this.#watchers.size === 0) return;
     const tick = this.latest();
     for (const seen of this.#watchers) seen(tick);
@@ -237,7 +237,7 @@ export class Observer {
 
   /** All of them, or those that the projections of the one worker read. */
   async #changelogNames(): Promise<string[]> {
-    if (this.#options.worker === undefined) return (await this.#options.changelogs.list()).toSorted();
+    if (this.#options.only === undefined) return (await this.#options.changelogs.list()).toSorted();
     const actors = [...this.#told.values()].flatMap((told) => told.actors).filter((actor) => actor.kind !== 'source');
     return [...new Set(actors.map((actor) => projectionView('', actor).changelog))].toSorted();
   }
