@@ -10,7 +10,7 @@ import {
   type StoredBatch,
   type TableSchema,
 } from '@tributary/core';
-import { type BatchDraft, type Broker, connectNats, memoryBroker, SectionDraft } from '@tributary/changelog';
+import { type BatchDraft, type Broker, connectNats, memoryBroker, replayPlace, SectionDraft } from '@tributary/changelog';
 import { obtainNatsServer, startNats, temporaryFolder } from '@tributary/embedded';
 import { afterAll, beforeAll, describe, expect, it } from 'vitest';
 
@@ -238,6 +238,47 @@ describe.each(kinds)('changelog on $name', ({ open }) => {
     expect(asked).toEqual(['a', 'b', 'c', 'c', 'b', 'a', 't'].map((name) => `public.${name}`));
   });
 
+  it('finds where a replay begins, by position and by time, at transaction ends, and says what it does not hold', async () => {
+    const source = fresh();
+    const writer = await broker.changelogs.write(source, options);
+    const second = 1_000_000;
+    for (let i = 1; i <= 20; i++) {
+      // The tenth is a large transaction: its first two messages end inside it.
+      const more = i === 10 || i === 11;
+      const lsn = i === 11 || i === 12 ? 100 : i * 10;
+      const ordinal = i === 11 ? 2 : i === 12 ? 3 : 1;
+      await writer.append(
+        batch(lsn, i === 7 ? 'x'.repeat(200_000) : `${i}`, {
+          position: { lsn: BigInt(lsn), ordinal },
+          watermark: lsn * second,
+          more,
+          continues: i === 11 || i === 12,
+        }),
+      );
+    }
+    const at = (from: string) => replayPlace(other.changelogs, source, from);
+    const lsnAt = async (from: string) => Number((await at(from)).lsn);
+    expect(await at('start')).toEqual({ ...ORIGIN, watermark: 0 });
+    expect(await lsnAt('0/32+1')).toBe(50);
+    expect(await lsnAt('0/33')).toBe(50);
+    expect(await lsnAt('0/46+1')).toBe(70);
+    // Inside the large transaction, and on its parts: before it as a whole.
+    expect(await lsnAt('0/64+1')).toBe(90);
+    expect(await lsnAt('0/64+2')).toBe(90);
+    expect(await at('0/64+3')).toMatchObject({ lsn: 100n, ordinal: 3 });
+    expect(await at('0/5')).toMatchObject(ORIGIN);
+    // Everything committed at or after the time: the batch whose watermark is that time is replayed.
+    expect(await lsnAt(new Date(50_000).toISOString())).toBe(40);
+    expect(await lsnAt(new Date(50_001).toISOString())).toBe(50);
+    expect(await at('1970-01-01T00:00:01Z')).toMatchObject(ORIGIN);
+    const rest = await take(other, source, await at('0/46+1'), { count: 2 });
+    expect(ids(rest)).toEqual(['8', '9']);
+    await expect(at('0/FFFF')).rejects.toMatchObject({ kind: 'outside_history', message: expect.stringContaining('0/C8+1') });
+    await expect(at('2100-01-01T00:00:00Z')).rejects.toMatchObject({ kind: 'outside_history' });
+    await expect(at('yesterday')).rejects.toMatchObject({ kind: 'config_invalid' });
+    await expect(replayPlace(other.changelogs, 'nothing', '0/1')).rejects.toMatchObject({ kind: 'outside_history' });
+  });
+
   it('ends a reader that is told to stop', async () => {
     const source = fresh();
     await broker.changelogs.write(source, options);
@@ -393,6 +434,20 @@ describe('a stream that is not what the reader knew (memory)', () => {
     await expect(take(broker, 's', ORIGIN, { count: 1 })).rejects.toMatchObject({ kind: 'history_trimmed' });
     const near = { ...held, seq: 4, lsn: 4n };
     expect(ids(await take(broker, 's', near, { count: 2 }))).toEqual(['5', '6']);
+  });
+
+  it('a replay cannot begin before what retention left, and is told where it can', async () => {
+    const broker = memoryBroker();
+    const writer = await broker.changelogs.write('s', options);
+    for (let i = 1; i <= 6; i++) await writer.append(batch(i, `${i}`));
+    broker.store.trim('s', 4);
+    await expect(replayPlace(broker.changelogs, 's', '0/2+1')).rejects.toMatchObject({
+      kind: 'outside_history',
+      message: expect.stringContaining('the earliest is 0/3+1'),
+    });
+    const place = await replayPlace(broker.changelogs, 's', '0/3+1');
+    expect(place).toEqual({ seq: 3, lsn: 3n, ordinal: 1, watermark: 0 });
+    expect(ids(await take(broker, 's', place, { count: 3 }))).toEqual(['4', '5', '6']);
   });
 
   it('positions rise strictly', () => {

@@ -111,8 +111,8 @@ talking('snapshot <source>', 'read tables again and reconcile them')
   .action((source: string, options: Options & Parameters<typeof snapshot>[1]) =>
     run((output) => snapshot(source, options, output), options),
   );
-talking('replay <projection>', 'rebuild a sink (or SINK/SOURCE) from history')
-  .option('--from <place>', 'start', 'start')
+talking('replay <projection>', 'set a sink (or SINK/SOURCE) back to a place in history and let it run from there')
+  .option('--from <place>', 'start (rebuilds it), a position (LSN or LSN+ORDINAL) or a time (ISO 8601)', 'start')
   .action((name: string, options: Options & Parameters<typeof replay>[1]) =>
     run((output) => replay(name, options, output), options),
   );

@@ -17,6 +17,20 @@ export interface LastBatch {
   readonly statePosition: Position | null;
 }
 
+/** A whole batch, without its rows, and its place in the stream. */
+export interface Placed {
+  readonly seq: number;
+  readonly header: BatchHeader;
+}
+
+/** What {@link Changelogs.seek} found: the ends of the retained history, and the place asked for. */
+export interface Sought {
+  readonly first: Placed;
+  readonly last: Placed;
+  /** The last batch of the prefix asked for; null when not even the first one belongs to it. */
+  readonly found: Placed | null;
+}
+
 /** What the stream itself knows. */
 export interface ChangelogStatus {
   readonly firstSeq: number;
@@ -84,6 +98,12 @@ export interface Changelogs {
   status(source: string): Promise<ChangelogStatus | null>;
   /** The first position whose message was stored at or after a time (ms since 1970); null when there is none. */
   find(source: string, storedAt: number): Promise<Position | null>;
+  /**
+   * The last whole batch that `holds`, by halving the retained sequences: about log2 of their number of single reads.
+   * @param holds true for a prefix of the changelog and false behind it, such as "lies at or before a position"
+   * @returns null when the changelog is empty or not there
+   */
+  seek(source: string, holds: (header: BatchHeader) => boolean): Promise<Sought | null>;
   /** Names of the sources that have a changelog here. */
   list(): Promise<string[]>;
 }

@@ -12,7 +12,16 @@ import {
   systemClock,
   systemRandom,
 } from '@tributary/core';
-import type { ChangelogOptions, Changelogs, ChangelogStatus, ChangelogWriter, LastBatch, ReadOptions } from './changelog.ts';
+import type {
+  ChangelogOptions,
+  Changelogs,
+  ChangelogStatus,
+  ChangelogWriter,
+  LastBatch,
+  Placed,
+  ReadOptions,
+  Sought,
+} from './changelog.ts';
 import { batchAfter, decodeBatch } from './codec.ts';
 import { Assembler, fragmentOf, isFragment } from './fragments.ts';
 import type { Store } from './store.ts';
@@ -97,8 +106,38 @@ export class StoredChangelogs implements Changelogs {
     return found && { seq: found.seq, ...found.header.position };
   }
 
+  async seek(source: string, holds: (header: BatchHeader) => boolean): Promise<Sought | null> {
+    const status = await this.status(source);
+    if (!status || status.messages === 0) return null;
+    const first = await this.#firstWhole(source, status.firstSeq, status.lastSeq);
+    const last = await this.#wholeAtOrBefore(source, status.lastSeq, status.firstSeq);
+    if (!first || !last) return null;
+    const found = await this.#lastThat(source, status, holds);
+    return { first, last: { seq: last.seq, header: last.batch.header }, found };
+  }
+
+  /** The last whole batch of the prefix that `holds`; null when it is empty. */
+  async #lastThat(
+    source: string,
+    { firstSeq, lastSeq }: ChangelogStatus,
+    holds: (header: BatchHeader) => boolean,
+  ): Promise<Placed | null> {
+    let found: Placed | null = null;
+    let low = firstSeq;
+    let high = lastSeq + 1;
+    while (low < high) {
+      const middle = Math.floor((low + high) / 2);
+      const one = await this.#firstWhole(source, middle, lastSeq);
+      if (one && holds(one.header)) {
+        found = one;
+        low = one.seq + 1;
+      } else high = middle;
+    }
+    return found;
+  }
+
   /** The first whole batch that ends at or after `seq`. */
-  async #firstWhole(source: string, seq: number, last: number): Promise<{ seq: number; header: BatchHeader } | null> {
+  async #firstWhole(source: string, seq: number, last: number): Promise<Placed | null> {
     for (let at = seq; at <= last; at++) {
       const found = await this.#wholeAtOrBefore(source, at, at);
       if (found) return { seq: at, header: found.batch.header };
@@ -147,15 +186,8 @@ export class StoredChangelogs implements Changelogs {
     const same = held.seq >= status.firstSeq ? await this.#wholeAtOrBefore(source, held.seq, held.seq) : null;
     if (same && compareSourcePosition(same.batch.header.position, held) === 0) return held.seq + 1;
     const place = streamPlace(held);
-    let low = status.firstSeq;
-    let high = status.lastSeq + 1;
-    while (low < high) {
-      const middle = Math.floor((low + high) / 2);
-      const found = await this.#firstWhole(source, middle, status.lastSeq);
-      if (found && compareSourcePosition(found.header.position, place) <= 0) low = found.seq + 1;
-      else high = middle;
-    }
-    return Math.max(1, low);
+    const found = await this.#lastThat(source, status, ({ position }) => compareSourcePosition(position, place) <= 0);
+    return found ? found.seq + 1 : Math.max(1, status.firstSeq);
   }
 }
 

@@ -5,15 +5,18 @@ export type {
   ChangelogStatus,
   ChangelogWriter,
   LastBatch,
+  Placed,
   ReadOptions,
+  Sought,
 } from './changelog.ts';
 export { type Change, changesOf } from './change.ts';
 export { CsvRows } from './column.ts';
 export type { ColumnDraft } from './column-draft.ts';
 export { CsvCutter } from './csv-cutter.ts';
-export { decodeBatch, encodeBatch, FORMAT_VERSION, schemaVersion } from './codec.ts';
+export { batchAfter, decodeBatch, encodeBatch, FORMAT_VERSION, schemaVersion } from './codec.ts';
 export { type Broker, connectNats, memoryBroker } from './connect.ts';
 export { SectionDraft } from './draft.ts';
 export type { MemoryStore } from './memory/store.ts';
+export { type ReplayPlace, replayPlace } from './replay-place.ts';
 export { type Start, startOf } from './start.ts';
 export type { NatsOptions } from './nats/connection.ts';

@@ -23,6 +23,10 @@ export const FAULTS = {
     reaction: 'operator',
     advice: 'Retention removed history this projection needs. Run: tributary snapshot SOURCE, then tributary replay NAME.',
   },
+  outside_history: {
+    reaction: 'operator',
+    advice: 'Name a position or time that the changelog holds, or "start" for all of it.',
+  },
   changelog_format: { reaction: 'operator', advice: 'A batch was written by a newer version; upgrade this worker.' },
   database_unreachable: { reaction: 'restart', advice: 'Check host, port, credentials and pg_hba.conf of the database.' },
   database_rejected: { reaction: 'operator', advice: 'The database refused a statement; see the message.' },

@@ -2,7 +2,9 @@ import type { Changelogs } from '@tributary/changelog';
 import type { Actor } from '@tributary/cluster';
 import { type Bus, type Clock, Fault, formatLsn, type Position } from '@tributary/core';
 import { GroupQueue } from './group-queue.ts';
+import { leaveOut } from './leave-out.ts';
 import type { Projection } from './projection.ts';
+import { answerReplay, goBack, type ReplayOrder } from './replay.ts';
 
 export interface ProjectionActorOptions {
   /** Name of the sink. */
@@ -19,11 +21,9 @@ export interface ProjectionActorOptions {
   readonly open: () => Promise<Projection>;
 }
 
-const PROGRESS_MS = 250;
-
 /**
  * Drives one projection of one changelog: reads from where it stands, groups to transaction ends, applies, tells how
- * far it is, and starts over when asked to replay. Faults end it; the supervisor starts it again from its stored position.
+ * far it is, and goes back when asked to replay. Faults end it; the supervisor starts it again from its stored position.
  */
 export class ProjectionActor implements Actor {
   readonly #options: ProjectionActorOptions;
@@ -35,7 +35,7 @@ export class ProjectionActor implements Actor {
   /** Back-pressure: how long reading stood still because the target was behind. */
   #heldMs = 0;
   #reachedWaiters: { readonly seq: number; readonly resolve: () => void; readonly reject: (error: Error) => void }[] = [];
-  #replay: { readonly done: () => void; readonly failed: (error: Error) => void } | null = null;
+  #order: ReplayOrder | null = null;
   #interrupt: () => void = () => {};
   #wake: () => void = () => {};
   #projection: Projection | null = null;
@@ -66,12 +66,13 @@ export class ProjectionActor implements Actor {
       stops.push(...(await this.#serve(projection, signal)));
       for (let first = true; !signal.aborted; first = false) {
         await this.#follow(projection, signal, first ? ready : () => {});
-        if (this.#replay && !signal.aborted) await this.#startOver(projection);
+        if (this.#order && !signal.aborted) await this.#goBack(projection, this.#order, signal);
       }
     } finally {
       for (const stop of stops) await stop();
       const stopped = new Fault('not_found', `projection ${this.#options.sink}/${this.#options.source} stopped`);
       for (const waiter of this.#reachedWaiters.splice(0)) waiter.reject(stopped);
+      this.#order?.failed(stopped);
       await projection.close();
     }
   }
@@ -88,14 +89,15 @@ export class ProjectionActor implements Actor {
       queue.end();
     };
     signal.addEventListener('abort', this.#interrupt, { once: true });
-    if (this.#replay || signal.aborted) this.#interrupt();
+    if (this.#order || signal.aborted) this.#interrupt();
     const reading = this.#read(queue, this.#position, stop.signal);
     try {
       for (let taken = await queue.take(); taken; taken = await queue.take()) {
         const last = taken.batches.at(-1) as (typeof taken.batches)[number];
         const after: Position = { seq: last.seq, ...last.header.position };
-        await projection.apply({ ...taken, after, watermark: last.header.watermark });
-        for (const batch of taken.batches) for (const section of batch.sections) this.#applied += section.rows;
+        const batches = taken.batches.map((batch) => leaveOut(batch, projection.held()));
+        await projection.apply({ batches, partial: taken.partial, after, watermark: last.header.watermark });
+        for (const batch of batches) for (const section of batch.sections) this.#applied += section.rows;
         if (!taken.partial) this.#advance(after, last.header.watermark, last.header.transactions.at(-1)?.committedAt);
         if (stop.signal.aborted) break;
         if (!taken.partial) await this.#rest(stop.signal);
@@ -156,17 +158,28 @@ export class ProjectionActor implements Actor {
     });
   }
 
-  async #startOver(projection: Projection): Promise<void> {
-    const replay = this.#replay;
-    this.#replay = null;
+  async #goBack(projection: Projection, order: ReplayOrder, signal: AbortSignal): Promise<void> {
+    this.#order = null;
     try {
-      await projection.reset();
+      const kept = await goBack(projection, this.#replayOptions, { to: order.to, signal });
       this.#position = await projection.position();
-      replay?.done();
+      order.done(kept);
     } catch (error) {
-      replay?.failed(error as Error);
-      throw error;
+      order.failed(error as Error);
+      // A question that cannot be obeyed is the asker's matter: nothing has changed here.
+      if (!(error instanceof Fault && error.kind === 'outside_history')) throw error;
     }
+  }
+
+  #obey(order: ReplayOrder): void {
+    this.#order?.failed(new Fault('fenced', 'another replay was asked for'));
+    this.#order = order;
+    this.#interrupt();
+  }
+
+  get #replayOptions() {
+    const { sink, source, changelogs, clock } = this.#options;
+    return { name: `${sink}/${source}`, source, changelogs, clock };
   }
 
   #reached(seq: number): Promise<void> {
@@ -181,7 +194,12 @@ export class ProjectionActor implements Actor {
     const { bus, sink, source } = this.#options;
     const subject = (what: string) => `tributary.projection.${sink}.${source}.${what}`;
     const reached = (seq: number) => this.#reached(seq);
-    const replaying = (from: string) => this.#replayed(from);
+    const replaying = (from: string) =>
+      answerReplay(this.#replayOptions, from, {
+        obey: (order) => this.#obey(order),
+        reached,
+        seq: () => this.#position?.seq ?? 0,
+      });
     const stops = [
       await bus.serve(subject('reached'), async function* (question) {
         await reached((question as { seq: number }).seq);
@@ -193,31 +211,5 @@ export class ProjectionActor implements Actor {
       stops.push(await bus.serve(subject(what), answer));
     }
     return stops;
-  }
-
-  async *#replayed(from: string): AsyncGenerator<unknown> {
-    const { changelogs, source, sink } = this.#options;
-    if (from !== 'start') throw new Fault('not_found', `replay from "${from}" is not built yet; --from start is`);
-    const status = await changelogs.status(source);
-    const target = status?.lastSeq ?? 0;
-    await new Promise<void>((resolve, reject) => {
-      this.#replay = { done: resolve, failed: reject };
-      this.#interrupt();
-    });
-    let arrived = false;
-    const end = this.#reached(target).then(() => {
-      arrived = true;
-    });
-    const first = status?.firstSeq ?? 0;
-    while (!arrived) {
-      await Promise.race([end, this.#options.clock.sleep(PROGRESS_MS)]);
-      const done = Math.max(0, (this.#position?.seq ?? 0) - first + 1);
-      yield {
-        done: arrived,
-        projection: `${sink}/${source}`,
-        messages: Math.min(done, target - first + 1),
-        of: target - first + 1,
-      };
-    }
   }
 }

@@ -1,2 +1,2 @@
 export { ProjectionActor, type ProjectionActorOptions } from './actor.ts';
-export type { DriverView, Group, Projection } from './projection.ts';
+export type { DriverView, Group, Projection, Rewind } from './projection.ts';

@@ -1,4 +1,4 @@
-import type { Position, StoredBatch } from '@tributary/core';
+import type { Position, SourcePosition, StoredBatch } from '@tributary/core';
 
 /**
  * A keeper of a result made from one changelog. The driver (`runProjection`) reads, groups, retries and reports;
@@ -17,12 +17,34 @@ export interface Projection {
   apply(group: Group): Promise<void>;
   /** Empties the result and sets the position to ORIGIN, in one atomic write. Used by replay. */
   reset(): Promise<void>;
+  /**
+   * Sets the position back, keeping what it holds, in one atomic write: what follows is then applied once more over the
+   * newer state. Histories let go of everything behind `to`, except of the tables in `kept`.
+   */
+  rewind(rewind: Rewind): Promise<void>;
+  /**
+   * Tables that hold everything up to a position beyond the projection's own, since a rewind that kept them: the driver
+   * leaves out their changes up to there. As of the last `position()`.
+   */
+  held(): ReadonlyMap<string, SourcePosition>;
   /** Lets go of connections and files. */
   close(): Promise<void>;
   /** What it tells of itself beyond position and lag. */
   facts?(): Record<string, unknown>;
   /** Questions it answers on `tributary.projection.<sink>.<source>.<name>`. */
   commands?(driver: DriverView): Record<string, (question: unknown) => AsyncIterable<unknown>>;
+}
+
+export interface Rewind {
+  readonly to: Position;
+  /** Microseconds since 1970: up to when the source is complete at `to`; 0 = not known. */
+  readonly watermark: number;
+  /** Where the projection stands until now. */
+  readonly until: SourcePosition;
+  /** Tables (`schema.table`) that stay as they are: their changes up to `until` are not applied again. */
+  readonly kept: ReadonlySet<string>;
+  /** Tables of which a snapshot begins between `to` and `until`: keys noted for a later one count no more. */
+  readonly begun: ReadonlySet<string>;
 }
 
 /** What a projection's commands may ask of the driver. */

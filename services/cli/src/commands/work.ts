@@ -34,7 +34,15 @@ export async function snapshot(
   }
 }
 
-/** Rebuilds a sink's projections, or one of them, from history. */
+interface ReplayPart {
+  readonly projection: string;
+  readonly messages: number;
+  readonly of: number;
+  readonly from: string;
+  readonly kept: readonly string[];
+}
+
+/** Sets a sink's projections, or one of them, back to a place in history and follows them until they have caught up. */
 export async function replay(name: string, options: Where & { from: string }, output: Output): Promise<void> {
   const connected = await connect(options);
   try {
@@ -45,23 +53,36 @@ export async function replay(name: string, options: Where & { from: string }, ou
         'not_found',
         `there is no projection ${name}. Projections: ${projections.map((one) => one.name).join(', ')}`,
       );
+    const replayed: { projection: string; from: string; messages: number; kept: readonly string[] }[] = [];
     for (const one of chosen) {
       const progress = openProgress(output, `replay ${one}`);
+      let last: ReplayPart | null = null;
       for await (const part of connected.broker.bus.ask(
         projectionSubject(one, 'replay'),
         { from: options.from },
         { idleMs: 600_000 },
       )) {
-        const { messages, of } = part as { messages: number; of: number };
-        progress.at(messages, of, part);
+        last = part as ReplayPart;
+        progress.at(last.messages, last.of, part);
       }
       progress.end();
-      if (!output.json) output.line(`${one} is rebuilt.`);
+      if (!last) continue;
+      const { from, messages, kept } = last;
+      replayed.push({ projection: one, from, messages, kept });
+      if (!output.json) tellReplayed(one, last, output);
     }
-    if (output.json) output.value({ done: true, projections: chosen });
+    if (output.json) output.value({ done: true, projections: chosen, replayed });
   } finally {
     await connected.broker.close();
   }
+}
+
+function tellReplayed(name: string, { from, messages, kept }: ReplayPart, output: Output): void {
+  output.line(`${name}: ${messages} messages applied again, from ${from === '0/0+0' ? 'the start' : from}.`);
+  if (kept.length > 0)
+    output.line(
+      `  Left as they are, because their changes cannot be applied twice (no key, or rows that moved to another key): ${kept.join(', ')}. To rebuild these too: --from start`,
+    );
 }
 
 export async function compact(options: Where & { table?: string }, output: Output): Promise<void> {

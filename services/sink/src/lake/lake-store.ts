@@ -9,6 +9,9 @@ const SETUP = [
   'CREATE SCHEMA IF NOT EXISTS _seen',
   `CREATE TABLE IF NOT EXISTS _meta.position (source VARCHAR PRIMARY KEY, seq BIGINT, lsn VARCHAR, ordinal BIGINT, watermark BIGINT, lake_commit BIGINT, resetting BOOLEAN)`,
   `CREATE TABLE IF NOT EXISTS _meta.tables (source VARCHAR, name VARCHAR, version VARCHAR, definition VARCHAR, seen BOOLEAN, view_schema VARCHAR, view_name VARCHAR)`,
+  // A replay from the middle that is being prepared, and how far tables that it keeps have come.
+  'ALTER TABLE _meta.position ADD COLUMN IF NOT EXISTS rewinding VARCHAR',
+  'ALTER TABLE _meta.tables ADD COLUMN IF NOT EXISTS held VARCHAR',
 ];
 
 /** Memory DuckDB may use inside a sink worker; beyond it spills to disk. */

@@ -1,23 +1,27 @@
 import { wantsTable, targetSchema, type LakeSinkConfig } from '@tributary/config';
 import {
+  compareSourcePosition,
   Fault,
   formatLsn,
   ORIGIN,
   parseLsn,
+  parseSourcePosition,
   type Position,
   type SnapshotMark,
+  type SourcePosition,
   type StoredBatch,
   type TableSchema,
   tableName,
 } from '@tributary/core';
 import { type Duck, duckIdent } from '@tributary/duckdb';
 import type { ConnectionConfig } from '@tributary/postgres';
-import type { DriverView, Group, Projection } from '@tributary/projection';
+import type { DriverView, Group, Projection, Rewind } from '@tributary/projection';
 import type { LakeStore } from './lake-store.ts';
 import { LakeTable } from './lake-table.ts';
 import { typedList } from './lake-types.ts';
 import { type Manifest, Manifests } from './manifest.ts';
 import { ParquetWriter } from './parquet.ts';
+import { behindSql, heldText, type NotedRewind, noteRewind, positionOf } from './rewind.ts';
 import { verifyLake } from './verify.ts';
 
 export interface LakeOptions {
@@ -51,6 +55,7 @@ export class LakeProjection implements Projection {
   #compactedAt: number;
   #position: Position = ORIGIN;
   #watermark = 0;
+  #held: ReadonlyMap<string, SourcePosition> = new Map();
 
   private constructor(options: LakeOptions, duck: Duck) {
     this.#options = options;
@@ -78,7 +83,12 @@ export class LakeProjection implements Projection {
     this.#position = row && row.seq > 0 ? { seq: row.seq, lsn: parseLsn(row.lsn), ordinal: row.ordinal } : ORIGIN;
     this.#watermark = row?.watermark ?? 0;
     this.#commit = row?.lake_commit ?? 0;
+    this.#held = await this.#heldTables();
     return this.#position;
+  }
+
+  held(): ReadonlyMap<string, SourcePosition> {
+    return this.#held;
   }
 
   async apply(group: Group): Promise<void> {
@@ -109,6 +119,26 @@ export class LakeProjection implements Projection {
     try {
       await this.#duck.run('UPDATE _meta.position SET resetting = true WHERE source = $1', [this.#options.source]);
       await this.#finishReset();
+    } finally {
+      release();
+    }
+  }
+
+  /**
+   * History behind `to` is let go of, file by file, except of kept tables; it comes again. The state stays. Noted first,
+   * so that a crash between the manifest and the state is seen and the rest is done.
+   */
+  async rewind(rewind: Rewind): Promise<void> {
+    await this.#rollback();
+    const release = await this.#options.store.lock();
+    try {
+      if (this.#unflushedBytes > 0) await this.#flushHistory();
+      const noted = noteRewind(rewind);
+      await this.#duck.run('UPDATE _meta.position SET rewinding = $2 WHERE source = $1', [
+        this.#options.source,
+        JSON.stringify(noted),
+      ]);
+      await this.#finishRewind(noted);
     } finally {
       release();
     }
@@ -205,14 +235,11 @@ export class LakeProjection implements Projection {
       ]);
     } else {
       await table.create();
-      await this.#duck.run('INSERT INTO _meta.tables VALUES ($1, $2, $3, $4, false, $5, $6)', [
-        source,
-        name,
-        version,
-        JSON.stringify(schema),
-        targetSchema(source, schema.schema),
-        schema.table,
-      ]);
+      await this.#duck.run(
+        `INSERT INTO _meta.tables (source, name, version, definition, seen, view_schema, view_name)
+         VALUES ($1, $2, $3, $4, false, $5, $6)`,
+        [source, name, version, JSON.stringify(schema), targetSchema(source, schema.schema), schema.table],
+      );
     }
     await this.#makeView(table, new Set());
     this.#tables.set(name, table);
@@ -353,16 +380,68 @@ export class LakeProjection implements Projection {
           `the lake of ${source} is at commit ${manifest.commit}, but its state is gone from the data folder. Rebuild it: move ${this.#options.folder} away, then start again.`,
         );
       }
-      await this.#duck.run(`INSERT INTO _meta.position VALUES ($1, 0, '0/0', 0, 0, 0, false)`, [source]);
+      await this.#duck.run(
+        `INSERT INTO _meta.position (source, seq, lsn, ordinal, watermark, lake_commit, resetting) VALUES ($1, 0, '0/0', 0, 0, 0, false)`,
+        [source],
+      );
       return;
     }
     await this.#loadTables();
     if (row.resetting) return this.#finishReset();
     this.#commit = row.lake_commit;
-    if (manifest && manifest.commit > row.lake_commit) await this.#letGo(manifest.commit, manifest.position.seq);
     for (const name of this.#tables.keys()) this.#dirty.add(name);
+    if (row.rewinding) return this.#finishRewind(JSON.parse(row.rewinding) as NotedRewind);
+    if (manifest && manifest.commit > row.lake_commit) await this.#letGo(manifest.commit, manifest.position.seq);
     this.#unflushedBytes = 1;
     return undefined;
+  }
+
+  /** Every step may be done twice: the manifest is made anew unless it was made, and the state's half is one transaction. */
+  async #finishRewind(noted: NotedRewind): Promise<void> {
+    const { source } = this.#options;
+    const to = positionOf(noted);
+    const kept = new Set(noted.kept);
+    const held = await this.#heldTables();
+    const until = parseSourcePosition(noted.until);
+    for (const [name, at] of held) if (compareSourcePosition(at, until) > 0) kept.add(name);
+    const previous = await this.#manifests.latest();
+    if (previous && previous.commit === this.#commit) await this.#cutHistory(previous, noted, kept);
+    await this.#duck.run('BEGIN');
+    for (const table of this.#tables.values()) {
+      const ahead = held.get(table.name);
+      if (ahead && compareSourcePosition(ahead, until) > 0) continue;
+      const at = kept.has(table.name) ? heldText(until) : null;
+      if (!at && table.seen && noted.begun.includes(table.name)) await this.#noteSeen(table, () => table.endSeen(false));
+      await this.#duck.run('UPDATE _meta.tables SET held = $3 WHERE source = $1 AND name = $2', [source, table.name, at]);
+    }
+    this.#commit = previous ? ((await this.#manifests.latest())?.commit ?? 0) : 0;
+    await this.#savePosition(to, noted.watermark);
+    await this.#duck.run('UPDATE _meta.position SET lake_commit = $2, rewinding = NULL WHERE source = $1', [
+      source,
+      this.#commit,
+    ]);
+    await this.#duck.run('COMMIT');
+    for (const name of this.#tables.keys()) this.#dirty.add(name);
+    this.#unflushedBytes = 0;
+  }
+
+  async #cutHistory(previous: Manifest, noted: NotedRewind, kept: ReadonlySet<string>): Promise<void> {
+    const commit = previous.commit + 1;
+    const behind = behindSql(positionOf(noted));
+    const tables: Record<string, Manifest['tables'][string]> = {};
+    for (const [name, table] of Object.entries(previous.tables)) {
+      const changes = kept.has(name) ? table.changes : await this.#parquet.cut({ name }, table.changes, { behind, commit });
+      tables[name] = { ...table, changes };
+    }
+    await this.#manifests.commit({ ...previous, commit, position: noted.to, watermark: noted.watermark, tables });
+  }
+
+  async #heldTables(): Promise<Map<string, SourcePosition>> {
+    const rows = await this.#duck.rows<{ name: string; held: string }>(
+      'SELECT name, held FROM _meta.tables WHERE source = $1 AND held IS NOT NULL',
+      [this.#options.source],
+    );
+    return new Map(rows.map(({ name, held }) => [name, parseSourcePosition(held)]));
   }
 
   async #finishReset(): Promise<void> {
@@ -375,7 +454,7 @@ export class LakeProjection implements Projection {
     }
     await this.#duck.run('DELETE FROM _meta.tables WHERE source = $1', [source]);
     await this.#duck.run(
-      `UPDATE _meta.position SET seq = 0, lsn = '0/0', ordinal = 0, watermark = 0, lake_commit = 0, resetting = false WHERE source = $1`,
+      `UPDATE _meta.position SET seq = 0, lsn = '0/0', ordinal = 0, watermark = 0, lake_commit = 0, resetting = false, rewinding = NULL WHERE source = $1`,
       [source],
     );
     await this.#duck.run('COMMIT');
@@ -383,6 +462,7 @@ export class LakeProjection implements Projection {
     this.#dirty.clear();
     this.#commit = 0;
     this.#unflushedBytes = 0;
+    this.#held = new Map();
   }
 
   async #loadTables(): Promise<void> {
@@ -407,4 +487,6 @@ interface StoredPosition {
   readonly watermark: number;
   readonly lake_commit: number;
   readonly resetting: boolean;
+  /** A {@link NotedRewind} that is not finished; null = none. */
+  readonly rewinding: string | null;
 }

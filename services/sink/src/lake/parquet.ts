@@ -57,6 +57,29 @@ export class ParquetWriter {
     return [...files.slice(0, first), { path: await this.#write(table, { kind: 'changes', commit, select }), rows }];
   }
 
+  /**
+   * History files without the rows behind a place: files that lie before it stay, others are written again or left out.
+   * @param behind SQL condition over history rows @returns the files that hold it now
+   */
+  async cut(
+    table: Pick<LakeTable, 'name'>,
+    files: readonly ManifestFile[],
+    { behind, commit }: { behind: string; commit: number },
+  ): Promise<readonly ManifestFile[]> {
+    const left: ManifestFile[] = [];
+    for (const file of files) {
+      const from = `read_parquet(${duckLiteral(join(this.#folder, file.path))})`;
+      const [count] = await this.#duck.rows<{ rows: number }>(`SELECT count(*) AS rows FROM ${from} WHERE NOT (${behind})`);
+      const rows = count?.rows ?? 0;
+      if (rows === file.rows) left.push(file);
+      else if (rows > 0) {
+        const select = `SELECT * FROM ${from} WHERE NOT (${behind})`;
+        left.push({ path: await this.#write(table, { kind: 'changes', commit, select }), rows });
+      }
+    }
+    return left;
+  }
+
   async #write(
     table: Pick<LakeTable, 'name'>,
     { kind, commit, select }: { kind: string; commit: number; select: string },

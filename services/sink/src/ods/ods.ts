@@ -6,11 +6,12 @@ import {
   parseLsn,
   type Position,
   type SnapshotMark,
+  type SourcePosition,
   type StoredBatch,
   tableName,
 } from '@tributary/core';
 import { type ConnectionConfig, Session } from '@tributary/postgres';
-import type { DriverView, Group, Projection } from '@tributary/projection';
+import type { DriverView, Group, Projection, Rewind } from '@tributary/projection';
 import { TableWriter } from './table-writer.ts';
 import { TargetTables } from './target-table.ts';
 import { TargetTypes } from './target-types.ts';
@@ -33,7 +34,12 @@ CREATE TABLE IF NOT EXISTS tributary.position (
   applied_at timestamptz NOT NULL DEFAULT now(), PRIMARY KEY (sink, source));
 CREATE TABLE IF NOT EXISTS tributary.tables (
   sink text, source text, name text, target text NOT NULL, version text NOT NULL, definition jsonb NOT NULL, seen text,
-  PRIMARY KEY (sink, source, name))`;
+  PRIMARY KEY (sink, source, name));
+DO $$ BEGIN
+  IF NOT EXISTS (SELECT 1 FROM pg_attribute WHERE attrelid = 'tributary.tables'::regclass AND attname = 'held_lsn') THEN
+    ALTER TABLE tributary.tables ADD COLUMN held_lsn pg_lsn, ADD COLUMN held_ordinal bigint;
+  END IF;
+END $$`;
 
 /**
  * One source in the operational data store: the same tables with the same types, transaction by transaction.
@@ -51,6 +57,7 @@ export class OdsProjection implements Projection {
   #writers = new Map<string, TableWriter>();
   #open = false;
   #seq = 0;
+  #held: ReadonlyMap<string, SourcePosition> = new Map();
 
   private constructor(options: OdsOptions, session: Session, side: Session) {
     this.#options = options;
@@ -88,6 +95,7 @@ export class OdsProjection implements Projection {
       [config.name, source],
     );
     this.#seq = row ? Number(row.seq) : 0;
+    this.#held = await this.#tables.held(this.#session);
     return row ? { seq: this.#seq, lsn: parseLsn(row.lsn), ordinal: Number(row.ordinal) } : ORIGIN;
   }
 
@@ -122,6 +130,21 @@ export class OdsProjection implements Projection {
     });
     this.#tables.forget();
     this.#types.forget();
+    this.#writers.clear();
+    this.#held = new Map();
+  }
+
+  held(): ReadonlyMap<string, SourcePosition> {
+    return this.#held;
+  }
+
+  async rewind({ to, watermark, until, kept, begun }: Rewind): Promise<void> {
+    await this.#rollback();
+    await this.#session.transaction('', async () => {
+      await this.#tables.rewind(this.#session, { until, kept, begun });
+      await this.#savePosition({ after: to, watermark });
+    });
+    this.#tables.forget();
     this.#writers.clear();
   }
 
@@ -220,7 +243,7 @@ export class OdsProjection implements Projection {
   }
 
   /** Moves on only from where this projection stood: two of them cannot both apply. */
-  async #savePosition({ after, watermark }: Group): Promise<void> {
+  async #savePosition({ after, watermark }: Pick<Group, 'after' | 'watermark'>): Promise<void> {
     const { config, source } = this.#options;
     const saved = await this.#session.prepared(
       'position',

@@ -1,4 +1,14 @@
-import { type ColumnSchema, Fault, keyColumns, type TableSchema, tableName } from '@tributary/core';
+import {
+  type ColumnSchema,
+  compareSourcePosition,
+  Fault,
+  formatLsn,
+  keyColumns,
+  parseLsn,
+  type SourcePosition,
+  type TableSchema,
+  tableName,
+} from '@tributary/core';
 import { quoteIdent, quoteTable, type Session } from '@tributary/postgres';
 import type { TargetTypes } from './target-types.ts';
 
@@ -88,6 +98,39 @@ export class TargetTables {
     const tables: TargetTable[] = [];
     for (const { name } of rows) tables.push((await this.find(session, name)) as TargetTable);
     return tables;
+  }
+
+  /** Tables that hold everything up to a position, since a rewind that kept them. */
+  async held(session: Session): Promise<Map<string, SourcePosition>> {
+    const { sink, source } = this.#options;
+    const rows = await session.rows<{ name: string; lsn: string; ordinal: string }>(
+      `SELECT name, held_lsn::text AS lsn, held_ordinal AS ordinal FROM tributary.tables
+        WHERE sink = $1 AND source = $2 AND held_lsn IS NOT NULL`,
+      [sink, source],
+    );
+    return new Map(rows.map(({ name, lsn, ordinal }) => [name, { lsn: parseLsn(lsn), ordinal: Number(ordinal) }]));
+  }
+
+  /**
+   * Notes which tables stay as they are until the position passes `until` again. A table that an earlier rewind kept and
+   * whose place lies further ahead keeps that place. Keys noted for snapshots that will begin again are let go of.
+   */
+  async rewind(
+    session: Session,
+    { until, kept, begun }: { until: SourcePosition; kept: ReadonlySet<string>; begun: ReadonlySet<string> },
+  ): Promise<void> {
+    const { sink, source } = this.#options;
+    const before = await this.held(session);
+    for (const table of await this.all(session)) {
+      const ahead = before.get(table.name);
+      if (ahead && compareSourcePosition(ahead, until) > 0) continue;
+      const at = kept.has(table.name) ? until : null;
+      if (!at && begun.has(table.name)) await this.endSeen(session, table);
+      await session.run(
+        'UPDATE tributary.tables SET held_lsn = $4, held_ordinal = $5 WHERE sink = $1 AND source = $2 AND name = $3',
+        [sink, source, table.name, at && formatLsn(at.lsn), at && at.ordinal],
+      );
+    }
   }
 
   target(schema: TableSchema): string {

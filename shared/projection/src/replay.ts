@@ -1,0 +1,99 @@
+import { type Changelogs, type ReplayPlace, replayPlace } from '@tributary/changelog';
+import { type Clock, compareSourcePosition, Fault, formatSourcePosition } from '@tributary/core';
+import type { Projection } from './projection.ts';
+import { surveyWindow } from './window.ts';
+
+/** Somebody asked to go back: obeyed between two groups. */
+export interface ReplayOrder {
+  readonly to: ReplayPlace;
+  /** Told the tables that stay as they are. */
+  readonly done: (kept: readonly string[]) => void;
+  readonly failed: (error: Error) => void;
+}
+
+/** What a replay tells of itself as it goes. */
+export interface ReplayPart {
+  readonly done: boolean;
+  readonly projection: string;
+  /** Changelog messages applied again, of so many. */
+  readonly messages: number;
+  readonly of: number;
+  /** Where it began. */
+  readonly from: string;
+  /** Tables whose changes cannot be applied twice; they stay as they are. */
+  readonly kept: readonly string[];
+}
+
+const PROGRESS_MS = 250;
+
+export interface ReplayOptions {
+  /** `<sink>/<source>`. */
+  readonly name: string;
+  readonly source: string;
+  readonly changelogs: Changelogs;
+}
+
+/**
+ * Sets a projection back to `to`. From the start: it is emptied. From the middle: it keeps its state, and what follows is
+ * applied once more over it; tables for which that would not be exact stay as they are.
+ * @returns the tables that stay
+ * @throws Fault `outside_history` when the projection does not stand behind `to`: going there would skip changes
+ */
+export async function goBack(
+  projection: Projection,
+  { name, source, changelogs }: ReplayOptions,
+  { to, signal }: { to: ReplayPlace; signal: AbortSignal },
+): Promise<readonly string[]> {
+  if (to.seq === 0) {
+    await projection.reset();
+    return [];
+  }
+  const until = await projection.position();
+  if (compareSourcePosition(to, until) > 0) {
+    throw new Fault(
+      'outside_history',
+      `${name} stands at ${formatSourcePosition(until)}: it has not come to ${formatSourcePosition(to)} yet, and going there would skip changes`,
+      { projection: name },
+    );
+  }
+  const window = await surveyWindow(changelogs, source, { from: to, to: until, signal });
+  const { watermark, ...position } = to;
+  await projection.rewind({ to: position, watermark, until, ...window });
+  return [...window.kept].toSorted();
+}
+
+/** Answers one question to replay: checks where, has it done, and tells how far it is until it has caught up. */
+export async function* answerReplay(
+  options: ReplayOptions & { readonly clock: Clock },
+  from: string,
+  driver: {
+    readonly obey: (order: ReplayOrder) => void;
+    readonly reached: (seq: number) => Promise<void>;
+    readonly seq: () => number;
+  },
+): AsyncGenerator<ReplayPart> {
+  const { changelogs, source, name, clock } = options;
+  const to = await replayPlace(changelogs, source, from);
+  const status = await changelogs.status(source);
+  const target = status?.lastSeq ?? 0;
+  const before = Math.max(to.seq, (status?.firstSeq ?? 1) - 1);
+  const kept = await new Promise<readonly string[]>((done, failed) => driver.obey({ to, done, failed }));
+  let arrived = false;
+  let failure: { readonly error: unknown } | null = null;
+  const end = driver.reached(target).then(
+    () => {
+      arrived = true;
+    },
+    (error: unknown) => {
+      failure = { error };
+    },
+  );
+  while (!arrived) {
+    await Promise.race([end, clock.sleep(PROGRESS_MS)]);
+    const failed = failure as { readonly error: unknown } | null;
+    if (failed) throw failed.error;
+    const of = Math.max(0, target - before);
+    const messages = Math.min(of, Math.max(0, driver.seq() - before));
+    yield { done: arrived, projection: name, messages, of, from: formatSourcePosition(to), kept };
+  }
+}
