@@ -37,13 +37,15 @@ export interface Barrier {
 /** Faults that pass by themselves while an actor starts again. */
 const PASSING = new Set(['not_found', 'fenced', 'broker_unreachable', 'database_unreachable', 'slot_in_use', 'reader_stalled']);
 const AGAIN_MS = 100;
+/** A question or its answer may be lost with a connection or a server on its way: it is asked again after this silence. */
+const SILENCE_MS = 5_000;
 
-/** Asks until somebody answers or the deadline (ms since 1970) is over. */
+/** Asks until somebody answers or the deadline (ms since 1970) is over. For questions that may be asked twice. */
 export async function askUntil<T>(bus: Bus, subject: string, question: unknown, deadline: number): Promise<T> {
   for (;;) {
     const left = deadline - Date.now();
     try {
-      return await askOne<T>(bus, subject, question, { idleMs: Math.max(1, left) });
+      return await askOne<T>(bus, subject, question, { idleMs: Math.max(1, Math.min(left, SILENCE_MS)) });
     } catch (error) {
       if (!(error instanceof Fault) || !PASSING.has(error.kind) || left <= AGAIN_MS) throw error;
       await new Promise((resolve) => setTimeout(resolve, AGAIN_MS));

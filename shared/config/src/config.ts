@@ -8,6 +8,7 @@ export interface Config {
 }
 
 export interface ClusterConfig {
+  /** `url`: one address, or those of several members of one NATS cluster, separated by commas. */
   readonly nats: { readonly url?: string; readonly replicas: number; readonly creds?: string };
   readonly changelog: {
     readonly maxAgeMs: number;

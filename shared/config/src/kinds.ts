@@ -1,6 +1,6 @@
 import { z } from 'zod';
 import { connection } from './connection.ts';
-import { duration, size } from './units.ts';
+import { duration, optionalDuration, size } from './units.ts';
 
 /** Names become stream, subject, slot and schema names: lower case keeps them equal everywhere. */
 const name = z.string().regex(/^[a-z][a-z0-9_]{0,39}$/, 'expected lower-case letters, digits and _ (at most 40, a letter first)');
@@ -11,7 +11,12 @@ export const cluster = z.strictObject({
   kind: z.literal('Cluster'),
   nats: z
     .strictObject({
-      url: z.string().min(1).optional(),
+      /** One server, or several members of a cluster: as a list, or separated by commas. */
+      url: z
+        .union([z.string().min(1), z.array(z.string().min(1)).min(1, 'expected an address, or a list of them')], {
+          error: 'expected an address, or a list of them',
+        })
+        .optional(),
       replicas: z.number().int().min(1).max(5).default(1),
       creds: z.string().optional(),
     })
@@ -21,8 +26,8 @@ export const cluster = z.strictObject({
       maxAge: duration('7d'),
       maxBytes: size('100GiB'),
       linger: duration('5ms'),
-      /** How long a batch must have been stored before PostgreSQL may forget it: the broker's sync interval. */
-      confirmAfter: duration('2m'),
+      /** How long a batch must have been stored before PostgreSQL may forget it. Default: {@link CONFIRM_AFTER_MS}. */
+      confirmAfter: optionalDuration(),
     })
     .prefault({}),
   lake: z
@@ -82,6 +87,12 @@ export const lakeSink = z.strictObject({
   flush: z.strictObject({ every: duration('30s'), bytes: size('128MiB') }).prefault({}),
   compact: z.strictObject({ every: duration('5m') }).prefault({}),
 });
+
+/**
+ * JetStream acknowledges before its disk does: one server may lose what it said it had within its sync interval (2 min
+ * by default). What stands on several servers outlives the crash of any of them, and is confirmed at once.
+ */
+export const CONFIRM_AFTER_MS = { alone: 120_000, replicated: 0 } as const;
 
 /** Kinds, types and keys that the interface names and that later versions bring. */
 export const NOT_BUILT: Readonly<Record<string, string>> = {

@@ -51,6 +51,22 @@ describe('config', () => {
     });
   });
 
+  it('takes several addresses of one NATS cluster, and confirms at once where changelogs are replicated', async () => {
+    const source = '---\nkind: Source\nname: shop\npostgres: postgres://me@db/shop\n';
+    const cluster = (nats: string, more = '') => load(`kind: Cluster\nnats: ${nats}\n${more}${source}`);
+    const listed = await cluster('{ url: ["nats://a:4222", "nats://b:4222"], replicas: 3 }');
+    expect(listed.cluster.nats).toEqual({ url: 'nats://a:4222,nats://b:4222', replicas: 3 });
+    expect(listed.cluster.changelog.confirmAfterMs).toBe(0);
+    const written = await cluster('{ url: "nats://a:4222, nats://b:4222" }');
+    expect(written.cluster.nats.url).toBe('nats://a:4222, nats://b:4222');
+    expect(written.cluster.changelog.confirmAfterMs).toBe(120_000);
+    const chosen = await cluster('{ replicas: 3 }', 'changelog: { confirmAfter: 30s }\n');
+    expect(chosen.cluster.changelog.confirmAfterMs).toBe(30_000);
+    expect(await refusal(`kind: Cluster\nnats: { url: [] }\n${source}`)).toBe(
+      'a.yaml:2:9: "nats.url": expected an address, or a list of them',
+    );
+  });
+
   it('names file, line and column of everything that is wrong at once', async () => {
     expect(await refusal('kind: Source\nname: Shop\npostgres: mysql://x\ntabels: [a]\n')).toBe(
       [

@@ -229,12 +229,17 @@ function assemble(documents: readonly Checked[], complaints: Complaint[]): Confi
 
 function clusterOf({ nats, changelog, lake, http }: kinds.ClusterDocument): Config['cluster'] {
   return {
-    nats: { replicas: nats.replicas, ...(nats.url ? { url: nats.url } : {}), ...(nats.creds ? { creds: nats.creds } : {}) },
+    nats: {
+      replicas: nats.replicas,
+      ...(nats.url ? { url: [nats.url].flat().join(',') } : {}),
+      ...(nats.creds ? { creds: nats.creds } : {}),
+    },
     changelog: {
       maxAgeMs: changelog.maxAge,
       maxBytes: changelog.maxBytes,
       lingerMs: changelog.linger,
-      confirmAfterMs: changelog.confirmAfter,
+      confirmAfterMs:
+        changelog.confirmAfter ?? (nats.replicas > 1 ? kinds.CONFIRM_AFTER_MS.replicated : kinds.CONFIRM_AFTER_MS.alone),
     },
     lake: lake.url ? { url: lake.url } : {},
     http,

@@ -1,5 +1,6 @@
 import { z } from 'zod';
 
+const A_DURATION = 'a duration such as 500ms, 30s, 5m, 12h or 7d';
 const DURATION_MS: Readonly<Record<string, number>> = { ms: 1, s: 1_000, m: 60_000, h: 3_600_000, d: 86_400_000 };
 const SIZE_BYTES: Readonly<Record<string, number>> = {
   B: 1,
@@ -27,22 +28,24 @@ export function parseSize(text: string): number | null {
 
 /** A duration such as `30s`; milliseconds once parsed. */
 export function duration(defaultText: string) {
-  return measured(defaultText, parseDuration, 'a duration such as 500ms, 30s, 5m, 12h or 7d');
+  return parsed(parseDuration, A_DURATION).prefault(defaultText);
+}
+
+/** The same without a default: absent stays undefined. */
+export function optionalDuration() {
+  return parsed(parseDuration, A_DURATION).optional();
 }
 
 /** A size such as `128MiB`; bytes once parsed. */
 export function size(defaultText: string) {
-  return measured(defaultText, parseSize, 'a size such as 64MiB or 100GiB');
+  return parsed(parseSize, 'a size such as 64MiB or 100GiB').prefault(defaultText);
 }
 
-function measured(defaultText: string, parse: (text: string) => number | null, expected: string) {
-  return z
-    .union([z.string(), z.number().nonnegative()], { error: `expected ${expected}` })
-    .default(defaultText)
-    .transform((value, context) => {
-      const parsed = typeof value === 'number' ? value : parse(value);
-      if (parsed !== null) return parsed;
-      context.addIssue({ code: 'custom', message: `expected ${expected}` });
-      return z.NEVER;
-    });
+function parsed(parse: (text: string) => number | null, expected: string) {
+  return z.union([z.string(), z.number().nonnegative()], { error: `expected ${expected}` }).transform((value, context) => {
+    const number = typeof value === 'number' ? value : parse(value);
+    if (number !== null) return number;
+    context.addIssue({ code: 'custom', message: `expected ${expected}` });
+    return z.NEVER;
+  });
 }

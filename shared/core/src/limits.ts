@@ -10,8 +10,8 @@ export const LIMITS = {
   pendingBytes: 8 * 1024 * 1024,
   /** Bytes a changelog reader asks for ahead, per reader; 64 MB make the broker drop the connection. */
   readAheadBytes: 4 * 1024 * 1024,
-  /** A reader that is behind and sees nothing for this long is opened anew. */
-  readerStallMs: 15_000,
+  /** A reader that hears nothing for this long, no heartbeat either, is opened anew: its server died, or forgot it. */
+  readerStallMs: 4_000,
   /** Rows per answer part of a query. */
   answerRows: 1_000,
 } as const;

@@ -92,9 +92,19 @@ export interface NatsOptions {
   readonly port?: number;
   /** Largest message in bytes. Default 8 MiB. */
   readonly maxPayload?: number;
+  /** Unique among the servers of a cluster. */
   readonly name?: string;
   /** Starts it again when it ends without being told to. Called with what happened. */
   readonly keepAlive?: (text: string) => void;
+  /** Makes it a member of a cluster: streams with replicas, a leader for each. */
+  readonly cluster?: NatsClusterOptions;
+}
+
+export interface NatsClusterOptions {
+  /** Port of this server for the others. */
+  readonly port: number;
+  /** The same port of every member. */
+  readonly memberPorts: readonly number[];
 }
 
 export interface NatsServer {
@@ -196,6 +206,18 @@ jetstream {
   max_memory_store: ${64 * 1024 * 1024}
   # Streams name their own bounds; the server would refuse one that is larger than today's free disk.
   max_file_store: ${1024 ** 5}
+}
+${options.cluster ? clusterConfiguration(options.cluster) : ''}`;
+}
+
+/** Clients are told no addresses of other members: they dial what they were given, which may be a proxy on the way. */
+function clusterConfiguration({ port, memberPorts }: NatsClusterOptions): string {
+  const routes = memberPorts.filter((member) => member !== port).map((member) => `"nats-route://127.0.0.1:${member}"`);
+  return `cluster {
+  name: "tributary"
+  listen: "127.0.0.1:${port}"
+  no_advertise: true
+  routes: [${routes.join(', ')}]
 }
 `;
 }

@@ -1,5 +1,5 @@
 import { describeError, Fault } from '@tributary/core';
-import { connect, credsAuthenticator, Events, type NatsConnection, type TlsOptions } from 'nats';
+import { connect, credsAuthenticator, ErrorCode, Events, type NatsConnection, NatsError, type TlsOptions } from 'nats';
 import { readFileSync } from 'node:fs';
 
 export interface NatsOptions {
@@ -52,11 +52,14 @@ export async function openLink(options: NatsOptions): Promise<NatsLink> {
     const connection = await connect({
       servers: options.url.split(',').map((server) => server.trim()),
       name: options.name ?? 'tributary',
+      // A server that takes the connection and says nothing: the next one is tried.
+      timeout: 5_000,
       maxReconnectAttempts: -1,
       reconnectTimeWait: 100,
       reconnectJitter: 50,
-      pingInterval: 5_000,
-      maxPingOut: 3,
+      // A way that is cut without a word is noticed within 9 s.
+      pingInterval: 3_000,
+      maxPingOut: 2,
       ignoreClusterUpdates: false,
       ...(options.creds ? { authenticator: credsAuthenticator(readFileSync(options.creds)) } : {}),
       ...(options.tls ? { tls: options.tls as TlsOptions } : {}),
@@ -64,5 +67,28 @@ export async function openLink(options: NatsOptions): Promise<NatsLink> {
     return new NatsLink(connection);
   } catch (error) {
     throw new Fault('broker_unreachable', `cannot reach NATS at ${options.url}: ${describeError(error)}`, {}, { cause: error });
+  }
+}
+
+/** How long JetStream may take to answer one question, ms. */
+export const QUESTION_MS = 2_000;
+/** Questions in a row without an answer before the broker counts as unreachable: an election of a leader takes up to 9 s. */
+const QUESTIONS_MAX = 5;
+const NOBODY_MS = 250;
+
+/**
+ * Asks JetStream until it answers. While a cluster has no leader nobody answers, or nobody is there to be asked (503), and a
+ * question that was on its way to a server that died is lost. Only for questions that may be asked twice.
+ */
+export async function asking<T>(question: () => Promise<T>): Promise<T> {
+  const end = performance.now() + QUESTIONS_MAX * QUESTION_MS;
+  for (;;) {
+    try {
+      return await question();
+    } catch (error) {
+      const code = error instanceof NatsError && !error.api_error ? error.code : null;
+      if ((code !== ErrorCode.Timeout && code !== ErrorCode.NoResponders) || performance.now() > end) throw error;
+      if (code === ErrorCode.NoResponders) await new Promise((resolve) => setTimeout(resolve, NOBODY_MS));
+    }
   }
 }

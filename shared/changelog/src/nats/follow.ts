@@ -1,7 +1,7 @@
 import { describeError, Fault, LIMITS } from '@tributary/core';
 import { type ConsumerConfig, createInbox, type JetStreamManager, type Msg, NatsError, nanos, type Subscription } from 'nats';
 import type { Stored } from '../store.ts';
-import type { NatsLink } from './connection.ts';
+import { asking, type NatsLink } from './connection.ts';
 
 export interface FollowOptions {
   readonly signal: AbortSignal;
@@ -14,7 +14,7 @@ export interface FollowOptions {
 const REQUESTS = 4;
 const BATCH_MAX = 4_096;
 const EXPIRES_MS = 30_000;
-const HEARTBEAT_MS = 2_000;
+const HEARTBEAT_MS = 1_000;
 
 /**
  * Pulls by bytes through a short-lived consumer of its own; no state in the server is relied on.
@@ -62,7 +62,7 @@ class Pull {
   /** Sequence of the last message received; 0 = none yet. */
   #last = 0;
   #ended = false;
-  #lastSign = Date.now();
+  #lastSign = performance.now();
   #wake: () => void = () => {};
   #unwatch: () => void = () => {};
 
@@ -84,11 +84,13 @@ class Pull {
     this.#signal.addEventListener('abort', this.#end);
     if (this.#signal.aborted) return this.#end();
     try {
-      this.#name = (await jsm.consumers.add(this.#stream, this.#consumer)).name;
+      // Each question makes a consumer of another name, and may so land on a server that lives.
+      this.#name = (await asking(() => jsm.consumers.add(this.#stream, this.#consumer))).name;
     } catch (error) {
       if (!(error instanceof NatsError)) throw error;
       throw new Fault('broker_unreachable', `NATS: reading ${this.#stream}: ${describeError(error)}`, {}, { cause: error });
     }
+    this.#lastSign = performance.now();
     this.#slots = Array.from({ length: REQUESTS }, () => this.#slot());
   }
 
@@ -152,11 +154,11 @@ class Pull {
       if (this.#ended || this.#queue.length > 0) resolve();
     });
     clearTimeout(timer);
-    if (Date.now() - this.#lastSign > LIMITS.readerStallMs) this.#end();
+    if (performance.now() - this.#lastSign > LIMITS.readerStallMs) this.#end();
   }
 
   #receive(slot: Slot, message: Msg): void {
-    this.#lastSign = Date.now();
+    this.#lastSign = performance.now();
     const code = message.headers?.code ?? 0;
     if (code > 0) return this.#status(slot, code, message.headers?.description ?? '');
     const place = deliveryOf(message.reply ?? '');

@@ -14,7 +14,7 @@ import {
 } from 'nats';
 import type { ChangelogOptions, ChangelogStatus } from '../changelog.ts';
 import type { Place, Store, Stored } from '../store.ts';
-import type { NatsLink } from './connection.ts';
+import { asking, type NatsLink, QUESTION_MS } from './connection.ts';
 import { followStream } from './follow.ts';
 
 const STREAM_PREFIX = 'CHANGELOG_';
@@ -55,7 +55,7 @@ export class NatsStore implements Store {
   }
 
   static async open(link: NatsLink): Promise<NatsStore> {
-    return new NatsStore(link, await link.connection.jetstreamManager({ checkAPI: false }));
+    return new NatsStore(link, await link.connection.jetstreamManager({ checkAPI: false, timeout: QUESTION_MS }));
   }
 
   async create(source: string, options: ChangelogOptions): Promise<void> {
@@ -154,7 +154,7 @@ export class NatsStore implements Store {
 
   async #asked<T>(source: string, question: () => Promise<T>): Promise<T> {
     try {
-      return await question();
+      return await asking(question);
     } catch (error) {
       throw unreachableBroker(error, source);
     }

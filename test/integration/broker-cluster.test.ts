@@ -1,0 +1,133 @@
+import { type BatchDraft, type Broker, type ChangelogWriter, connectNats, SectionDraft } from '@tributary/changelog';
+import { Fault, Op, ORIGIN, type TableSchema } from '@tributary/core';
+import { temporaryFolder } from '@tributary/embedded';
+import { afterAll, beforeAll, describe, expect, it } from 'vitest';
+import { NatsCluster } from '../fixtures/nats-cluster.ts';
+import { TcpProxy } from '../fixtures/tcp-proxy.ts';
+import { until } from '../fixtures/wait.ts';
+
+const table: TableSchema = {
+  schema: 'public',
+  table: 't',
+  identity: 'default',
+  columns: [
+    { name: 'id', type: { oid: 20, schema: 'pg_catalog', name: 'int8', kind: 'base' }, typmod: -1, sqlType: 'bigint', key: 1 },
+  ],
+};
+
+/** Transaction number `n`, whose only row has the id `n`. */
+function transaction(n: number): BatchDraft {
+  const section = new SectionDraft(table);
+  section.cells[0]?.push(String(n));
+  section.row(Op.created, 0, 1);
+  const lsn = BigInt(n) * 100n;
+  return {
+    header: {
+      source: 's',
+      epoch: 'e',
+      kind: 'stream',
+      position: { lsn, ordinal: 1 },
+      restart: lsn + 10n,
+      watermark: n,
+      continues: false,
+      more: false,
+      transactions: [{ lsn, endLsn: lsn + 10n, xid: n, committedAt: n }],
+      mark: null,
+      state: null,
+    },
+    sections: [section],
+  };
+}
+
+/** Writes as a source does: after a fault a new writer goes on after what the changelog holds. */
+async function write(broker: Broker, source: string, upTo: () => number): Promise<number> {
+  let writer: ChangelogWriter | null = null;
+  let faults = 0;
+  let next = 1;
+  while (next <= upTo()) {
+    try {
+      writer ??= await broker.changelogs.write(source, { replicas: 3, maxAgeMs: 0, maxBytes: 0 });
+      next = Number((writer.last?.header.position.lsn ?? 0n) / 100n) + 1;
+      for (; next <= upTo(); next++) await writer.append(transaction(next));
+    } catch (error) {
+      if (!(error instanceof Fault) || error.reaction !== 'restart') throw error;
+      faults++;
+      await writer?.close();
+      writer = null;
+    }
+  }
+  await writer?.close();
+  return faults;
+}
+
+/** Reads as a projection does, until `done` says so. */
+async function read(broker: Broker, source: string, ids: string[], done: () => boolean): Promise<void> {
+  const stop = new AbortController();
+  for await (const batch of broker.changelogs.read(source, { after: ORIGIN, signal: stop.signal })) {
+    for (const section of batch.sections) ids.push(...((section.columns[0]?.values() ?? []) as string[]));
+    if (done()) return;
+  }
+}
+
+describe('a changelog on three servers', () => {
+  let nats: NatsCluster;
+  beforeAll(async () => {
+    nats = await NatsCluster.start(await temporaryFolder('broker-cluster'));
+  }, 60_000);
+  afterAll(() => nats?.stop());
+
+  it('outlives the crash of its leader: one writer and one reader go on, in order, nothing lost or twice', async () => {
+    const broker = await connectNats({ url: nats.url });
+    const reading = await connectNats({ url: nats.url });
+    const ids: string[] = [];
+    let last = Number.MAX_SAFE_INTEGER;
+    try {
+      const written = write(broker, 'crash', () => last);
+      const done = read(reading, 'crash', ids, () => ids.length >= last);
+      for (let crash = 1; crash <= 2; crash++) {
+        const before = await until('more transactions', async () => ids.length > crash * 100 && ids.length);
+        const leader = await until('a leader', () =>
+          nats.leaderOf('CHANGELOG_crash').then((index) => index !== null && { index }),
+        );
+        await nats.kill(leader.index);
+        await until('writer and reader to go on without it', async () => ids.length > before + 100, 60_000);
+        await nats.restart(leader.index);
+      }
+      last = ids.length + 500;
+      expect(await written).toBeGreaterThan(0);
+      await done;
+      expect(ids).toEqual(Array.from({ length: last }, (_, i) => String(i + 1)));
+    } finally {
+      await broker.close();
+      await reading.close();
+    }
+  });
+
+  it('is written on through another server when the way to one is cut, also without a word', async () => {
+    const proxies = await Promise.all(nats.ports.map((port) => TcpProxy.start(port)));
+    const broker = await connectNats({ url: proxies.map(({ port }) => `nats://127.0.0.1:${port}`).join(',') });
+    const reading = await connectNats({ url: nats.url });
+    const ids: string[] = [];
+    let last = Number.MAX_SAFE_INTEGER;
+    try {
+      const written = write(broker, 'cut', () => last);
+      const done = read(reading, 'cut', ids, () => ids.length >= last);
+      for (const state of ['refused', 'silent'] as const) {
+        const before = await until('more transactions', async () => ids.length > 100 && ids.length);
+        const used = proxies.filter((proxy) => proxy.connections > 0);
+        expect(used).toHaveLength(1);
+        used[0]?.set(state);
+        await until('the writer to go on elsewhere', async () => ids.length > before + 100, 60_000);
+        used[0]?.set('open');
+      }
+      last = ids.length + 100;
+      expect(await written).toBeGreaterThan(0);
+      await done;
+      expect(ids).toEqual(Array.from({ length: last }, (_, i) => String(i + 1)));
+    } finally {
+      await broker.close();
+      await reading.close();
+      await Promise.all(proxies.map((proxy) => proxy.stop()));
+    }
+  });
+});
