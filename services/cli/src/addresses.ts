@@ -1,6 +1,6 @@
 import { mkdir, readFile, rename, rm, writeFile } from 'node:fs/promises';
 import { join } from 'node:path';
-import { type Broker, connectNats } from '@tributary/changelog';
+import { type Broker, connectNats, describeBroker } from '@tributary/changelog';
 import { Fault } from '@tributary/core';
 import { alive } from '@tributary/embedded';
 
@@ -48,7 +48,8 @@ async function isTributary(pid: number): Promise<boolean> {
 
 export async function writeAddresses(data: string, addresses: Addresses): Promise<void> {
   const scratch = `${fileOf(data)}.${process.pid}`;
-  await writeFile(scratch, JSON.stringify(addresses, null, 2));
+  // Its owner's alone: the broker's address may hold a password.
+  await writeFile(scratch, JSON.stringify(addresses, null, 2), { mode: 0o600 });
   await rename(scratch, fileOf(data));
 }
 
@@ -81,7 +82,7 @@ export async function connect({ data, nats }: Where): Promise<Connected> {
     if (!addresses) throw error;
     throw new Fault(
       'not_found',
-      `Tributary on ${data} does not answer at ${url}: it is not running, or is just starting.`,
+      `Tributary on ${data} does not answer at ${describeBroker(url)}: it is not running, or is just starting.`,
       {},
       { cause: error },
     );

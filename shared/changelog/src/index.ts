@@ -14,6 +14,7 @@ export { CsvRows } from './column.ts';
 export type { ColumnDraft } from './column-draft.ts';
 export { CsvCutter } from './csv-cutter.ts';
 export { batchAfter, decodeBatch, encodeBatch, FORMAT_VERSION, schemaVersion } from './codec.ts';
+export { describeBroker } from './nats/connection.ts';
 export { type Broker, connectNats, memoryBroker } from './connect.ts';
 export { SectionDraft } from './draft.ts';
 export type { MemoryStore } from './memory/store.ts';

@@ -121,7 +121,7 @@ export class Supervisor {
     const message = describeError(error);
     one.fault = { kind: kind ?? 'bug', message, advice: kind ? FAULTS[kind].advice : 'This is a bug; please report it.' };
     one.faults[one.fault.kind] = (one.faults[one.fault.kind] ?? 0) + 1;
-    const facts = error instanceof Fault ? error.facts : { stack: error instanceof Error ? error.stack : undefined };
+    const facts = error instanceof Fault ? error.facts : { stack: frames(error) };
     this.#log.error({ actor: one.spec.name, fault: one.fault.kind, reaction, ...facts }, message);
     if (reaction === 'stop') return true;
     this.#enter(one, reaction === 'operator' ? 'failed' : 'waiting');
@@ -138,4 +138,13 @@ export class Supervisor {
       // Woken early: by stop, which the loop sees, or by a nudge, which is what it asked for.
     }
   }
+}
+
+/** Where a bug happened: the stack without the text above it, which {@link describeError} has cleaned already. */
+function frames(error: unknown): string | undefined {
+  if (!(error instanceof Error)) return undefined;
+  return error.stack
+    ?.split('\n')
+    .filter((line) => /^\s+at /.test(line))
+    .join('\n');
 }

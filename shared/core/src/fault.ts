@@ -74,9 +74,13 @@ export class Fault extends Error {
   }
 }
 
-/** The text of anything thrown, with its causes, on one line. */
+/**
+ * The text of anything thrown, with its causes, on one line. The language's own SyntaxErrors (JSON.parse, BigInt) quote
+ * what they could not read, which may be a row value or a secret: of them only the name is told.
+ */
 export function describeError(error: unknown): string {
   if (!(error instanceof Error)) return String(error);
+  if (error instanceof SyntaxError) return 'SyntaxError (its text may quote data)';
   const own = error.message || (error as { code?: string }).code || error.name;
   return error.cause === undefined ? own : `${own}: ${describeError(error.cause)}`;
 }

@@ -23,3 +23,4 @@ export type { Random } from './random.ts';
 export { systemRandom } from './random.ts';
 export type { ColumnSchema, PgType, TableSchema } from './schema.ts';
 export { keyColumns, tableName } from './schema.ts';
+export { firstWords } from './statement.ts';

@@ -1,5 +1,5 @@
 import { DuckDBInstance, type DuckDBConnection, type DuckDBValue } from '@duckdb/node-api';
-import { describeError, Fault } from '@tributary/core';
+import { describeError, Fault, firstWords } from '@tributary/core';
 
 export interface DatabaseOptions {
   /** File of the database; `:memory:` for none. */
@@ -59,7 +59,7 @@ export class Duck {
     this.#connection = connection;
   }
 
-  /** @throws Fault `database_rejected` without the statement's values */
+  /** @throws Fault `database_rejected`, without any value of a row or of the statement */
   async run(sql: string, values?: Readonly<Record<string, DuckDBValue>> | readonly DuckDBValue[]): Promise<void> {
     try {
       await this.#connection.run(sql, values as DuckDBValue[] | undefined);
@@ -69,7 +69,16 @@ export class Duck {
   }
 
   /** Rows as plain JSON values: integers as numbers where they are exact, decimals and the rest as text. */
-  async answer(sql: string, values?: readonly DuckDBValue[]): Promise<Answer> {
+  answer(sql: string, values?: readonly DuckDBValue[]): Promise<Answer> {
+    return this.#answer(sql, values, (error) => rejected(error, sql));
+  }
+
+  /** The same for whoever may see rows and wrote the statement: told in DuckDB's own words. @throws Fault `query_refused` */
+  query(sql: string): Promise<Answer> {
+    return this.#answer(sql, [], (error) => new Fault('query_refused', firstLine(error).text));
+  }
+
+  async #answer(sql: string, values: readonly DuckDBValue[] | undefined, refusal: (error: unknown) => Fault): Promise<Answer> {
     try {
       const reader = await this.#connection.runAndReadAll(sql, values as DuckDBValue[] | undefined);
       const names = reader.deduplicatedColumnNames();
@@ -84,7 +93,7 @@ export class Duck {
         );
       return { columns: names.map((name, c) => ({ name, type: types[c] as string })), rows };
     } catch (error) {
-      throw rejected(error, sql);
+      throw refusal(error);
     }
   }
 
@@ -107,13 +116,19 @@ function exact(text: string): number | string {
   return Number.isSafeInteger(number) ? number : text;
 }
 
+/** Kinds of error whose text speaks of names, files and limits. Every other one may quote a row value, and is not shown. */
+const SPEAKS_OF_NAMES = /^(Binder|Catalog|Connection|IO|Interrupt|Out of Memory|Parser|Permission|TransactionContext) Error$/i;
+
 function rejected(error: unknown, sql: string): Fault {
-  const text = describeError(error);
-  if (/No space left|disk/i.test(text)) return new Fault('disk_full', `DuckDB: ${text}`, {}, { cause: error });
-  return new Fault(
-    'database_rejected',
-    `DuckDB: ${text.split('\n')[0]}`,
-    { statement: sql.replaceAll(/\s+/g, ' ').slice(0, 120) },
-    { cause: error },
-  );
+  const { kind, text } = firstLine(error);
+  const named = SPEAKS_OF_NAMES.test(kind);
+  if (named && /No space left|disk/i.test(text)) return new Fault('disk_full', `DuckDB: ${text}`);
+  return new Fault('database_rejected', `DuckDB: ${named ? text : `${kind || 'Error'} (its text may quote a row)`}`, {
+    statement: firstWords(sql),
+  });
+}
+
+function firstLine(error: unknown): { kind: string; text: string } {
+  const text = describeError(error).split('\n')[0] ?? '';
+  return { kind: /^([A-Za-z ]+ Error):/.exec(text)?.[1] ?? '', text };
 }

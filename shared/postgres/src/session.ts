@@ -1,7 +1,7 @@
 import { once } from 'node:events';
 import pg from 'pg';
 import { from as copyFrom, to as copyTo } from 'pg-copy-streams';
-import { Fault } from '@tributary/core';
+import { Fault, firstWords } from '@tributary/core';
 import { type ConnectionConfig, describeConnection } from './connection.ts';
 import { databaseFault } from './fault.ts';
 
@@ -187,13 +187,4 @@ export class Session {
       throw this.#broken ?? databaseFault(error, `${firstWords(sql)} on ${this.#where}`);
     }
   }
-}
-
-/** Enough of a statement to find it, and never a value. */
-function firstWords(sql: string): string {
-  return sql
-    .replaceAll(/\s+/g, ' ')
-    .replaceAll(/'[^']*'/g, '…')
-    .trim()
-    .slice(0, 80);
 }

@@ -31,7 +31,7 @@ async function* answer(options: QueryOptions, { sql, asOf }: { sql: string; asOf
     await gate(duck, text, await known(duck));
     await duck.run('BEGIN TRANSACTION READ ONLY');
     const freshness = await positions(duck);
-    const { columns, rows } = await duck.answer(`SELECT * FROM (${text}\n) LIMIT ${ROWS_MAX + 1}`);
+    const { columns, rows } = await duck.query(`SELECT * FROM (${text}\n) LIMIT ${ROWS_MAX + 1}`);
     if (rows.length > ROWS_MAX) throw new Fault('query_refused', `more than ${ROWS_MAX} rows: add a LIMIT`);
     await duck.run('COMMIT');
     yield { columns, rows: rows.slice(0, LIMITS.answerRows), freshness };

@@ -3,7 +3,7 @@ import { connect, credsAuthenticator, ErrorCode, Events, type NatsConnection, Na
 import { readFileSync } from 'node:fs';
 
 export interface NatsOptions {
-  /** `nats://host:port`, or several separated by commas. */
+  /** `nats://host:port`, or several separated by commas; user and password may stand in the first one: `nats://user:password@host:port`. */
   readonly url: string;
   /** Path of a credentials file. */
   readonly creds?: string | undefined;
@@ -50,7 +50,7 @@ export class NatsLink {
 export async function openLink(options: NatsOptions): Promise<NatsLink> {
   try {
     const connection = await connect({
-      servers: options.url.split(',').map((server) => server.trim()),
+      ...servers(options.url),
       name: options.name ?? 'tributary',
       // A server that takes the connection and says nothing: the next one is tried.
       timeout: 5_000,
@@ -66,7 +66,7 @@ export async function openLink(options: NatsOptions): Promise<NatsLink> {
     });
     return new NatsLink(connection);
   } catch (error) {
-    throw new Fault('broker_unreachable', `cannot reach NATS at ${options.url}: ${describeError(error)}`, {}, { cause: error });
+    throw new Fault('broker_unreachable', `cannot reach NATS at ${describeBroker(options.url)}: ${describeError(error)}`);
   }
 }
 
@@ -91,4 +91,25 @@ export async function asking<T>(question: () => Promise<T>): Promise<T> {
       if (code === ErrorCode.NoResponders) await new Promise((resolve) => setTimeout(resolve, NOBODY_MS));
     }
   }
+}
+
+/** User and password of a URL, as far as the `@`. */
+const CREDENTIALS = /(^|\/\/)([^/@,]*)@/;
+
+/** Addresses of brokers, fit for messages: without user and password. */
+export function describeBroker(url: string): string {
+  return url
+    .split(',')
+    .map((server) => server.trim().replace(CREDENTIALS, '$1'))
+    .join(',');
+}
+
+/** The client takes addresses and credentials apart; the first credentials count for every server. */
+function servers(url: string): { servers: string[]; user?: string; pass?: string } {
+  const [, , credentials = ''] = CREDENTIALS.exec(url) ?? [];
+  const [user = '', ...pass] = credentials.split(':');
+  return {
+    servers: describeBroker(url).split(','),
+    ...(user ? { user: decodeURIComponent(user), pass: decodeURIComponent(pass.join(':')) } : {}),
+  };
 }
