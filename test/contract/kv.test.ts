@@ -98,6 +98,21 @@ describe.each(kinds)('kv on $name', ({ open }) => {
     ]);
   });
 
+  it('watches one key alone', async () => {
+    const { kv } = world;
+    const first = (await kv.create('config.e', 1)) as number;
+    await kv.create('config.f', 1);
+    const told: string[] = [];
+    for await (const event of kv.watch(new AbortController().signal, 'config.e')) {
+      if (event.kind === 'current') {
+        await kv.create('config.g', 1);
+        await kv.update('config.e', 2, first);
+      } else told.push(`${event.key} ${event.revision === first ? 1 : 2}`);
+      if (told.length === 2) break;
+    }
+    expect(told).toEqual(['config.e 1', 'config.e 2']);
+  });
+
   it('ends a watch when it is told to', async () => {
     const stop = new AbortController();
     let events = 0;

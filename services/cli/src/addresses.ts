@@ -3,15 +3,13 @@ import { join } from 'node:path';
 import { type Broker, connectNats, describeBroker } from '@tributary/changelog';
 import { Fault } from '@tributary/core';
 import { alive } from '@tributary/embedded';
+import { workerName } from '@tributary/ops';
 
 /** What a running `up` or `demo` leaves in its data folder for other commands. */
 export interface Addresses {
   readonly pid: number;
   readonly nats: string;
   readonly console: string;
-  readonly sources: readonly string[];
-  /** `<sink>/<source>` of every projection, with its kind. */
-  readonly projections: readonly { readonly name: string; readonly kind: string }[];
 }
 
 const fileOf = (data: string) => join(data, 'addresses.json');
@@ -57,6 +55,23 @@ export async function removeAddresses(data: string): Promise<void> {
   await rm(fileOf(data), { force: true });
 }
 
+/**
+ * The name of the one worker of a folder, kept in it. Only one `up` runs on a folder ({@link claimFolder}), so whoever
+ * had leases under this name before is dead, and they are taken back at once instead of after their lifetime.
+ */
+export async function workerOf(data: string): Promise<string> {
+  const file = join(data, 'worker');
+  try {
+    const known = (await readFile(file, 'utf8')).trim();
+    if (/^[\w-]+$/.test(known)) return known;
+  } catch (error) {
+    if ((error as { code?: string }).code !== 'ENOENT') throw error;
+  }
+  const name = workerName();
+  await writeFile(file, `${name}\n`);
+  return name;
+}
+
 export interface Where {
   readonly data: string;
   readonly nats?: string | undefined;
@@ -64,7 +79,6 @@ export interface Where {
 
 export interface Connected {
   readonly broker: Broker;
-  readonly addresses: Addresses | null;
 }
 
 /** Connects to a running system. @throws Fault `not_found` when none is there */
@@ -77,7 +91,7 @@ export async function connect({ data, nats }: Where): Promise<Connected> {
       `nothing runs on ${data}. Start it with "tributary up -f FILE" or "tributary demo", or name --data or --nats.`,
     );
   try {
-    return { broker: await connectNats({ url, name: 'tributary command' }), addresses };
+    return { broker: await connectNats({ url, name: 'tributary command' }) };
   } catch (error) {
     if (!addresses) throw error;
     throw new Fault(

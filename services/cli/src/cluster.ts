@@ -1,9 +1,6 @@
-import type { StatusTold } from '@tributary/cluster';
+import { registeredActors } from '@tributary/cluster';
 import { askOne, type Bus, Fault } from '@tributary/core';
 import type { Connected } from './addresses.ts';
-
-/** Two tellings of every worker. */
-const LISTEN_MS = 1_100;
 
 /** What runs (or should run) in the system a command talks to. */
 export interface Layout {
@@ -11,20 +8,18 @@ export interface Layout {
   readonly projections: readonly { readonly name: string; readonly kind: string }[];
 }
 
-/** From what `up` wrote down, or else from what workers tell. */
-export async function layoutOf({ broker, addresses }: Connected): Promise<Layout> {
-  if (addresses) return addresses;
+/** From what workers have registered; it does not matter whether they run it at this moment. */
+export async function layoutOf({ broker }: Connected): Promise<Layout> {
   const sources = new Set<string>();
   const projections = new Map<string, string>();
-  const stop = await broker.bus.listen('tributary.status', (value) => {
-    for (const actor of (value as StatusTold).actors) {
-      if (actor.kind === 'source') sources.add(actor.name.slice('source/'.length));
-      else projections.set(actor.name, actor.kind);
-    }
-  });
-  await new Promise((resolve) => setTimeout(resolve, LISTEN_MS));
-  await stop();
-  return { sources: [...sources].toSorted(), projections: [...projections].map(([name, kind]) => ({ name, kind })) };
+  for (const { name, kind } of await registeredActors(broker.kv)) {
+    if (kind === 'source') sources.add(name.slice('source/'.length));
+    else if (kind !== 'query') projections.set(name, kind);
+  }
+  return {
+    sources: [...sources].toSorted(),
+    projections: [...projections].map(([name, kind]) => ({ name, kind })).toSorted((a, b) => (a.name < b.name ? -1 : 1)),
+  };
 }
 
 export interface Barrier {

@@ -33,6 +33,11 @@ function port(text: string): string {
   return text;
 }
 
+function share(text: string): string {
+  if (!(Number(text) > 0 && Number(text) <= 1_000)) throw new InvalidArgumentError('expected a number above 0, at most 1000');
+  return text;
+}
+
 const program = new Command('tributary')
   .description(
     'Streams every row change of PostgreSQL databases into one durable changelog each, and into the forms people need.',
@@ -75,6 +80,7 @@ program
   .option('--nats <url>', 'the broker')
   .option('--port <port>', 'of the console, or of /healthz, /readyz and /metrics (0 = any free one; default: none)', port)
   .option('--labels <k=v>', 'labels of this worker (may be repeated)', collect, [])
+  .option('--capacity <n>', "its share of the work, beside the other workers'", share, '1')
   .option('--json', 'print JSON')
   .action((service: string, options: Options & Parameters<typeof runOne>[1]) =>
     run((output) => runOne(service, options, output), options),

@@ -5,8 +5,8 @@ import { type Config, sourcesOf } from '@tributary/config';
 import { type RunningConsole, startConsole } from '@tributary/console';
 import { Fault, systemClock } from '@tributary/core';
 import { type NatsServer, obtainNatsServer, startNats } from '@tributary/embedded';
-import { type OpsLog, workerName } from '@tributary/ops';
-import { claimFolder, removeAddresses, writeAddresses } from './addresses.ts';
+import type { OpsLog } from '@tributary/ops';
+import { claimFolder, removeAddresses, workerOf, writeAddresses } from './addresses.ts';
 import type { StatusTold } from '@tributary/cluster';
 import type { ThreadTask } from './thread.ts';
 
@@ -44,10 +44,11 @@ export class System {
     const threads: Thread[] = [];
     let broker: Broker | null = null;
     try {
-      broker = await connectNats({ url, creds: options.config.cluster.nats.creds, name: 'tributary console' });
-      const worker = workerName();
+      const { creds, replicas } = options.config.cluster.nats;
+      broker = await connectNats({ url, creds, replicas, name: 'tributary console' });
+      const worker = await workerOf(options.data);
       const { changelogs, bus } = broker;
-      const runtime = { changelogs, bus, clock: systemClock, log: options.log, dataDir: options.data, worker };
+      const runtime = { changelogs, bus, clock: systemClock, log: options.log, worker };
       const task = {
         config: options.config,
         nats: url,
@@ -66,8 +67,6 @@ export class System {
         pid: process.pid,
         nats: url,
         console: system.console,
-        sources: options.config.sources.map((source) => source.name),
-        projections: projectionsOf(options.config),
       });
       return system;
     } catch (error) {
@@ -131,7 +130,7 @@ async function embeddedNats({ data, say }: SystemOptions): Promise<NatsServer> {
   return startNats({ dir: join(data, 'nats'), binary: binary.path, keepAlive: say });
 }
 
-export function projectionsOf(config: Config): { name: string; kind: string }[] {
+function projectionsOf(config: Config): { name: string; kind: string }[] {
   return config.sinks.flatMap((sink) =>
     sourcesOf(sink, config).map((source) => ({ name: `${sink.name}/${source}`, kind: sink.type })),
   );

@@ -19,17 +19,20 @@ export interface ThreadTask {
 /** Runs one service in a worker thread, so that heavy work of sinks never makes capture wait. */
 async function run(task: ThreadTask): Promise<void> {
   const log = openLog({ worker: task.worker, ...(task.logLevel ? { level: task.logLevel } : {}) });
-  const { creds } = task.config.cluster.nats;
-  const broker = await connectNats({ url: task.nats, creds, name: `tributary ${task.service}` });
+  const { creds, replicas } = task.config.cluster.nats;
+  const broker = await connectNats({ url: task.nats, creds, replicas, name: `tributary ${task.service}` });
   const start = task.service === 'source' ? startSources : startSinks;
-  const { changelogs, bus } = broker;
+  const { changelogs, bus, kv } = broker;
   const service = await start(task.config, {
     changelogs,
     bus,
+    kv,
     clock: systemClock,
     log,
     dataDir: task.dataDir,
     worker: task.worker,
+    labels: null,
+    capacity: 1,
   });
   parentPort?.on('message', (message) => {
     if (message !== 'stop') return;

@@ -33,6 +33,9 @@ export interface RunningConsole extends RunningService {
 /** What the console reads of the config. */
 export type ConsoleConfig = Pick<Config, 'sources'> & { readonly cluster: Pick<Config['cluster'], 'http'> };
 
+/** What the console needs of its wiring: it leads nothing. */
+type ConsoleRuntime = Pick<Runtime<Changelogs>, 'changelogs' | 'bus' | 'clock' | 'log' | 'worker'>;
+
 const PACKAGE_ROOT = fileURLToPath(new URL('..', import.meta.url));
 
 /** Nothing comes from elsewhere, nothing may frame the page, and no inline script runs. */
@@ -48,7 +51,7 @@ const PAGE_POLICY =
  */
 export async function startConsole(
   config: ConsoleConfig,
-  runtime: Runtime<Changelogs>,
+  runtime: ConsoleRuntime,
   options: ConsoleOptions,
 ): Promise<RunningConsole> {
   const { tokens } = config.cluster.http;
@@ -74,7 +77,7 @@ export async function startConsole(
 }
 
 interface Parts {
-  readonly runtime: Runtime<Changelogs>;
+  readonly runtime: ConsoleRuntime;
   readonly observer: Observer;
   readonly tokens: ConsoleConfig['cluster']['http']['tokens'];
   readonly connected: () => boolean;

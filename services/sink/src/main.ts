@@ -1,7 +1,15 @@
 import { join } from 'node:path';
 import { fileURLToPath } from 'node:url';
 import type { Changelogs } from '@tributary/changelog';
-import { type ActorSpec, type RunningService, runService, type Runtime } from '@tributary/cluster';
+import {
+  type Actor,
+  type ActorSpec,
+  aborted,
+  type Assignment,
+  type ConfiguredService,
+  runService,
+  type Runtime,
+} from '@tributary/cluster';
 import { type Config, type LakeSinkConfig, type SinkConfig, type SourceConfig, sourcesOf } from '@tributary/config';
 import { type Projection, ProjectionActor } from '@tributary/projection';
 import { LakeProjection } from './lake/lake.ts';
@@ -15,21 +23,16 @@ const LAKE_GROUP_BYTES = 2 * 2 ** 20;
 /** The lake gathers changes this long: it is asked rarely, and every group costs the same whatever its size. */
 const LAKE_REST_MS = 250;
 
-/** Starts one projection a sink and source. */
-export async function startSinks(config: Config, runtime: Runtime<Changelogs>): Promise<RunningService> {
-  const specs: ActorSpec[] = [];
-  const closers: (() => Promise<void> | void)[] = [];
-  for (const sink of config.sinks) {
-    if (sink.type === 'ods') specs.push(...odsSpecs(sink, config, runtime));
-    else specs.push(...(await lakeSpecs(sink, config, runtime, closers)));
-  }
-  const service = runService('sink', runtime, specs);
-  return {
-    async stop() {
-      await service.stop();
-      for (const close of closers) await close();
-    },
-  };
+/**
+ * Runs this worker's share of the projections. An ODS moves source by source; a lake moves as a whole, because its
+ * projections share one state, which queries read.
+ */
+export async function startSinks(config: Config, runtime: Runtime<Changelogs>): Promise<ConfiguredService<Config>> {
+  const assignmentsOf = (desired: Config) =>
+    desired.sinks.flatMap((sink) =>
+      sink.type === 'ods' ? odsAssignments(sink, desired, runtime) : lakeAssignment(sink, desired, runtime),
+    );
+  return runService('sink', runtime, { config, assignmentsOf });
 }
 
 function spec(
@@ -46,42 +49,103 @@ function spec(
   };
 }
 
-function odsSpecs(sink: Extract<SinkConfig, { type: 'ods' }>, config: Config, runtime: Runtime<Changelogs>): ActorSpec[] {
-  return sourcesOf(sink, config).map((source) =>
-    spec(sink, source, runtime, {
-      open: () => OdsProjection.open({ config: sink, source, sourceConnection: named(config, source).postgres }),
-      groupBytes: ODS_GROUP_BYTES,
-      restMs: 0,
-    }),
-  );
+function odsAssignments(sink: Extract<SinkConfig, { type: 'ods' }>, config: Config, runtime: Runtime<Changelogs>): Assignment[] {
+  return sourcesOf(sink, config).map((source) => {
+    const sourceConnection = named(config, source).postgres;
+    return {
+      name: `${sink.name}/${source}`,
+      labels: {},
+      fingerprint: JSON.stringify([sink, sourceConnection]),
+      actors: [
+        spec(sink, source, runtime, {
+          open: () => OdsProjection.open({ config: sink, source, sourceConnection }),
+          groupBytes: ODS_GROUP_BYTES,
+          restMs: 0,
+        }),
+      ],
+    };
+  });
 }
 
-async function lakeSpecs(
-  sink: LakeSinkConfig,
-  config: Config,
-  runtime: Runtime<Changelogs>,
-  closers: (() => Promise<void> | void)[],
-): Promise<ActorSpec[]> {
-  const store = await LakeStore.open(join(runtime.dataDir, 'lake-state'), sink.name);
+function lakeAssignment(sink: LakeSinkConfig, config: Config, runtime: Runtime<Changelogs>): Assignment {
+  const { bus, changelogs, clock } = runtime;
   const sources = sourcesOf(sink, config);
-  const unserve = await serveQueries({ bus: runtime.bus, changelogs: runtime.changelogs, store, sink: sink.name, sources });
-  closers.push(unserve, () => store.close());
   const root = lakeFolder(config, runtime.dataDir);
-  return sources.map((source) =>
-    spec(sink, source, runtime, {
-      open: () =>
-        LakeProjection.open({
-          config: sink,
-          source,
-          sourceConnection: named(config, source).postgres,
-          store,
-          folder: join(root, source),
-          now: () => runtime.clock.now(),
+  const shared = new SharedStore(join(runtime.dataDir, 'lake-state'), sink.name);
+  const serve = async () => serveQueries({ bus, changelogs, store: await shared.open(), sink: sink.name, sources });
+  return {
+    name: sink.name,
+    labels: {},
+    fingerprint: JSON.stringify([sink, root, sources.map((source) => named(config, source).postgres)]),
+    actors: [
+      { name: `query/${sink.name}`, kind: 'query', make: () => new QueryActor(serve) },
+      ...sources.map((source) =>
+        spec(sink, source, runtime, {
+          open: async () =>
+            LakeProjection.open({
+              config: sink,
+              source,
+              sourceConnection: named(config, source).postgres,
+              store: await shared.open(),
+              folder: join(root, source),
+              now: () => clock.now(),
+            }),
+          groupBytes: LAKE_GROUP_BYTES,
+          restMs: LAKE_REST_MS,
         }),
-      groupBytes: LAKE_GROUP_BYTES,
-      restMs: LAKE_REST_MS,
-    }),
-  );
+      ),
+    ],
+    close: () => shared.close(),
+  };
+}
+
+/** The state that all actors of one lake share: opened by the first of them, closed after the last. */
+class SharedStore {
+  readonly #folder: string;
+  readonly #sink: string;
+  #opening: Promise<LakeStore> | null = null;
+
+  constructor(folder: string, sink: string) {
+    this.#folder = folder;
+    this.#sink = sink;
+  }
+
+  open(): Promise<LakeStore> {
+    if (this.#opening) return this.#opening;
+    const opening = LakeStore.open(this.#folder, this.#sink);
+    this.#opening = opening;
+    opening.catch(() => {
+      // The next actor tries again.
+      if (this.#opening === opening) this.#opening = null;
+    });
+    return opening;
+  }
+
+  async close(): Promise<void> {
+    const opening = this.#opening;
+    this.#opening = null;
+    (await opening?.catch(() => null))?.close();
+  }
+}
+
+/** Answers queries as long as it runs. */
+class QueryActor implements Actor {
+  readonly #serve: () => Promise<() => Promise<void>>;
+
+  constructor(serve: () => Promise<() => Promise<void>>) {
+    this.#serve = serve;
+  }
+
+  facts(): Record<string, unknown> {
+    return {};
+  }
+
+  async run(signal: AbortSignal, ready: () => void): Promise<void> {
+    const unserve = await this.#serve();
+    ready();
+    await aborted(signal);
+    await unserve();
+  }
 }
 
 function lakeFolder(config: Config, dataDir: string): string {

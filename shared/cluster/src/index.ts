@@ -1,5 +1,7 @@
 export type { Actor, ActorSpec, ActorState, ActorStatus, Log } from './actor.ts';
-export type { RunningService, Runtime } from './runtime.ts';
+export { registeredActors } from './registration.ts';
+export type { ConfiguredService, RunningService, Runtime } from './runtime.ts';
 export { runService, type StatusTold } from './status.ts';
 export { Supervisor } from './supervisor.ts';
 export { aborted, together } from './together.ts';
+export type { Assignment } from './worker.ts';

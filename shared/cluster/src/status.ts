@@ -1,41 +1,62 @@
-import type { ActorSpec, ActorStatus, Log } from './actor.ts';
-import type { RunningService, Runtime } from './runtime.ts';
-import { Supervisor } from './supervisor.ts';
+import type { ActorStatus } from './actor.ts';
+import type { ConfiguredService, Runtime } from './runtime.ts';
+import { type Assignment, type LeaseStatus, Worker } from './worker.ts';
 
 const TELL_MS = 500;
 
-/** What a worker tells of its actors on `tributary.status`. */
+/** What a worker tells of itself on `tributary.status`. */
 export interface StatusTold {
   readonly worker: string;
   readonly service: string;
   /** Milliseconds since 1970. */
   readonly at: number;
+  /** Null: it runs whatever labels ask for. */
+  readonly labels: Readonly<Record<string, string>> | null;
+  readonly capacity: number;
   readonly actors: readonly ActorStatus[];
+  readonly leases: readonly LeaseStatus[];
+  /** Leases taken over from workers that had gone silent, since it started. */
+  readonly takeovers: number;
 }
 
-/** Runs the actors of one service under a supervisor and tells how they are: every half second, and on every change. */
-export function runService<C>(
+/**
+ * Runs one service as a worker of the cluster, and tells how it is: every half second, and on every change.
+ * @param assignmentsOf what a desired state asks of this service
+ */
+export function runService<Config, Changelogs>(
   service: string,
-  runtime: Runtime<C>,
-  specs: readonly ActorSpec[],
-): RunningService & { readonly supervisor: Supervisor } {
-  const { bus, clock, worker } = runtime;
-  let stopped = false;
+  runtime: Runtime<Changelogs>,
+  { config, assignmentsOf }: { readonly config: Config; readonly assignmentsOf: (config: Config) => readonly Assignment[] },
+): ConfiguredService<Config> {
+  const { bus, kv, clock, log, labels, capacity } = runtime;
+  const ended = new AbortController();
   const tell = () => {
-    if (stopped) return;
-    const told: StatusTold = { worker, service, at: clock.now(), actors: supervisor.status() };
+    const told: StatusTold = {
+      worker: runtime.worker,
+      service,
+      at: clock.now(),
+      labels,
+      capacity,
+      actors: worker.supervisor.status(),
+      leases: worker.leases(),
+      takeovers: worker.takeovers,
+    };
     bus.tell('tributary.status', told);
   };
-  const supervisor = new Supervisor(clock, runtime.log satisfies Log, tell);
-  for (const spec of specs) supervisor.start(spec);
-  const timer = setInterval(tell, TELL_MS);
-  return {
-    supervisor,
-    async stop() {
-      await supervisor.stop();
+  const worker = new Worker({ id: runtime.worker, service, labels, capacity, kv, clock, log, changed: tell });
+  worker.start(assignmentsOf(config));
+  const telling = (async () => {
+    while (!ended.signal.aborted) {
       tell();
-      stopped = true;
-      clearInterval(timer);
+      await clock.sleep(TELL_MS, ended.signal).catch(() => {});
+    }
+  })();
+  return {
+    configure: (next) => worker.assign(assignmentsOf(next)),
+    async stop() {
+      await worker.stop();
+      ended.abort(new Error('the service has ended'));
+      await telling;
     },
   };
 }

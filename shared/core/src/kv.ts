@@ -15,11 +15,11 @@ export interface Kv {
   /** Removes a key that still stands at `revision`. @returns false when it has moved on */
   delete(key: string, revision: number): Promise<boolean>;
   /**
-   * Every key as it stands, then `current`, then every change in order. Ends without an error when changes may have
-   * been missed (a broken connection): the caller opens it again and begins from what it then gets.
+   * Every key (or only `key`) as it stands, then `current`, then every change in order. Ends without an error when
+   * changes may have been missed (a broken connection): the caller opens it again and begins from what it then gets.
    * @throws Fault `broker_unreachable` when it cannot be opened
    */
-  watch(signal: AbortSignal): AsyncIterable<KvEvent>;
+  watch(signal: AbortSignal, key?: string): AsyncIterable<KvEvent>;
 }
 
 export interface KvEntry {

@@ -1,3 +1,4 @@
+import { randomBytes } from 'node:crypto';
 import { hostname } from 'node:os';
 
 /** The process's environment: read here and nowhere else. */
@@ -5,9 +6,10 @@ export function environment(): Readonly<Record<string, string | undefined>> {
   return process.env;
 }
 
-/** Unique among the workers of a cluster: host and process. */
+/** Unique among all workers there ever were: a container's host name and process id come again, so they are not enough. */
 export function workerName(): string {
-  return `${hostname().split('.')[0] ?? 'host'}-${process.pid}`;
+  const host = (hostname().split('.')[0] ?? '').replaceAll(/[^\w-]/g, '-');
+  return `${host || 'host'}-${process.pid}-${randomBytes(3).toString('hex')}`;
 }
 
 /**

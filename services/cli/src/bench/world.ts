@@ -55,10 +55,13 @@ export async function openWorld(databases: readonly string[]): Promise<World> {
     runtime: {
       changelogs: broker.changelogs,
       bus: broker.bus,
+      kv: broker.kv,
       clock: systemClock,
       log,
       dataDir: join(folder, 'data'),
       worker: 'bench',
+      labels: null,
+      capacity: 1,
     },
     connection,
     config: (sinks) => ({

@@ -1,6 +1,6 @@
 import { connectNats } from '@tributary/changelog';
 import { aborted } from '@tributary/cluster';
-import { type Config, loadConfig } from '@tributary/config';
+import { loadConfig } from '@tributary/config';
 import { startConsole, startHealth } from '@tributary/console';
 import { Fault, systemClock } from '@tributary/core';
 import { environment, openLog, stopSignal, workerName } from '@tributary/ops';
@@ -14,22 +14,27 @@ export interface RunOptions {
   readonly nats?: string;
   readonly port?: string;
   readonly labels?: readonly string[];
+  readonly capacity: string;
 }
 
-/** One service as one process, until SIGINT or SIGTERM. */
+/** One service as one worker of a cluster, until SIGINT or SIGTERM; then it hands over what it runs. */
 export async function runOne(service: string, options: RunOptions, output: Output): Promise<void> {
   if (!['source', 'sink', 'console'].includes(service)) {
     const built = ['transform', 'kpi', 'monitor'].includes(service) ? 'is not built yet' : 'is not a service';
     throw new Fault('config_invalid', `"${service}" ${built}. Services: source, sink, console.`);
   }
-  const config = withLabels(await loadConfig(options.file, { env: environment() }), options.labels ?? []);
+  const config = await loadConfig(options.file, { env: environment() });
   const url = options.nats ?? config.cluster.nats.url;
   if (!url) throw new Fault('config_invalid', 'name the broker: --nats nats://HOST:4222, or nats.url in a Cluster document');
   const stop = stopSignal();
-  const broker = await connectNats({ url, creds: config.cluster.nats.creds, name: `tributary ${service}` });
+  const labels = labelsOf(options.labels ?? []);
+  const capacity = Number(options.capacity);
+  const { creds, replicas } = config.cluster.nats;
+  const broker = await connectNats({ url, creds, replicas, name: `tributary ${service}` });
   const worker = workerName();
-  const { changelogs, bus } = broker;
-  const runtime = { changelogs, bus, clock: systemClock, log: openLog({ worker }), dataDir: options.data, worker };
+  const { changelogs, bus, kv } = broker;
+  const log = openLog({ worker });
+  const runtime = { changelogs, bus, kv, clock: systemClock, log, dataDir: options.data, worker, labels, capacity };
   try {
     const { connected } = broker;
     const port = options.port === undefined ? {} : { port: Number(options.port) };
@@ -60,13 +65,15 @@ export async function runOne(service: string, options: RunOptions, output: Outpu
   }
 }
 
-/** A source with labels runs only where all of them are given. */
-function withLabels(config: Config, given: readonly string[]): Config {
-  const labels = new Set(given);
-  return {
-    ...config,
-    sources: config.sources.filter((source) =>
-      Object.entries(source.labels).every(([key, value]) => labels.has(`${key}=${value}`)),
-    ),
-  };
+/** @throws Fault `config_invalid` for anything but `key=value` */
+function labelsOf(given: readonly string[]): Record<string, string> {
+  return Object.fromEntries(
+    given.map((text) => {
+      const [, key, value] = /^([^=]+)=(.*)$/.exec(text) ?? [];
+      if (key === undefined || value === undefined) {
+        throw new Fault('config_invalid', `--labels ${text}: expected key=value, for instance --labels network=team-shop`);
+      }
+      return [key, value];
+    }),
+  );
 }

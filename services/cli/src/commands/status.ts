@@ -34,7 +34,7 @@ async function observe(connected: Connected): Promise<StatusView> {
     changelogs,
     clock: systemClock,
     log: openLog({ worker: 'command', level: 'error' }),
-    sources: connected.addresses?.sources ?? [],
+    sources: (await layoutOf(connected)).sources,
   });
   await observer.start();
   await new Promise((resolve) => setTimeout(resolve, LISTEN_MS));

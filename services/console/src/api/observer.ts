@@ -104,7 +104,7 @@ export class Observer {
           const name = sourceName(actor);
           const view = sourceView(name, told.worker, actor);
           sources.set(name, { ...view, changesPerSecond: this.#captured.latest()[name] ?? null });
-        } else {
+        } else if (actor.kind !== 'query') {
           projections.set(actor.name, this.#projection(told.worker, actor, at));
         }
       }

@@ -32,9 +32,10 @@ export class MemoryKv implements Kv {
     return true;
   }
 
-  async *watch(signal: AbortSignal): AsyncIterable<KvEvent> {
-    const standing = [...this.#entries].toSorted(([, a], [, b]) => a.revision - b.revision);
-    const queue: KvEvent[] = standing.map(([key, entry]) => put(key, entry));
+  async *watch(signal: AbortSignal, key?: string): AsyncIterable<KvEvent> {
+    const wanted = (name: string) => key === undefined || name === key;
+    const standing = [...this.#entries].filter(([name]) => wanted(name)).toSorted(([, a], [, b]) => a.revision - b.revision);
+    const queue: KvEvent[] = standing.map(([name, entry]) => put(name, entry));
     const watcher: Watcher = { queue: [...queue, { kind: 'current' }], wake: () => {}, broken: false };
     const poke = () => watcher.wake();
     this.#watchers.add(watcher);
@@ -42,8 +43,8 @@ export class MemoryKv implements Kv {
     try {
       while (!signal.aborted && !watcher.broken) {
         const event = watcher.queue.shift();
-        if (event) yield event;
-        else await new Promise<void>((resolve) => (watcher.wake = resolve));
+        if (event && (event.kind === 'current' || wanted(event.key))) yield event;
+        else if (!event) await new Promise<void>((resolve) => (watcher.wake = resolve));
       }
     } finally {
       signal.removeEventListener('abort', poke);

@@ -43,7 +43,7 @@ export class NatsKv implements Kv {
     return written !== null;
   }
 
-  async *watch(signal: AbortSignal): AsyncIterable<KvEvent> {
+  async *watch(signal: AbortSignal, key = '>'): AsyncIterable<KvEvent> {
     const queue: KvEvent[] = [];
     let ended = signal.aborted;
     let wake = () => {};
@@ -60,7 +60,7 @@ export class NatsKv implements Kv {
     let entries: QueuedIterator<NatsEntry> | null = null;
     try {
       entries = await this.#asked((bucket) =>
-        bucket.watch({ include: KvWatchInclude.LastValue, initializedFn: () => push({ kind: 'current' }) }),
+        bucket.watch({ key, include: KvWatchInclude.LastValue, initializedFn: () => push({ kind: 'current' }) }),
       );
       void drain(entries, push, end);
       while (!ended) {
