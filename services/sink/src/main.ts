@@ -89,6 +89,7 @@ function lakeAssignment(sink: LakeSinkConfig, config: Config, runtime: Runtime<C
               store: await shared.open(),
               folder: join(root, source),
               now: () => clock.now(),
+              warn: (facts, message) => runtime.log.warn(facts, message),
             }),
           groupBytes: LAKE_GROUP_BYTES,
           restMs: LAKE_REST_MS,

@@ -7,10 +7,12 @@ const SETUP = [
   'CREATE SCHEMA IF NOT EXISTS _current',
   'CREATE SCHEMA IF NOT EXISTS _history',
   'CREATE SCHEMA IF NOT EXISTS _seen',
-  `CREATE TABLE IF NOT EXISTS _meta.position (source VARCHAR PRIMARY KEY, seq BIGINT, lsn VARCHAR, ordinal BIGINT, watermark BIGINT, lake_commit BIGINT, resetting BOOLEAN)`,
+  `CREATE TABLE IF NOT EXISTS _meta.position (source VARCHAR PRIMARY KEY, seq BIGINT, lsn VARCHAR, ordinal BIGINT, watermark BIGINT, lake_commit BIGINT)`,
+  `ALTER TABLE _meta.position ADD COLUMN IF NOT EXISTS lake_id VARCHAR`,
+  `ALTER TABLE _meta.position ADD COLUMN IF NOT EXISTS ahead VARCHAR`,
   `CREATE TABLE IF NOT EXISTS _meta.tables (source VARCHAR, name VARCHAR, version VARCHAR, definition VARCHAR, seen BOOLEAN, view_schema VARCHAR, view_name VARCHAR)`,
-  // A replay from the middle that is being prepared, and how far tables that it keeps have come.
-  'ALTER TABLE _meta.position ADD COLUMN IF NOT EXISTS rewinding VARCHAR',
+  `ALTER TABLE _meta.tables ADD COLUMN IF NOT EXISTS dirty BOOLEAN`,
+  // How far a table has come that a replay from the middle keeps as it is.
   'ALTER TABLE _meta.tables ADD COLUMN IF NOT EXISTS held VARCHAR',
 ];
 

@@ -1,4 +1,15 @@
-import { type Cell, keyColumns, Op, type Section, type StoredBatch, type TableSchema, tableName } from '@tributary/core';
+import {
+  type Cell,
+  compareSourcePosition,
+  formatLsn,
+  keyColumns,
+  Op,
+  type Section,
+  type SourcePosition,
+  type StoredBatch,
+  type TableSchema,
+  tableName,
+} from '@tributary/core';
 import { type Duck, duckIdent, duckLiteral } from '@tributary/duckdb';
 import { NetChanges } from '../net-changes.ts';
 import { oldRows } from '../old-rows.ts';
@@ -34,7 +45,8 @@ export class LakeTable {
   /** Quoted names of the state tables. */
   readonly current: string;
   readonly history: string;
-  readonly #seenTable: string;
+  /** Keys named since a snapshot began; there while `seen`. */
+  readonly named: string;
   readonly #duck: Duck;
   readonly #net: NetChanges;
   #added: Cell[][] = [];
@@ -53,7 +65,7 @@ export class LakeTable {
     const state = (schema: string) => `${schema}.${duckIdent(`${source}.${this.name}`)}`;
     this.current = state('_current');
     this.history = state('_history');
-    this.#seenTable = state('_seen');
+    this.named = state('_seen');
     this.#net = new NetChanges(this.key);
   }
 
@@ -77,8 +89,9 @@ export class LakeTable {
     }
   }
 
-  async write(section: Section, batch: StoredBatch): Promise<void> {
-    await this.#record(section, batch);
+  /** @param recorded up to here the lake has the history already: it is left out; null = nothing is */
+  async write(section: Section, batch: StoredBatch, recorded: SourcePosition | null): Promise<void> {
+    await this.#record(section, batch, recorded ? rowsUpTo(recorded, section, batch) : 0);
     const fresh = section.rows >= FRESH_ROWS && this.#net.size === 0 && this.#added.length === 0 && !this.seen;
     if (fresh && section.csv === null && section.ops.every((op) => op === Op.created)) return this.#insertSection(section);
     const columns = section.columns.map((column) => column.values());
@@ -117,7 +130,7 @@ export class LakeTable {
   async beginSeen(): Promise<void> {
     await this.flush();
     const columns = this.key.map((c) => `${this.#ident(c)} VARCHAR`).join(', ');
-    await this.#duck.run(`CREATE OR REPLACE TABLE ${this.#seenTable} (${columns})`);
+    await this.#duck.run(`CREATE OR REPLACE TABLE ${this.named} (${columns})`);
     this.seen = true;
   }
 
@@ -127,15 +140,15 @@ export class LakeTable {
     if (!this.seen) return;
     if (sweep) {
       await this.#duck.run(
-        `DELETE FROM ${this.current} t WHERE NOT EXISTS (SELECT 1 FROM ${this.#seenTable} s WHERE ${this.#sameKey('s', 't')})`,
+        `DELETE FROM ${this.current} t WHERE NOT EXISTS (SELECT 1 FROM ${this.named} s WHERE ${this.#sameKey('s', 't')})`,
       );
     }
-    await this.#duck.run(`DROP TABLE ${this.#seenTable}`);
+    await this.#duck.run(`DROP TABLE ${this.named}`);
     this.seen = false;
   }
 
   async drop(): Promise<void> {
-    for (const table of [this.current, this.history, this.#seenTable]) await this.#duck.run(`DROP TABLE IF EXISTS ${table}`);
+    for (const table of [this.current, this.history, this.named]) await this.#duck.run(`DROP TABLE IF EXISTS ${table}`);
   }
 
   async #update(old: Cell[] | undefined, cells: Cell[]): Promise<void> {
@@ -213,22 +226,40 @@ export class LakeTable {
     await this.#duck.run(`INSERT INTO ${this.current} SELECT * FROM final`);
     if (!this.seen) return;
     const named = this.key.map((c) => plain(`c${c}`)).join(', ');
-    await this.#duck.run(`INSERT INTO ${this.#seenTable} SELECT ${named} FROM fold WHERE flag <> 'd'`);
+    await this.#duck.run(`INSERT INTO ${this.named} SELECT ${named} FROM fold WHERE flag <> 'd'`);
   }
 
-  /** Appends the section to history as it is: a large one at once, small ones together on `flush`. */
-  async #record(section: Section, batch: StoredBatch): Promise<void> {
+  /** Fills the table with the rows of a Parquet file of exact text, and the keys named so far with those of another. */
+  async load(exact: string, seen: string | null): Promise<void> {
+    const columns = (indices: readonly number[]) => indices.map((c) => this.#ident(c)).join(', ');
+    const all = columns(this.columns.map((_, c) => c));
+    await this.#duck.run(`INSERT INTO ${this.current} (${all}) SELECT ${all} FROM read_parquet(${duckLiteral(exact)})`);
+    if (seen === null) return;
+    await this.beginSeen();
+    const key = columns(this.key);
+    await this.#duck.run(`INSERT INTO ${this.named} (${key}) SELECT ${key} FROM read_parquet(${duckLiteral(seen)})`);
+  }
+
+  /** Appends the section from a row on to history as it is: a large one at once, small ones together on `flush`. */
+  async #record(section: Section, batch: StoredBatch, from: number): Promise<void> {
+    if (from === section.rows) return;
     const { header } = batch;
     const transactions =
       header.transactions.length > 0 ? header.transactions : [{ lsn: header.position.lsn, xid: 0, committedAt: 0 }];
     const befores = this.#befores(section);
-    if (section.rows < RECORD_ROWS) {
+    if (from > 0 || section.rows < RECORD_ROWS) {
       const columns = section.columns.map((column) => column.values());
-      for (let row = 0; row < section.rows; row++) {
+      for (let row = from; row < section.rows; row++) {
         const transaction = transactions[section.transaction[row] as number] ?? { lsn: 0n, xid: 0, committedAt: 0 };
         this.#records.push({
           op: String.fromCharCode(section.ops[row] as number),
-          place: [lsnText(transaction.lsn), section.ordinal[row] as number, transaction.xid, transaction.committedAt, batch.seq],
+          place: [
+            formatLsn(transaction.lsn),
+            section.ordinal[row] as number,
+            transaction.xid,
+            transaction.committedAt,
+            batch.seq,
+          ],
           before: befores?.[row] ?? '',
           cells: columns.map((column) => column[row]),
         });
@@ -241,7 +272,7 @@ export class LakeTable {
     await this.#insertHistory(
       new Loader(section.columns.map(load), {
         op: String.fromCharCode(...section.ops),
-        lsn: of((t) => lsnText(t.lsn)).join(','),
+        lsn: of((t) => formatLsn(t.lsn)).join(','),
         ordinal: section.ordinal.join(','),
         xid: of((t) => t.xid).join(','),
         committed: of((t) => t.committedAt).join(','),
@@ -308,6 +339,14 @@ export class LakeTable {
   }
 }
 
-function lsnText(lsn: bigint): string {
-  return `${(lsn >> 32n).toString(16).toUpperCase()}/${(lsn & 0xffffffffn).toString(16).toUpperCase()}`;
+/** How many rows of a section, which stand in order, lie at or before a position. */
+function rowsUpTo(recorded: SourcePosition, section: Section, { header }: StoredBatch): number {
+  if (compareSourcePosition(header.position, recorded) <= 0) return section.rows;
+  if (header.kind === 'read') return 0;
+  let row = 0;
+  for (; row < section.rows; row++) {
+    const lsn = header.transactions[section.transaction[row] as number]?.lsn ?? header.position.lsn;
+    if (compareSourcePosition({ lsn, ordinal: section.ordinal[row] as number }, recorded) > 0) break;
+  }
+  return row;
 }

@@ -1,94 +1,92 @@
-import { wantsTable, targetSchema, type LakeSinkConfig } from '@tributary/config';
+import { randomUUID } from 'node:crypto';
+import { isDeepStrictEqual } from 'node:util';
+import { wantsTable, type LakeSinkConfig } from '@tributary/config';
 import {
-  compareSourcePosition,
   Fault,
-  formatLsn,
+  formatSourcePosition,
   ORIGIN,
-  parseLsn,
-  parseSourcePosition,
   type Position,
   type SnapshotMark,
   type SourcePosition,
   type StoredBatch,
-  type TableSchema,
   tableName,
 } from '@tributary/core';
-import { type Duck, duckIdent } from '@tributary/duckdb';
+import type { Duck } from '@tributary/duckdb';
 import type { ConnectionConfig } from '@tributary/postgres';
 import type { DriverView, Group, Projection, Rewind } from '@tributary/projection';
+import { LakeState, placeText } from './lake-state.ts';
 import type { LakeStore } from './lake-store.ts';
-import { LakeTable } from './lake-table.ts';
-import { typedList } from './lake-types.ts';
-import { type Manifest, Manifests } from './manifest.ts';
+import type { LakeTable } from './lake-table.ts';
+import { type Manifest, Manifests, type ManifestTable } from './manifest.ts';
 import { ParquetWriter } from './parquet.ts';
-import { behindSql, heldText, type NotedRewind, noteRewind, positionOf } from './rewind.ts';
+import { rewound } from './rewind.ts';
 import { verifyLake } from './verify.ts';
 
 export interface LakeOptions {
   readonly config: LakeSinkConfig;
   readonly source: string;
   readonly sourceConnection: ConnectionConfig;
-  readonly store: LakeStore;
+  readonly store: Pick<LakeStore, 'connect' | 'lock'>;
   /** Folder of this source's lake. */
   readonly folder: string;
   readonly now: () => number;
+  readonly warn: (facts: object, message: string) => void;
 }
+
+type Tables = Record<string, ManifestTable>;
 
 /**
  * One source in the lake. Two commits, each atomic (I6):
  * - the state (compacted rows, history not yet in Parquet) and its position: one DuckDB transaction per group;
  * - Parquet files and their position: one manifest, every `flush.every` or `flush.bytes`; compaction every `compact.every`.
- * History leaves the state only after the manifest that names its file is there; a crash between the two is seen by the number.
+ * History leaves the state only after the manifest that names its file is there; a crash between the two is seen by the
+ * manifest's id.
+ *
+ * The lake is the truth and the state a cache of this worker: one that does not belong to the newest manifest, because
+ * another worker made commits meanwhile or because it is new here, is loaded from the last compaction, and what the lake's
+ * history has already is left out of it while the changelog is read again from there.
  */
 export class LakeProjection implements Projection {
   readonly #options: LakeOptions;
   readonly #duck: Duck;
   readonly #manifests: Manifests;
   readonly #parquet: ParquetWriter;
-  readonly #tables = new Map<string, LakeTable>();
-  /** Tables whose compacted state is newer than its Parquet file. */
-  readonly #dirty = new Set<string>();
+  readonly #state: LakeState;
   #open: (() => void) | null = null;
-  #commit = 0;
   #unflushedBytes = 0;
   #flushedAt: number;
   #compactedAt: number;
-  #position: Position = ORIGIN;
-  #watermark = 0;
-  #held: ReadonlyMap<string, SourcePosition> = new Map();
+  /** Called once state and history are level. */
+  #levelWaiters: { readonly resolve: () => void; readonly reject: (error: Error) => void }[] = [];
 
   private constructor(options: LakeOptions, duck: Duck) {
     this.#options = options;
     this.#duck = duck;
     this.#manifests = new Manifests(options.folder);
     this.#parquet = new ParquetWriter(duck, options.folder);
+    this.#state = new LakeState(duck, options.source);
     this.#flushedAt = options.now();
     this.#compactedAt = options.now();
   }
 
   static async open(options: LakeOptions): Promise<LakeProjection> {
     const lake = new LakeProjection(options, await options.store.connect());
-    const release = await options.store.lock();
     try {
-      await lake.#recover();
-    } finally {
-      release();
+      await lake.#locked(() => lake.#recover());
+    } catch (error) {
+      lake.#duck.close();
+      throw error;
     }
     return lake;
   }
 
   async position(): Promise<Position> {
     await this.#rollback();
-    const [row] = await this.#duck.rows<StoredPosition>('SELECT * FROM _meta.position WHERE source = $1', [this.#options.source]);
-    this.#position = row && row.seq > 0 ? { seq: row.seq, lsn: parseLsn(row.lsn), ordinal: row.ordinal } : ORIGIN;
-    this.#watermark = row?.watermark ?? 0;
-    this.#commit = row?.lake_commit ?? 0;
-    this.#held = await this.#heldTables();
-    return this.#position;
+    return this.#state.place.position;
   }
 
   held(): ReadonlyMap<string, SourcePosition> {
-    return this.#held;
+    return this.#state.held;
   }
 
   async apply(group: Group): Promise<void> {
@@ -98,12 +96,10 @@ export class LakeProjection implements Projection {
         await this.#duck.run('BEGIN');
       }
       for (const batch of group.batches) await this.#batch(batch);
-      for (const table of this.#tables.values()) await table.flush();
+      for (const table of this.#state.tables.values()) await table.flush();
       if (group.partial) return;
-      await this.#savePosition(group.after, group.watermark);
+      await this.#state.advance(group.after, group.watermark);
       await this.#duck.run('COMMIT');
-      this.#position = group.after;
-      this.#watermark = group.watermark;
       for (const batch of group.batches) if (batch.sections.length > 0) this.#unflushedBytes += batch.bytes;
       await this.#maintain();
       this.#release();
@@ -113,44 +109,51 @@ export class LakeProjection implements Projection {
     }
   }
 
+  /** An empty commit, then an empty state: between the two the state does not belong to the newest commit, and is loaded empty. */
   async reset(): Promise<void> {
     await this.#rollback();
-    const release = await this.#options.store.lock();
-    try {
-      await this.#duck.run('UPDATE _meta.position SET resetting = true WHERE source = $1', [this.#options.source]);
-      await this.#finishReset();
-    } finally {
-      release();
-    }
+    await this.#locked(async () => {
+      const manifest = this.#manifest({}, { position: ORIGIN, watermark: 0, compacted: null });
+      await this.#manifests.commit(manifest);
+      await this.#state.load(manifest, this.#options.folder);
+      this.#unflushedBytes = 0;
+    });
   }
 
   /**
-   * History behind `to` is let go of, file by file, except of kept tables; it comes again. The state stays. Noted first,
-   * so that a crash between the manifest and the state is seen and the rest is done.
+   * The state is written down as it is; then one commit says that it is to be read on from `to`, with the history behind it
+   * cut, except of kept tables. The state becomes what that commit says by being loaded, here or after a crash.
    */
   async rewind(rewind: Rewind): Promise<void> {
     await this.#rollback();
-    const release = await this.#options.store.lock();
-    try {
-      if (this.#unflushedBytes > 0) await this.#flushHistory();
-      const noted = noteRewind(rewind);
-      await this.#duck.run('UPDATE _meta.position SET rewinding = $2 WHERE source = $1', [
-        this.#options.source,
-        JSON.stringify(noted),
-      ]);
-      await this.#finishRewind(noted);
-    } finally {
-      release();
-    }
+    await this.#locked(async () => {
+      const { source, folder } = this.#options;
+      if (this.#state.place.ahead)
+        throw new Fault('outside_history', `the lake of ${source} is still being loaded: ask again when it has caught up`);
+      await this.#compact();
+      const commit = this.#nextCommit();
+      const tables = await rewound((await this.#newest()).tables, rewind, {
+        held: this.#state.held,
+        cut: (name, files, behind) => this.#parquet.cut({ name }, files, { behind, commit }),
+      });
+      const { to, watermark } = rewind;
+      const manifest = this.#manifest(tables, { position: to, watermark, compacted: { position: placeText(to), watermark } });
+      await this.#manifests.commit(manifest);
+      await this.#state.load(manifest, folder);
+      this.#unflushedBytes = 0;
+    });
   }
 
   async close(): Promise<void> {
+    const stopped = new Fault('not_found', `the lake of ${this.#options.source} stopped`);
+    for (const waiter of this.#levelWaiters.splice(0)) waiter.reject(stopped);
     await this.#rollback();
     this.#duck.close();
   }
 
   facts(): Record<string, unknown> {
-    return { lakeCommit: this.#commit, tables: this.#tables.size };
+    const { commit, ahead } = this.#state.place;
+    return { lakeCommit: commit?.number ?? 0, tables: this.#state.tables.size, loading: ahead !== null };
   }
 
   commands(driver: DriverView): Record<string, (question: unknown) => AsyncIterable<unknown>> {
@@ -185,83 +188,31 @@ export class LakeProjection implements Projection {
     for (const section of batch.sections) {
       const name = tableName(section.schema);
       if (!wants(name)) continue;
-      const table = await this.#table(section.schema, section.schemaVersion);
-      this.#dirty.add(name);
-      await table.write(section, batch);
+      const table = await this.#state.table(section.schema, section.schemaVersion);
+      await this.#state.touch(name);
+      await table.write(section, batch, this.#state.place.ahead?.position ?? null);
     }
     if (mark?.step === 'end' && wants(mark.table)) {
-      const table = this.#tables.get(mark.table);
-      if (table?.seen) await this.#noteSeen(table, () => table.endSeen(!mark.reset));
+      const table = this.#state.tables.get(mark.table);
+      if (table?.seen) await this.#seen(table, () => table.endSeen(!mark.reset));
     }
   }
 
   async #beginSnapshot(mark: SnapshotMark): Promise<void> {
-    const table = this.#tables.get(mark.table);
+    const table = this.#state.tables.get(mark.table);
     if (!table) return;
-    this.#dirty.add(mark.table);
     if (mark.reset) {
-      await this.#noteSeen(table, () => table.endSeen(false));
+      await this.#seen(table, () => table.endSeen(false));
       await table.empty();
     } else if (table.key.length > 0) {
-      await this.#noteSeen(table, () => table.beginSeen());
+      await this.#seen(table, () => table.beginSeen());
     }
   }
 
-  async #noteSeen(table: LakeTable, work: () => Promise<void>): Promise<void> {
-    await work();
-    await this.#duck.run('UPDATE _meta.tables SET seen = $3 WHERE source = $1 AND name = $2', [
-      this.#options.source,
-      table.name,
-      table.seen,
-    ]);
-  }
-
-  /** The state of a table in exactly this shape. */
-  async #table(schema: TableSchema, version: string): Promise<LakeTable> {
-    const name = tableName(schema);
-    const known = this.#tables.get(name);
-    if (known?.version === version) return known;
-    await known?.flush();
-    const { source } = this.#options;
-    const table = new LakeTable(this.#duck, source, { schema, version, seen: known?.seen ?? false });
-    if (known) {
-      await this.#duck.run(`DROP VIEW IF EXISTS ${this.#view(schema)}`);
-      await table.reshape(known.schema);
-      await this.#duck.run('UPDATE _meta.tables SET version = $3, definition = $4 WHERE source = $1 AND name = $2', [
-        source,
-        name,
-        version,
-        JSON.stringify(schema),
-      ]);
-    } else {
-      await table.create();
-      await this.#duck.run(
-        `INSERT INTO _meta.tables (source, name, version, definition, seen, view_schema, view_name)
-         VALUES ($1, $2, $3, $4, false, $5, $6)`,
-        [source, name, version, JSON.stringify(schema), targetSchema(source, schema.schema), schema.table],
-      );
-    }
-    await this.#makeView(table, new Set());
-    this.#tables.set(name, table);
-    return table;
-  }
-
-  #view(schema: TableSchema): string {
-    return `${duckIdent(targetSchema(this.#options.source, schema.schema))}.${duckIdent(schema.table)}`;
-  }
-
-  async #makeView(table: LakeTable, exact: ReadonlySet<string>): Promise<void> {
-    await this.#duck.run(`CREATE SCHEMA IF NOT EXISTS ${duckIdent(targetSchema(this.#options.source, table.schema.schema))}`);
-    await this.#duck.run(
-      `CREATE OR REPLACE VIEW ${this.#view(table.schema)} AS SELECT ${typedList(table.columns, exact)} FROM ${table.current}`,
-    );
-  }
-
-  async #savePosition(after: Position, watermark: number): Promise<void> {
-    await this.#duck.run(
-      'UPDATE _meta.position SET seq = $2::BIGINT, lsn = $3, ordinal = $4::BIGINT, watermark = $5::BIGINT WHERE source = $1',
-      [this.#options.source, String(after.seq), formatLsn(after.lsn), String(after.ordinal), String(watermark)],
-    );
+  async #seen(table: LakeTable, change: () => Promise<void>): Promise<void> {
+    await this.#state.touch(table.name);
+    await change();
+    await this.#state.noteSeen(table);
   }
 
   #release(): void {
@@ -274,219 +225,161 @@ export class LakeProjection implements Projection {
     if (!this.#open) return;
     try {
       await this.#duck.run('ROLLBACK').catch(() => {});
-      await this.#loadTables();
+      await this.#state.read();
     } finally {
       this.#release();
     }
   }
 
-  async #maintain(): Promise<void> {
-    const { flush, compact } = this.#options.config;
-    const now = this.#options.now();
-    if (this.#unflushedBytes > 0 && (now - this.#flushedAt >= flush.everyMs || this.#unflushedBytes >= flush.bytes))
-      await this.#flushHistory();
-    if (this.#dirty.size > 0 && now - this.#compactedAt >= compact.everyMs) await this.#compact();
-  }
-
-  /** History that came since the last time goes to Parquet: files, then the manifest, then the state lets go of it. */
-  async #flushHistory(): Promise<void> {
-    const previous = await this.#manifests.latest();
-    const tables: Record<string, Manifest['tables'][string]> = { ...previous?.tables };
-    for (const table of this.#tables.values()) {
-      const file = await this.#parquet.history(table, this.#commit + 1);
-      const known = tables[table.name];
-      if (file || known) {
-        tables[table.name] = {
-          schema: table.schema,
-          changes: [...(known?.changes ?? []), ...(file ? [file] : [])],
-          current: known?.current ?? null,
-        };
-      }
-    }
-    await this.#commitManifest(tables);
-    this.#unflushedBytes = 0;
-    this.#flushedAt = this.#options.now();
-  }
-
-  async #commitManifest(tables: Manifest['tables']): Promise<void> {
-    const { seq, lsn, ordinal } = this.#position;
-    const commit = this.#commit + 1;
-    await this.#manifests.commit({
-      format: 1,
-      source: this.#options.source,
-      commit,
-      position: { seq, lsn: formatLsn(lsn), ordinal },
-      watermark: this.#watermark,
-      tables,
-    });
-    await this.#letGo(commit, seq);
-  }
-
-  /** The state's half of a commit; repeating it is harmless. */
-  async #letGo(commit: number, seq: number): Promise<void> {
-    await this.#duck.run('BEGIN');
-    for (const table of this.#tables.values()) await this.#duck.run(`DELETE FROM ${table.history} WHERE _seq <= ${seq}`);
-    await this.#duck.run('UPDATE _meta.position SET lake_commit = $2 WHERE source = $1', [this.#options.source, commit]);
-    await this.#duck.run('COMMIT');
-    this.#commit = commit;
-  }
-
-  async #compact(): Promise<void> {
-    if (this.#unflushedBytes > 0 || this.#commit === 0) await this.#flushHistory();
-    const previous = await this.#manifests.latest();
-    const tables: Record<string, Manifest['tables'][string]> = { ...previous?.tables };
-    for (const name of this.#dirty) {
-      const table = this.#tables.get(name);
-      if (!table) continue;
-      const { file, exact } = await this.#parquet.current(table, this.#commit + 1);
-      await this.#makeView(table, exact);
-      const changes = await this.#parquet.merge(table, tables[name]?.changes ?? [], this.#commit + 1);
-      const position = { seq: this.#position.seq, lsn: formatLsn(this.#position.lsn) };
-      tables[name] = { schema: table.schema, changes, current: { ...file, position } };
-    }
-    await this.#commitManifest(tables);
-    await this.#manifests.sweep();
-    this.#dirty.clear();
-    this.#compactedAt = this.#options.now();
-  }
-
-  async #compactNow(name?: string): Promise<void> {
+  async #locked(work: () => Promise<void>): Promise<void> {
     const release = await this.#options.store.lock();
     try {
-      if (name !== undefined && !this.#tables.has(name))
-        throw new Fault('not_found', `the lake has no table ${name} of ${this.#options.source}`);
-      if (this.#dirty.size > 0 || this.#unflushedBytes > 0) await this.#compact();
+      await work();
     } finally {
       release();
     }
   }
 
+  async #maintain(): Promise<void> {
+    // While the state is behind the lake's history there is nothing new to commit.
+    if (this.#state.place.ahead) return;
+    for (const waiter of this.#levelWaiters.splice(0)) waiter.resolve();
+    const { flush, compact } = this.#options.config;
+    const now = this.#options.now();
+    if (this.#unflushedBytes > 0 && (now - this.#flushedAt >= flush.everyMs || this.#unflushedBytes >= flush.bytes))
+      await this.#flushHistory();
+    if (this.#state.dirty.size > 0 && now - this.#compactedAt >= compact.everyMs) await this.#compact();
+  }
+
+  /** History that came since the last time goes to Parquet: files, then the manifest, then the state lets go of it. */
+  async #flushHistory(): Promise<void> {
+    const { previous, tables } = await this.#newest();
+    for (const table of this.#state.tables.values()) {
+      const file = await this.#parquet.history(table, this.#nextCommit());
+      const known = tables[table.name];
+      if (!file && !known) continue;
+      tables[table.name] = {
+        schema: table.schema,
+        changes: [...(known?.changes ?? []), ...(file ? [file] : [])],
+        current: known?.current ?? null,
+        exact: known?.exact ?? null,
+      };
+    }
+    await this.#commitManifest(tables, { compacted: previous?.compacted ?? null, names: [] });
+    this.#unflushedBytes = 0;
+    this.#flushedAt = this.#options.now();
+  }
+
+  /** What the newest commit names, to be changed; whether it is still ours is checked when the next is made. */
+  async #newest(): Promise<{ previous: Manifest | null; tables: Tables }> {
+    const previous = await this.#manifests.latest();
+    return { previous, tables: { ...previous?.tables } };
+  }
+
+  #nextCommit(): number {
+    return (this.#state.place.commit?.number ?? 0) + 1;
+  }
+
+  #manifest(tables: Tables, at: { position: Position; watermark: number; compacted: Manifest['compacted'] }): Manifest {
+    return {
+      format: 2,
+      source: this.#options.source,
+      commit: this.#nextCommit(),
+      id: randomUUID(),
+      follows: this.#state.place.commit?.id ?? null,
+      position: placeText(at.position),
+      watermark: at.watermark,
+      compacted: at.compacted,
+      tables,
+    };
+  }
+
+  /** @param names tables whose compacted files are new */
+  async #commitManifest(
+    tables: Tables,
+    { compacted, names }: { compacted: Manifest['compacted']; names: Iterable<string> },
+  ): Promise<void> {
+    const { position, watermark } = this.#state.place;
+    const manifest = this.#manifest(tables, { position, watermark, compacted });
+    await this.#manifests.commit(manifest);
+    await this.#state.committed(manifest, names);
+  }
+
+  async #compact(): Promise<void> {
+    if (this.#unflushedBytes > 0 || !this.#state.place.commit) await this.#flushHistory();
+    const { tables } = await this.#newest();
+    const { position, watermark } = this.#state.place;
+    const at = placeText(position);
+    const names = [...this.#state.dirty];
+    for (const name of names) {
+      const table = this.#state.tables.get(name);
+      if (table) tables[name] = await this.#compactTable(table, tables[name]?.changes ?? [], at);
+    }
+    await this.#commitManifest(tables, { compacted: { position: at, watermark }, names });
+    await this.#manifests.sweep();
+    this.#compactedAt = this.#options.now();
+  }
+
+  async #compactTable(
+    table: LakeTable,
+    changes: ManifestTable['changes'],
+    position: Manifest['position'],
+  ): Promise<ManifestTable> {
+    const { schema, version } = table;
+    const commit = this.#nextCommit();
+    const { file, exact: lossy } = await this.#parquet.current(table, commit);
+    await this.#state.makeView(table, lossy);
+    const exact = await this.#parquet.exact(table, commit);
+    const held = this.#state.held.get(table.name);
+    return {
+      schema,
+      changes: await this.#parquet.merge(table, changes, commit),
+      current: { ...file, position: { seq: position.seq, lsn: position.lsn } },
+      exact: {
+        ...exact.file,
+        schema,
+        version,
+        lossy: [...lossy],
+        seen: exact.seen,
+        held: held ? formatSourcePosition(held) : null,
+      },
+    };
+  }
+
+  async #compactNow(name?: string): Promise<void> {
+    if (this.#state.place.ahead) await new Promise<void>((resolve, reject) => this.#levelWaiters.push({ resolve, reject }));
+    await this.#locked(async () => {
+      if (name !== undefined && !this.#state.tables.has(name))
+        throw new Fault('not_found', `the lake has no table ${name} of ${this.#options.source}`);
+      if (this.#state.dirty.size > 0 || this.#unflushedBytes > 0) await this.#compact();
+    });
+  }
+
   async #currentOf(name: string): Promise<{ table: LakeTable; parquet: string | null } | null> {
-    const table = this.#tables.get(name);
+    const table = this.#state.tables.get(name);
     if (!table) return null;
     const file = (await this.#manifests.latest())?.tables[name]?.current;
     return { table, parquet: file ? `${this.#options.folder}/${file.path}` : null };
   }
 
-  /** Brings state and manifests to the same commit after whatever ended the last run. */
+  /** Brings the state to the lake's newest commit, whatever ended the last run and whoever made that commit. */
   async #recover(): Promise<void> {
-    const { source } = this.#options;
-    const [row] = await this.#duck.rows<StoredPosition>('SELECT * FROM _meta.position WHERE source = $1', [source]);
+    const { source, folder, warn } = this.#options;
     const manifest = await this.#manifests.latest();
-    if (!row) {
-      if (manifest) {
-        throw new Fault(
-          'chain_broken',
-          `the lake of ${source} is at commit ${manifest.commit}, but its state is gone from the data folder. Rebuild it: move ${this.#options.folder} away, then start again.`,
+    const there = await this.#state.read();
+    const { commit, position, ahead } = this.#state.place;
+    const at = placeText(position);
+    const madeHere = there && !ahead && manifest?.follows === (commit?.id ?? null) && isDeepStrictEqual(manifest?.position, at);
+    if (manifest && madeHere) await this.#state.committed(manifest, []);
+    else if (!there || (manifest?.id ?? null) !== (commit?.id ?? null)) {
+      if (there && commit) {
+        warn(
+          { source, state: commit.number, lake: manifest?.commit ?? 0 },
+          "the state is not that of the lake's newest commit: it is loaded from there",
         );
       }
-      await this.#duck.run(
-        `INSERT INTO _meta.position (source, seq, lsn, ordinal, watermark, lake_commit, resetting) VALUES ($1, 0, '0/0', 0, 0, 0, false)`,
-        [source],
-      );
-      return;
+      await this.#state.load(manifest, folder);
     }
-    await this.#loadTables();
-    if (row.resetting) return this.#finishReset();
-    this.#commit = row.lake_commit;
-    for (const name of this.#tables.keys()) this.#dirty.add(name);
-    if (row.rewinding) return this.#finishRewind(JSON.parse(row.rewinding) as NotedRewind);
-    if (manifest && manifest.commit > row.lake_commit) await this.#letGo(manifest.commit, manifest.position.seq);
-    this.#unflushedBytes = 1;
-    return undefined;
+    this.#unflushedBytes = (await this.#state.hasHistory()) ? 1 : 0;
   }
-
-  /** Every step may be done twice: the manifest is made anew unless it was made, and the state's half is one transaction. */
-  async #finishRewind(noted: NotedRewind): Promise<void> {
-    const { source } = this.#options;
-    const to = positionOf(noted);
-    const kept = new Set(noted.kept);
-    const held = await this.#heldTables();
-    const until = parseSourcePosition(noted.until);
-    for (const [name, at] of held) if (compareSourcePosition(at, until) > 0) kept.add(name);
-    const previous = await this.#manifests.latest();
-    if (previous && previous.commit === this.#commit) await this.#cutHistory(previous, noted, kept);
-    await this.#duck.run('BEGIN');
-    for (const table of this.#tables.values()) {
-      const ahead = held.get(table.name);
-      if (ahead && compareSourcePosition(ahead, until) > 0) continue;
-      const at = kept.has(table.name) ? heldText(until) : null;
-      if (!at && table.seen && noted.begun.includes(table.name)) await this.#noteSeen(table, () => table.endSeen(false));
-      await this.#duck.run('UPDATE _meta.tables SET held = $3 WHERE source = $1 AND name = $2', [source, table.name, at]);
-    }
-    this.#commit = previous ? ((await this.#manifests.latest())?.commit ?? 0) : 0;
-    await this.#savePosition(to, noted.watermark);
-    await this.#duck.run('UPDATE _meta.position SET lake_commit = $2, rewinding = NULL WHERE source = $1', [
-      source,
-      this.#commit,
-    ]);
-    await this.#duck.run('COMMIT');
-    for (const name of this.#tables.keys()) this.#dirty.add(name);
-    this.#unflushedBytes = 0;
-  }
-
-  async #cutHistory(previous: Manifest, noted: NotedRewind, kept: ReadonlySet<string>): Promise<void> {
-    const commit = previous.commit + 1;
-    const behind = behindSql(positionOf(noted));
-    const tables: Record<string, Manifest['tables'][string]> = {};
-    for (const [name, table] of Object.entries(previous.tables)) {
-      const changes = kept.has(name) ? table.changes : await this.#parquet.cut({ name }, table.changes, { behind, commit });
-      tables[name] = { ...table, changes };
-    }
-    await this.#manifests.commit({ ...previous, commit, position: noted.to, watermark: noted.watermark, tables });
-  }
-
-  async #heldTables(): Promise<Map<string, SourcePosition>> {
-    const rows = await this.#duck.rows<{ name: string; held: string }>(
-      'SELECT name, held FROM _meta.tables WHERE source = $1 AND held IS NOT NULL',
-      [this.#options.source],
-    );
-    return new Map(rows.map(({ name, held }) => [name, parseSourcePosition(held)]));
-  }
-
-  async #finishReset(): Promise<void> {
-    const { source } = this.#options;
-    await this.#manifests.reset();
-    await this.#duck.run('BEGIN');
-    for (const table of this.#tables.values()) {
-      await this.#duck.run(`DROP VIEW IF EXISTS ${this.#view(table.schema)}`);
-      await table.drop();
-    }
-    await this.#duck.run('DELETE FROM _meta.tables WHERE source = $1', [source]);
-    await this.#duck.run(
-      `UPDATE _meta.position SET seq = 0, lsn = '0/0', ordinal = 0, watermark = 0, lake_commit = 0, resetting = false, rewinding = NULL WHERE source = $1`,
-      [source],
-    );
-    await this.#duck.run('COMMIT');
-    this.#tables.clear();
-    this.#dirty.clear();
-    this.#commit = 0;
-    this.#unflushedBytes = 0;
-    this.#held = new Map();
-  }
-
-  async #loadTables(): Promise<void> {
-    const { source } = this.#options;
-    this.#tables.clear();
-    const rows = await this.#duck.rows<{ version: string; definition: string; seen: boolean }>(
-      'SELECT version, definition, seen FROM _meta.tables WHERE source = $1',
-      [source],
-    );
-    for (const row of rows) {
-      const schema = JSON.parse(row.definition) as TableSchema;
-      const table = new LakeTable(this.#duck, source, { schema, version: row.version, seen: row.seen });
-      this.#tables.set(table.name, table);
-    }
-  }
-}
-
-interface StoredPosition {
-  readonly seq: number;
-  readonly lsn: string;
-  readonly ordinal: number;
-  readonly watermark: number;
-  readonly lake_commit: number;
-  readonly resetting: boolean;
-  /** A {@link NotedRewind} that is not finished; null = none. */
-  readonly rewinding: string | null;
 }

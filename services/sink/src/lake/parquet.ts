@@ -7,7 +7,9 @@ import { type LakeColumn, typedList } from './lake-types.ts';
 import type { ManifestFile } from './manifest.ts';
 
 /** A row group is held in memory until it is whole: with DuckDB's 122,880 rows that alone can take what a sink may use. */
-const FORMAT = '(FORMAT parquet, COMPRESSION zstd, COMPRESSION_LEVEL 3, ROW_GROUP_SIZE 20480)';
+const format = (level: number) => `(FORMAT parquet, COMPRESSION zstd, COMPRESSION_LEVEL ${level}, ROW_GROUP_SIZE 20480)`;
+/** What people read is written once and read often; exact text is read when a state was lost. */
+const LEVEL = { changes: 3, current: 3, exact: 1, seen: 1 } as const;
 /** History files of a table before they are merged into one. */
 const SMALL_FILES_MAX = 8;
 /** Files of this many rows are left alone. */
@@ -41,6 +43,16 @@ export class ParquetWriter {
     const by = order.map((c) => duckIdent((table.columns[c] as LakeColumn).name)).join(', ');
     const select = `SELECT * FROM (SELECT ${typedList(table.columns, exact)} FROM ${table.current}) ORDER BY ${by}`;
     return { file: { path: await this.#write(table, { kind: 'current', commit, select }), rows: count?.rows ?? 0 }, exact };
+  }
+
+  /** Every row of the compacted changelog as text, unsorted: it is read as a whole. Costs 0.6 of what `current` does. */
+  async exact(table: LakeTable, commit: number): Promise<{ file: ManifestFile; seen: ManifestFile | null }> {
+    const write = async (kind: 'exact' | 'seen', relation: string): Promise<ManifestFile> => {
+      const [count] = await this.#duck.rows<{ rows: number }>(`SELECT count(*) AS rows FROM ${relation}`);
+      return { path: await this.#write(table, { kind, commit, select: `SELECT * FROM ${relation}` }), rows: count?.rows ?? 0 };
+    };
+    const file = await write('exact', table.current);
+    return { file, seen: table.seen ? await write('seen', table.named) : null };
   }
 
   /**
@@ -82,12 +94,12 @@ export class ParquetWriter {
 
   async #write(
     table: Pick<LakeTable, 'name'>,
-    { kind, commit, select }: { kind: string; commit: number; select: string },
+    { kind, commit, select }: { kind: keyof typeof LEVEL; commit: number; select: string },
   ): Promise<string> {
     const folder = table.name.replaceAll('/', '_');
     await mkdir(join(this.#folder, folder), { recursive: true });
     const path = `${folder}/${kind}-${String(commit).padStart(9, '0')}-${randomUUID().slice(0, 8)}.parquet`;
-    await this.#duck.run(`COPY (${select}) TO ${duckLiteral(join(this.#folder, path))} ${FORMAT}`);
+    await this.#duck.run(`COPY (${select}) TO ${duckLiteral(join(this.#folder, path))} ${format(LEVEL[kind])}`);
     return path;
   }
 

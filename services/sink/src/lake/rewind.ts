@@ -1,39 +1,39 @@
-import { formatLsn, type Lsn, parseLsn, type Position, type SourcePosition } from '@tributary/core';
+import { compareSourcePosition, formatSourcePosition, type Lsn, type Position, type SourcePosition } from '@tributary/core';
 import { duckLiteral } from '@tributary/duckdb';
 import type { Rewind } from '@tributary/projection';
+import type { Manifest, ManifestFile, ManifestTable } from './manifest.ts';
 
-/** A rewind as it is noted before the first of its steps, so that one that was interrupted is finished. JSON. */
-export interface NotedRewind {
-  readonly to: { readonly seq: number; readonly lsn: string; readonly ordinal: number };
-  readonly watermark: number;
-  readonly until: string;
-  readonly kept: readonly string[];
-  readonly begun: readonly string[];
-}
-
-export function noteRewind({ to, watermark, until, kept, begun }: Rewind): NotedRewind {
-  return {
-    to: { seq: to.seq, lsn: formatLsn(to.lsn), ordinal: to.ordinal },
-    watermark,
-    until: heldText(until),
-    kept: [...kept],
-    begun: [...begun],
-  };
-}
-
-export function positionOf({ to }: NotedRewind): Position {
-  return { seq: to.seq, lsn: parseLsn(to.lsn), ordinal: to.ordinal };
-}
-
-export function heldText({ lsn, ordinal }: SourcePosition): string {
-  return `${formatLsn(lsn)}+${ordinal}`;
+/** What the commit of a rewind says of the tables of the commit before it. */
+export async function rewound(
+  tables: Manifest['tables'],
+  { to, until, kept, begun }: Rewind,
+  {
+    held,
+    cut,
+  }: {
+    /** Tables that an earlier rewind keeps, and how far they have come. */
+    readonly held: ReadonlyMap<string, SourcePosition>;
+    /** Files without the history rows that meet a condition. */
+    readonly cut: (name: string, files: readonly ManifestFile[], behind: string) => Promise<readonly ManifestFile[]>;
+  },
+): Promise<Record<string, ManifestTable>> {
+  const result: Record<string, ManifestTable> = {};
+  for (const [name, table] of Object.entries(tables)) {
+    const earlier = held.get(name);
+    const stays = earlier && compareSourcePosition(earlier, until) > 0 ? earlier : kept.has(name) ? until : null;
+    const changes = stays ? table.changes : await cut(name, table.changes, behindSql(to));
+    const seen = !stays && begun.has(name) ? null : (table.exact?.seen ?? null);
+    const exact = table.exact && { ...table.exact, seen, held: stays && formatSourcePosition(stays) };
+    result[name] = { ...table, changes, exact };
+  }
+  return result;
 }
 
 /**
  * SQL: does a history row lie behind a position? Rows of the stream carry their own place. Rows read by a snapshot carry
  * the LSN of the message they came with, so inside one LSN the sequence decides.
  */
-export function behindSql({ seq, lsn, ordinal }: Position): string {
+function behindSql({ seq, lsn, ordinal }: Position): string {
   const place = `lpad(split_part(_lsn, '/', 1), 8, '0') || lpad(split_part(_lsn, '/', 2), 8, '0')`;
   const here = duckLiteral(padded(lsn));
   return `${place} > ${here} OR (${place} = ${here} AND CASE WHEN _op IN ('r', 'k') THEN _seq > ${seq} ELSE _ordinal > ${ordinal} END)`;

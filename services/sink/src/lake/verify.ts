@@ -11,7 +11,7 @@ export interface VerifyLakeOptions {
   readonly sink: string;
   readonly source: string;
   readonly from: ConnectionConfig;
-  readonly store: LakeStore;
+  readonly store: Pick<LakeStore, 'connect'>;
   readonly ask: { readonly tables: readonly string[]; readonly seq: number };
   readonly reached: (seq: number) => Promise<void>;
   readonly compact: () => Promise<void>;
