@@ -48,5 +48,5 @@ describe('a lake whose worker loses its state, or is replaced by another one', (
     await expectEqual(b);
     expect(await estate.history()).toEqual(await changelog(b, 'shop'));
     expect(b.stderr).not.toContain('chain_broken');
-  });
+  }, 400_000);
 });
