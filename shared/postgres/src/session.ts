@@ -1,3 +1,4 @@
+import { createHash } from 'node:crypto';
 import { once } from 'node:events';
 import pg from 'pg';
 import { from as copyFrom, to as copyTo } from 'pg-copy-streams';
@@ -39,6 +40,16 @@ export interface CopyInto {
   abort(): Promise<void>;
 }
 
+/** PostgreSQL cuts longer names, which would make two of ours the same. */
+const NAME_BYTES = 63;
+
+/** What a connection calls itself: `tributary <name>`; different for different names. */
+export function applicationName(name: string): string {
+  const full = `tributary ${name}`;
+  if (full.length <= NAME_BYTES) return full;
+  return `${full.slice(0, NAME_BYTES - 9)}~${createHash('sha256').update(name).digest('hex').slice(0, 8)}`;
+}
+
 /** One connection to one database. Every error comes out as a Fault. */
 export class Session {
   readonly #client: pg.Client;
@@ -59,7 +70,7 @@ export class Session {
     const where = describeConnection(connection);
     const client = new pg.Client({
       ...connection,
-      application_name: `tributary ${options.name}`.slice(0, 63),
+      application_name: applicationName(options.name),
       keepAlive: true,
       connectionTimeoutMillis: options.connectTimeoutMs ?? 10_000,
     });
@@ -162,6 +173,18 @@ export class Session {
       if (!this.#broken) await this.run('ROLLBACK').catch(() => {});
       throw error;
     }
+  }
+
+  /**
+   * Ends what others have open under this session's name, and waits until it is gone: for whoever has the right to work
+   * under a name, and must not wait for locks of a predecessor that was stopped or cut off in the middle of a statement.
+   */
+  async evictNamesakes(): Promise<void> {
+    await this.rows(
+      `SELECT pg_terminate_backend(pid, 5000) FROM pg_stat_activity
+        WHERE application_name = current_setting('application_name') AND datname = current_database()
+          AND usename = current_user AND pid <> pg_backend_pid()`,
+    );
   }
 
   get broken(): boolean {

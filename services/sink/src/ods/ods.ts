@@ -75,6 +75,8 @@ export class OdsProjection implements Projection {
     const session = await Session.open(config.postgres, { name, settings: { synchronous_commit: 'off' } });
     const side = await Session.open(config.postgres, { name: `${name} side` });
     try {
+      await session.evictNamesakes();
+      await side.evictNamesakes();
       await side.transaction('', async () => {
         await side.run(`SELECT pg_advisory_xact_lock(${SETUP_LOCK})`);
         await side.run(SETUP);

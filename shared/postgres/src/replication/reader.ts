@@ -4,6 +4,7 @@ import type { Client } from 'pg';
 import { LogicalReplicationService } from 'pg-logical-replication';
 import type { ConnectionConfig } from '../connection.ts';
 import { databaseFault } from '../fault.ts';
+import { applicationName } from '../session.ts';
 
 export interface ReplicationOptions {
   readonly connection: ConnectionConfig;
@@ -20,6 +21,13 @@ export interface ReplicationOptions {
 /** The text of values must not depend on what a role or server is set to: the same as in {@link Session}. */
 const DIALECT =
   '-c client_encoding=UTF8 -c datestyle=ISO,MDY -c intervalstyle=postgres -c extra_float_digits=1 -c bytea_output=hex -c timezone=UTC -c lc_monetary=C -c search_path=pg_catalog';
+
+/**
+ * How long PostgreSQL waits for a sign of life before it ends the connection and frees the slot. Shorter than a lease
+ * (10 s), so that the slot of a worker that was stopped or cut off is free when another one takes over; the default is
+ * a minute. We answer every second.
+ */
+const SENDER_TIMEOUT = '-c wal_sender_timeout=8s';
 
 /** Data events this close together (ms) mean that the sender has more than we take. */
 const BUSY_GAP_MS = 0.5;
@@ -57,10 +65,10 @@ export class ReplicationReader {
     this.#service = new LogicalReplicationService(
       {
         ...options.connection,
-        application_name: `tributary ${options.slot}`.slice(0, 63),
+        application_name: applicationName(options.slot),
         keepAlive: true,
         connectionTimeoutMillis: 10_000,
-        options: DIALECT,
+        options: `${DIALECT} ${SENDER_TIMEOUT}`,
         ssl: options.connection.ssl ?? false,
       },
       { acknowledge: { auto: false, timeoutSeconds: 0 } },
