@@ -450,6 +450,48 @@ describe('a stream that is not what the reader knew (memory)', () => {
     expect(ids(await take(broker, 's', place, { count: 3 }))).toEqual(['4', '5', '6']);
   });
 
+  it('I7: a position of a lost history is told from one that only has to wait, and says where to go on', async () => {
+    const broker = memoryBroker();
+    const epoch = { one: '7.one', two: '7.two', other: '8.two' };
+    const writer = await broker.changelogs.write('s', options);
+    for (let i = 1; i <= 6; i++) await writer.append(batch(i, `${i}`, { epoch: epoch.one }));
+    const held = { seq: 6, lsn: 6n, ordinal: 1, epoch: epoch.one };
+    broker.store.lose('s', 3);
+    expect(await broker.changelogs.foreign('s', held)).toBeNull();
+    // The same epoch writes the lost tail again: the reader waits and goes on by itself.
+    const again = await broker.changelogs.write('s', options);
+    for (let i = 4; i <= 7; i++) await again.append(batch(i, `${i}`, { epoch: epoch.one }));
+    expect(ids(await take(broker, 's', held, { count: 1 }))).toEqual(['7']);
+    // Another epoch goes on where the tail was lost for good: what the reader holds beyond is nowhere.
+    const at7 = { ...held, seq: 7, lsn: 7n };
+    broker.store.lose('s', 4);
+    const late = await broker.changelogs.write('s', options);
+    const reading = take(broker, 's', at7, { count: 1 });
+    await late.append(batch(5, 'five', { epoch: epoch.two }));
+    const lost = { kind: 'ahead_of_history', facts: { replayFrom: '0/4+1', epoch: epoch.one } };
+    await expect(reading).rejects.toMatchObject(lost);
+    for (let i = 8; i <= 12; i++) await late.append(batch(i, `${i}`, { epoch: i < 11 ? epoch.two : '7.three' }));
+    await expect(take(broker, 's', at7, { count: 1 })).rejects.toMatchObject(lost);
+    expect(await broker.changelogs.foreign('s', at7)).toMatchObject(lost);
+    // From the common end, and for a reader that came through the boundary, everything is in order.
+    const common = { seq: 4, lsn: 4n, ordinal: 1, epoch: epoch.one };
+    expect(ids(await take(broker, 's', common, { count: 2 }))).toEqual(['five', '8']);
+    expect(await broker.changelogs.foreign('s', { ...common, seq: 9, lsn: 11n, epoch: '7.three' })).toBeNull();
+    // Begun anew: nothing in common.
+    const fresh = await broker.changelogs.write('fresh', options);
+    await fresh.append(batch(3, 'a', { epoch: epoch.two }));
+    await expect(take(broker, 'fresh', held, { count: 1 })).rejects.toMatchObject({
+      kind: 'other_epoch',
+      facts: { replayFrom: 'start' },
+    });
+    await expect(take(broker, 'fresh', { ...held, epoch: epoch.other }, { count: 1 })).rejects.toMatchObject({
+      kind: 'other_system',
+    });
+    // A position from before epochs were noted is taken as it is.
+    const { epoch: _unknown, ...old } = { ...held, lsn: 2n };
+    expect(ids(await take(broker, 'fresh', old, { count: 1 }))).toEqual(['a']);
+  });
+
   it('positions rise strictly', () => {
     expect(compareSourcePosition({ lsn: 1n, ordinal: 5 }, { lsn: 2n, ordinal: 0 })).toBeLessThan(0);
     expect(compareSourcePosition({ lsn: 1n, ordinal: READ_ORDINAL_MIN + 1 }, { lsn: 1n, ordinal: 9 })).toBeGreaterThan(0);

@@ -1,7 +1,7 @@
 import type { ChangelogOptions, Changelogs, ChangelogWriter, LastBatch } from '@tributary/changelog';
 import { type Actor, aborted, together } from '@tributary/cluster';
 import { matchesTable, type SourceConfig } from '@tributary/config';
-import { type Bus, type Clock, Fault, formatLsn, ORIGIN, parseLsn, type Random } from '@tributary/core';
+import { type Bus, type Clock, epochOf, Fault, formatLsn, ORIGIN, parseLsn, type Random } from '@tributary/core';
 import { Visibility } from '@tributary/postgres';
 import { CatalogWatch } from './catalog-watch.ts';
 import { ConfirmedPrefix } from './confirmed-prefix.ts';
@@ -145,6 +145,8 @@ export class SourceActor implements Actor {
     });
     const commands = { watch, snapshotter, heart, stream, state, signal };
     await watch.check(false);
+    // What is due must be in the changelog before anything that follows the gap, or the next leader would not know of it.
+    if (gap) void stream.whenPassed(0n, () => stream.publish(null, [], state));
     const stops = await this.#serve(commands);
     try {
       await together(signal, [
@@ -184,7 +186,7 @@ export class SourceActor implements Actor {
   /** Decides whether the slot still follows the changelog; where it does not, every table is read again and reconciled. */
   #continueFrom(last: LastBatch | null, slot: Slot, systemId: string): { state: SourceState; gap: boolean } {
     const { config, warn } = this.#options;
-    if (!last) return { state: emptyState(this.#newEpoch(), systemId), gap: false };
+    if (!last) return { state: emptyState(this.#newEpoch(systemId), systemId), gap: false };
     const known = last.state as SourceState | null;
     if (known && known.systemId !== systemId) {
       throw new Fault(
@@ -198,7 +200,7 @@ export class SourceActor implements Actor {
       { source: config.name, confirmed: formatLsn(slot.confirmed), changelog: formatLsn(last.header.restart) },
       'the slot does not reach back to the changelog: every table is read again and reconciled',
     );
-    const state: SourceState = { ...(known ?? emptyState('', systemId)), epoch: this.#newEpoch() };
+    const state: SourceState = { ...(known ?? emptyState('', systemId)), epoch: this.#newEpoch(systemId) };
     for (const table of Object.values(state.tables)) {
       table.skip = null;
       table.snapshot = { generation: ++state.generation, begun: false, leaf: 0, block: 0, reread: [] };
@@ -206,8 +208,8 @@ export class SourceActor implements Actor {
     return { state, gap };
   }
 
-  #newEpoch(): string {
-    return this.#options.random.token(6);
+  #newEpoch(systemId: string): string {
+    return epochOf(systemId, this.#options.random.token(6));
   }
 
   async #look(

@@ -1,4 +1,4 @@
-import type { BatchHeader, Position, StoredBatch } from '@tributary/core';
+import type { BatchHeader, Fault, Position, StoredBatch } from '@tributary/core';
 import type { SectionDraft } from './draft.ts';
 
 /** A batch on its way in: the changelog fills in the chain (`follows`) and the sequence. */
@@ -91,7 +91,8 @@ export interface Changelogs {
    * Follows a changelog for ever, in order, from a position. Checks the chain at every message:
    * a stream that lost its tail and was refilled, or was trimmed, is noticed and the reader finds its place by
    * source position. Waits for the stream when it does not exist yet.
-   * @throws Fault `chain_broken`, `history_trimmed`, `reader_stalled`, `broker_unreachable`, `changelog_format`
+   * A batch of another epoch must follow exactly what the reader holds: otherwise its position means nothing there.
+   * @throws Fault `ahead_of_history`, `other_epoch`, `other_system`, `history_trimmed`, `reader_stalled`, `broker_unreachable`, `changelog_format`
    */
   read(source: string, options: ReadOptions): AsyncIterable<StoredBatch>;
   last(source: string): Promise<LastBatch | null>;
@@ -104,6 +105,11 @@ export interface Changelogs {
    * @returns null when the changelog is empty or not there
    */
   seek(source: string, holds: (header: BatchHeader) => boolean): Promise<Sought | null>;
+  /**
+   * Why a reader that stands there could not go on, as `read` would throw it; its fact `replayFrom` says from where it
+   * could. Null when the position belongs to this changelog's history.
+   */
+  foreign(source: string, held: Position): Promise<Fault | null>;
   /** Names of the sources that have a changelog here. */
   list(): Promise<string[]>;
 }

@@ -10,6 +10,7 @@ import {
   type SourcePosition,
   type StoredBatch,
   systemClock,
+  systemOf,
   systemRandom,
 } from '@tributary/core';
 import type {
@@ -160,6 +161,7 @@ export class StoredChangelogs implements Changelogs {
         const whole = assembler.offer(stored.bytes);
         if (!whole) continue;
         const batch = decodeBatch(whole, wants);
+        if (isForeign(batch.header, held)) throw await this.#foreign(source, held);
         const joined = join(batch, held);
         if (joined === 'gap') {
           // The stream was cut anew under a running reader: look for the place. There is none: history is gone.
@@ -169,7 +171,7 @@ export class StoredChangelogs implements Changelogs {
         settled = true;
         if (joined === 'before') continue;
         yield { ...joined, seq: stored.seq, storedAt: stored.storedAt };
-        held = { seq: stored.seq, ...joined.header.position };
+        held = { seq: stored.seq, ...joined.header.position, epoch: joined.header.epoch };
       }
     }
   }
@@ -183,11 +185,83 @@ export class StoredChangelogs implements Changelogs {
       status = await this.status(source);
     }
     if (held.seq === 0 && held.lsn === 0n) return Math.max(1, status.firstSeq);
-    const same = held.seq >= status.firstSeq ? await this.#wholeAtOrBefore(source, held.seq, held.seq) : null;
-    if (same && compareSourcePosition(same.batch.header.position, held) === 0) return held.seq + 1;
+    const { from, foreign } = await this.#placeIn(source, status, held);
+    if (foreign) throw await this.#foreign(source, held);
+    return from;
+  }
+
+  async foreign(source: string, held: Position): Promise<Fault | null> {
+    const status = await this.status(source);
+    const found = status && held.epoch !== undefined ? await this.#placeIn(source, status, held) : null;
+    return found?.foreign ? this.#foreign(source, held) : null;
+  }
+
+  async #placeIn(
+    source: string,
+    status: ChangelogStatus,
+    held: Position,
+  ): Promise<{ readonly from: number; readonly foreign: boolean }> {
+    const { firstSeq, lastSeq } = status;
+    const same = held.seq >= firstSeq ? await this.#wholeAtOrBefore(source, held.seq, held.seq) : null;
+    if (same && isPlace(same.batch.header, held)) return { from: held.seq + 1, foreign: false };
     const place = streamPlace(held);
     const found = await this.#lastThat(source, status, ({ position }) => compareSourcePosition(position, place) <= 0);
-    return found ? found.seq + 1 : Math.max(1, status.firstSeq);
+    const from = found ? found.seq + 1 : Math.max(1, firstSeq);
+    // What lies there, or the end where nothing does yet, must belong to the history that the reader knows.
+    const next = (await this.#firstWhole(source, from, lastSeq)) ?? found;
+    return { from, foreign: next !== null && isForeign(next.header, held) };
+  }
+
+  /**
+   * Why a reader's position means nothing in this changelog, and from where a replay would make it follow again: from the
+   * end of what they have in common, because an epoch begins by reading every table again.
+   */
+  async #foreign(source: string, held: Position): Promise<Fault> {
+    const last = await this.last(source);
+    const ours = held.epoch ?? '';
+    const theirs = last?.header.epoch ?? '';
+    const at = formatSourcePosition(held);
+    const facts = { source, held: at, epoch: ours, changelogEpoch: theirs };
+    const [system, other] = [systemOf(ours), systemOf(theirs)];
+    if (system !== null && other !== null && system !== other) {
+      const message = `changelog ${source} is of database cluster ${other}, but this reader stands at ${at} of cluster ${system}`;
+      return new Fault('other_system', message, { ...facts, replayFrom: 'start' });
+    }
+    const common = await this.#lastOfEpoch(source, ours);
+    if (!common) {
+      const message = `changelog ${source} was begun anew (epoch ${theirs}); this reader stands at ${at} of epoch ${ours}, of which it holds nothing`;
+      return new Fault('other_epoch', message, { ...facts, replayFrom: 'start' });
+    }
+    const end = formatSourcePosition(common.header.position);
+    const message = `this reader stands at ${at}, but changelog ${source} lost what lay behind ${end} and goes on with another epoch (${theirs})`;
+    return new Fault('ahead_of_history', message, { ...facts, replayFrom: end });
+  }
+
+  /** The last batch of an epoch. Epochs are runs of the changelog: each is passed over by halving, from the end backwards. */
+  async #lastOfEpoch(source: string, epoch: string): Promise<Placed | null> {
+    const status = await this.status(source);
+    let high = status?.lastSeq ?? 0;
+    while (status && high >= status.firstSeq) {
+      const at = await this.#wholeAtOrBefore(source, high, status.firstSeq);
+      if (!at) return null;
+      if (at.batch.header.epoch === epoch) return { seq: at.seq, header: at.batch.header };
+      const other = at.batch.header.epoch;
+      high = await this.#endBefore(source, { floor: status.firstSeq, end: at.seq, epoch: other });
+    }
+    return null;
+  }
+
+  /** The sequence before the run of one epoch that ends at `end`. */
+  async #endBefore(source: string, run: { floor: number; end: number; epoch: string }): Promise<number> {
+    let low = run.floor;
+    let high = run.end;
+    while (low < high) {
+      const middle = Math.floor((low + high) / 2);
+      const one = await this.#firstWhole(source, middle, run.end);
+      if (one?.header.epoch === run.epoch) high = middle;
+      else low = Math.max(middle, one?.seq ?? middle) + 1;
+    }
+    return low - 1;
   }
 }
 
@@ -198,6 +272,21 @@ export class StoredChangelogs implements Changelogs {
  */
 function streamPlace(held: SourcePosition): SourcePosition {
   return { lsn: held.lsn, ordinal: Math.min(held.ordinal, 2 ** 32 - 1) };
+}
+
+/** Is this the very batch that the reader holds? */
+function isPlace({ position, epoch }: BatchHeader, held: Position): boolean {
+  return compareSourcePosition(position, held) === 0 && (held.epoch === undefined || held.epoch === epoch);
+}
+
+/**
+ * A batch of another epoch that begins before what the reader holds ends: positions of two epochs do not compare, so this
+ * one neither follows nor comes before. (One that begins later leaves a gap, whatever its epoch.)
+ */
+function isForeign({ follows, epoch }: BatchHeader, held: Position): boolean {
+  if (held.epoch === undefined || held.epoch === epoch) return false;
+  const [system, other] = [systemOf(held.epoch), systemOf(epoch)];
+  return compareSourcePosition(follows, held) < 0 || (system !== null && other !== null && system !== other);
 }
 
 /** The batch, without what the reader holds already; `before`: it holds all of it; `gap`: something lies between. */

@@ -44,7 +44,10 @@ export async function replayPlace(changelogs: Changelogs, source: string, from: 
     throw outside(`${asked.text} lies in the future: changelog ${source} ends at ${placeText(last.header)}`, source);
   }
   const found = await atTransactionEnd(changelogs, source, sought);
-  if (found) return { seq: found.seq, ...found.header.position, watermark: found.header.watermark };
+  if (found) {
+    const { position, watermark, epoch } = found.header;
+    return { seq: found.seq, ...position, epoch, watermark };
+  }
   const { follows } = first.header;
   const whole = compareSourcePosition(follows, ORIGIN) === 0;
   if (!whole && !startsAt(from, first.header)) {

@@ -1,3 +1,5 @@
+import type { Fault } from '@tributary/core';
+
 /** Structured log lines: names, counts, positions; never row values. `ops` gives one that writes with pino. */
 export interface Log {
   debug(facts: object, message: string): void;
@@ -16,9 +18,12 @@ export interface Actor {
   /**
    * Works until `signal` aborts, then drains and returns. Throwing a Fault lets the supervisor decide
    * (retry and restart: again after a back-off; operator: waits in state failed; stop: ends).
-   * Calls `ready` once, when it does its work.
+   * Calls `ready` when it does its work.
+   *
+   * An actor that still has to answer while it waits for a person does not throw the fault but says `halted`: it is shown
+   * as failed, and the promise resolves when it is to be tried again; `ready` then says that all is well.
    */
-  run(signal: AbortSignal, ready: () => void): Promise<void>;
+  run(signal: AbortSignal, ready: () => void, halted: (fault: Fault) => Promise<void>): Promise<void>;
   /** Facts for status and metrics, cheap, callable at any time. JSON only; LSNs as text. */
   facts(): Record<string, unknown>;
 }

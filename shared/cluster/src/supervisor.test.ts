@@ -103,6 +103,28 @@ describe('supervisor', () => {
     await w.supervisor.stop();
   });
 
+  it('shows an actor as failed that stays to answer, and running once it works again', async () => {
+    let tried = 0;
+    const w = world(async (signal, ready, halted) => {
+      ready();
+      await halted(new Fault('target_conflict', 'table has another shape'));
+      tried++;
+      ready();
+      await untilAborted(signal);
+    });
+    const failed = w.until('failed');
+    w.start();
+    await failed;
+    expect(w.supervisor.status()[0]).toMatchObject({ state: 'failed', restarts: 0, fault: { kind: 'target_conflict' } });
+    expect(w.clock.slept).toEqual([60_000]);
+    const running = w.until('running');
+    w.supervisor.nudge('a');
+    await running;
+    expect(tried).toBe(1);
+    expect(w.supervisor.status()[0]).toMatchObject({ state: 'running', fault: null, faults: { target_conflict: 1 } });
+    await w.supervisor.stop();
+  });
+
   it('treats a bug as something to report, and ends on stop', async () => {
     const bug = world(async () => {
       throw new AssertionFailed('two writers');

@@ -1,8 +1,10 @@
-import { AssertionFailed, type Clock, describeError, Fault, FAULTS } from '@tributary/core';
+import { AssertionFailed, type Clock, describeError, Fault, FAULTS, type Reaction } from '@tributary/core';
 import type { Actor, ActorSpec, ActorState, ActorStatus, Log } from './actor.ts';
 
 const BACKOFF_MIN_MS = 100;
 const BACKOFF_MAX_MS = 10_000;
+/** What only a person can mend is tried again this often, in case one did. */
+const OPERATOR_MS = 60_000;
 /** Undisturbed work after which earlier faults no longer count. */
 const HEALTHY_AFTER_MS = 60_000;
 
@@ -95,11 +97,12 @@ export class Supervisor {
       let readyAt: number | null = null;
       try {
         one.actor = one.spec.make();
-        await one.actor.run(stopping, () => {
+        const ready = () => {
           readyAt = this.#clock.now();
           one.fault = null;
           if (!stopping.aborted) this.#enter(one, 'running');
-        });
+        };
+        await one.actor.run(stopping, ready, (fault) => this.#halted(one, fault));
         break;
       } catch (error) {
         if (stopping.aborted) {
@@ -114,8 +117,25 @@ export class Supervisor {
     this.#enter(one, 'stopped');
   }
 
+  /** An actor that stays and answers while it waits for a person. */
+  async #halted(one: Supervised, fault: Fault): Promise<void> {
+    this.#note(one, fault);
+    this.#enter(one, 'failed');
+    await this.#pause(one, OPERATOR_MS);
+  }
+
   /** @returns true when the actor is to end for good */
   async #react(one: Supervised, error: unknown): Promise<boolean> {
+    const reaction = this.#note(one, error);
+    if (reaction === 'stop') return true;
+    this.#enter(one, reaction === 'operator' ? 'failed' : 'waiting');
+    const backoff = Math.min(BACKOFF_MAX_MS, BACKOFF_MIN_MS * 2 ** Math.min(one.restarts - 1, 10));
+    await this.#pause(one, reaction === 'operator' ? OPERATOR_MS : backoff);
+    return false;
+  }
+
+  /** Tells of a fault: in the status, in the log. @returns what is done about it */
+  #note(one: Supervised, error: unknown): Reaction {
     const kind = error instanceof Fault ? error.kind : null;
     const reaction = error instanceof Fault ? error.reaction : error instanceof AssertionFailed ? 'operator' : 'restart';
     const message = describeError(error);
@@ -123,11 +143,7 @@ export class Supervisor {
     one.faults[one.fault.kind] = (one.faults[one.fault.kind] ?? 0) + 1;
     const facts = error instanceof Fault ? error.facts : { stack: frames(error) };
     this.#log.error({ actor: one.spec.name, fault: one.fault.kind, reaction, ...facts }, message);
-    if (reaction === 'stop') return true;
-    this.#enter(one, reaction === 'operator' ? 'failed' : 'waiting');
-    const backoff = Math.min(BACKOFF_MAX_MS, BACKOFF_MIN_MS * 2 ** Math.min(one.restarts - 1, 10));
-    await this.#pause(one, reaction === 'operator' ? 60_000 : backoff);
-    return false;
+    return reaction;
   }
 
   async #pause(one: Supervised, ms: number): Promise<void> {

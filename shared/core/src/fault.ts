@@ -19,6 +19,20 @@ export const FAULTS = {
     reaction: 'operator',
     advice: 'The changelog does not go on where this reader stands. Replay the projection: tributary replay NAME.',
   },
+  ahead_of_history: {
+    reaction: 'operator',
+    advice:
+      'The changelog lost what this projection holds. Its data is kept; run the replay that the message names, then verify.',
+  },
+  other_epoch: {
+    reaction: 'operator',
+    advice: 'The changelog was begun anew since. The data is kept; run the replay that the message names, then verify.',
+  },
+  other_system: {
+    reaction: 'operator',
+    advice:
+      'The changelog is of another database cluster. The data is kept; if that is meant, run the replay that the message names.',
+  },
   history_trimmed: {
     reaction: 'operator',
     advice: 'Retention removed history this projection needs. Run: tributary snapshot SOURCE, then tributary replay NAME.',

@@ -22,6 +22,8 @@ export const READ_ORDINAL_MIN = 2 ** 32;
 export interface Position extends SourcePosition {
   /** JetStream stream sequence of the last message held; 0 = nothing yet. */
   readonly seq: number;
+  /** Slot epoch of that message: positions of two epochs do not compare. Absent = not known (kept before it was noted). */
+  readonly epoch?: string;
 }
 
 export const ORIGIN: Position = { seq: 0, lsn: 0n, ordinal: 0 };

@@ -36,6 +36,8 @@ export class ProjectionActor implements Actor {
   #heldMs = 0;
   #reachedWaiters: { readonly seq: number; readonly resolve: () => void; readonly reject: (error: Error) => void }[] = [];
   #order: ReplayOrder | null = null;
+  /** Why it stands still until a person acts; null while it works. */
+  #halted: Fault | null = null;
   #interrupt: () => void = () => {};
   #wake: () => void = () => {};
   #projection: Projection | null = null;
@@ -58,14 +60,19 @@ export class ProjectionActor implements Actor {
     };
   }
 
-  async run(signal: AbortSignal, ready: () => void): Promise<void> {
+  async run(signal: AbortSignal, ready: () => void, halted: (fault: Fault) => Promise<void>): Promise<void> {
     const projection = await this.#options.open();
     this.#projection = projection;
     const stops: (() => Promise<void>)[] = [];
     try {
       stops.push(...(await this.#serve(projection, signal)));
-      for (let first = true; !signal.aborted; first = false) {
-        await this.#follow(projection, signal, first ? ready : () => {});
+      while (!signal.aborted) {
+        try {
+          await this.#follow(projection, signal, ready);
+        } catch (error) {
+          if (!(error instanceof Fault) || error.reaction !== 'operator' || signal.aborted) throw error;
+          await this.#halt(this.#named(error), halted);
+        }
         if (this.#order && !signal.aborted) await this.#goBack(projection, this.#order, signal);
       }
     } finally {
@@ -75,6 +82,28 @@ export class ProjectionActor implements Actor {
       this.#order?.failed(stopped);
       await projection.close();
     }
+  }
+
+  /** Waits for a person, answering questions; goes on when it is to be tried again, or at an order. */
+  async #halt(fault: Fault, halted: (fault: Fault) => Promise<void>): Promise<void> {
+    this.#halted = fault;
+    for (const waiter of this.#reachedWaiters.splice(0)) waiter.reject(fault);
+    if (!this.#order) {
+      const ordered = new Promise<void>((resolve) => {
+        this.#interrupt = resolve;
+      });
+      await Promise.race([halted(fault), ordered]);
+    }
+    this.#halted = null;
+  }
+
+  /** A fault that a replay mends names the command. */
+  #named(fault: Fault): Fault {
+    const from = fault.facts['replayFrom'];
+    if (typeof from !== 'string') return fault;
+    const { sink, source } = this.#options;
+    const message = `${fault.message}. Run: tributary replay ${sink}/${source} --from ${from}`;
+    return new Fault(fault.kind, message, fault.facts, { cause: fault.cause });
   }
 
   /** Applies until `signal` aborts or a replay is asked for. */
@@ -94,7 +123,7 @@ export class ProjectionActor implements Actor {
     try {
       for (let taken = await queue.take(); taken; taken = await queue.take()) {
         const last = taken.batches.at(-1) as (typeof taken.batches)[number];
-        const after: Position = { seq: last.seq, ...last.header.position };
+        const after: Position = { seq: last.seq, ...last.header.position, epoch: last.header.epoch };
         const batches = taken.batches.map((batch) => leaveOut(batch, projection.held()));
         await projection.apply({ batches, partial: taken.partial, after, watermark: last.header.watermark });
         for (const batch of batches) for (const section of batch.sections) this.#applied += section.rows;
@@ -183,6 +212,7 @@ export class ProjectionActor implements Actor {
   }
 
   #reached(seq: number): Promise<void> {
+    if (this.#halted) return Promise.reject(this.#halted);
     return new Promise((resolve, reject) => {
       this.#reachedWaiters.push({ seq, resolve, reject });
       this.#wake();

@@ -43,6 +43,11 @@ export interface Rewind {
   readonly until: SourcePosition;
   /** Tables (`schema.table`) that stay as they are: their changes up to `until` are not applied again. */
   readonly kept: ReadonlySet<string>;
+  /**
+   * What it holds is of a history that the changelog does not have: every table is read again behind `to`, so nothing is
+   * kept, and nothing that was noted counts any more.
+   */
+  readonly foreign: boolean;
   /** Tables of which a snapshot begins between `to` and `until`: keys noted for a later one count no more. */
   readonly begun: ReadonlySet<string>;
 }

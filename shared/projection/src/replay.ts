@@ -1,5 +1,5 @@
 import { type Changelogs, type ReplayPlace, replayPlace } from '@tributary/changelog';
-import { type Clock, compareSourcePosition, Fault, formatSourcePosition } from '@tributary/core';
+import { type Clock, compareSourcePosition, Fault, formatSourcePosition, parseSourcePosition } from '@tributary/core';
 import type { Projection } from './projection.ts';
 import { surveyWindow } from './window.ts';
 
@@ -49,6 +49,18 @@ export async function goBack(
     return [];
   }
   const until = await projection.position();
+  const { watermark, ...position } = to;
+  const lost = await changelogs.foreign(source, until);
+  if (lost) {
+    const common = String(lost.facts['replayFrom']);
+    if (common === 'start' || compareSourcePosition(to, parseSourcePosition(common)) > 0) {
+      const message = `${name} holds what this changelog does not: replay it from ${common}, or from before that`;
+      throw new Fault('outside_history', message, { projection: name }, { cause: lost });
+    }
+    const none: ReadonlySet<string> = new Set();
+    await projection.rewind({ to: position, watermark, until, kept: none, begun: none, foreign: true });
+    return [];
+  }
   if (compareSourcePosition(to, until) > 0) {
     throw new Fault(
       'outside_history',
@@ -57,8 +69,7 @@ export async function goBack(
     );
   }
   const window = await surveyWindow(changelogs, source, { from: to, to: until, signal });
-  const { watermark, ...position } = to;
-  await projection.rewind({ to: position, watermark, until, ...window });
+  await projection.rewind({ to: position, watermark, until, ...window, foreign: false });
   return [...window.kept].toSorted();
 }
 

@@ -76,8 +76,8 @@ export class LakeState {
   async save(place: Place): Promise<void> {
     const { position, watermark, commit, ahead } = place;
     await this.#duck.run(
-      `INSERT OR REPLACE INTO _meta.position (source, seq, lsn, ordinal, watermark, lake_commit, lake_id, ahead)
-       VALUES ($1, $2::BIGINT, $3, $4::BIGINT, $5::BIGINT, $6, $7, $8)`,
+      `INSERT OR REPLACE INTO _meta.position (source, seq, lsn, ordinal, watermark, lake_commit, lake_id, ahead, epoch)
+       VALUES ($1, $2::BIGINT, $3, $4::BIGINT, $5::BIGINT, $6, $7, $8, $9)`,
       [
         this.#source,
         String(position.seq),
@@ -87,6 +87,7 @@ export class LakeState {
         commit?.number ?? 0,
         commit?.id ?? null,
         ahead && JSON.stringify({ position: placeText(ahead.position), watermark: ahead.watermark }),
+        position.epoch ?? null,
       ],
     );
     this.place = place;
@@ -241,12 +242,12 @@ export class LakeState {
   }
 }
 
-export function placeText({ seq, lsn, ordinal }: Position): PlaceText {
-  return { seq, lsn: formatLsn(lsn), ordinal };
+export function placeText({ seq, lsn, ordinal, epoch }: Position): PlaceText {
+  return { seq, lsn: formatLsn(lsn), ordinal, ...(epoch === undefined ? {} : { epoch }) };
 }
 
-function position({ seq, lsn, ordinal }: PlaceText): Position {
-  return seq > 0 ? { seq, lsn: parseLsn(lsn), ordinal } : ORIGIN;
+function position({ seq, lsn, ordinal, epoch }: PlaceText): Position {
+  return seq > 0 ? { seq, lsn: parseLsn(lsn), ordinal, ...(typeof epoch === 'string' ? { epoch } : {}) } : ORIGIN;
 }
 
 function placeAfter(manifest: Manifest): Place {

@@ -10,6 +10,7 @@ const SETUP = [
   `CREATE TABLE IF NOT EXISTS _meta.position (source VARCHAR PRIMARY KEY, seq BIGINT, lsn VARCHAR, ordinal BIGINT, watermark BIGINT, lake_commit BIGINT)`,
   `ALTER TABLE _meta.position ADD COLUMN IF NOT EXISTS lake_id VARCHAR`,
   `ALTER TABLE _meta.position ADD COLUMN IF NOT EXISTS ahead VARCHAR`,
+  `ALTER TABLE _meta.position ADD COLUMN IF NOT EXISTS epoch VARCHAR`,
   `CREATE TABLE IF NOT EXISTS _meta.tables (source VARCHAR, name VARCHAR, version VARCHAR, definition VARCHAR, seen BOOLEAN, view_schema VARCHAR, view_name VARCHAR)`,
   `ALTER TABLE _meta.tables ADD COLUMN IF NOT EXISTS dirty BOOLEAN`,
   // How far a table has come that a replay from the middle keeps as it is.

@@ -387,7 +387,7 @@ describe('the lake of one source, moved between workers', { timeout: 120_000 }, 
     let deaths = 0;
     for (let statements = 0; ; statements += 3) {
       const dies = await a.open(statements).catch(() => null);
-      const rewind = { to, watermark: 0, kept: new Set<string>(), begun: new Set<string>() };
+      const rewind = { to, watermark: 0, kept: new Set<string>(), begun: new Set<string>(), foreign: false };
       const went = await dies?.rewind({ ...rewind, until: await dies.position() }).then(
         () => true,
         () => false,

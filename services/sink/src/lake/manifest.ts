@@ -27,6 +27,8 @@ export interface PlaceText {
   readonly seq: number;
   readonly lsn: string;
   readonly ordinal: number;
+  /** Slot epoch; absent in what was written before epochs were noted. */
+  readonly epoch?: string | null;
 }
 
 export interface ManifestTable {

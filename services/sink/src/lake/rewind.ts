@@ -6,7 +6,7 @@ import type { Manifest, ManifestFile, ManifestTable } from './manifest.ts';
 /** What the commit of a rewind says of the tables of the commit before it. */
 export async function rewound(
   tables: Manifest['tables'],
-  { to, until, kept, begun }: Rewind,
+  { to, until, kept, begun, foreign }: Rewind,
   {
     held,
     cut,
@@ -20,9 +20,10 @@ export async function rewound(
   const result: Record<string, ManifestTable> = {};
   for (const [name, table] of Object.entries(tables)) {
     const earlier = held.get(name);
-    const stays = earlier && compareSourcePosition(earlier, until) > 0 ? earlier : kept.has(name) ? until : null;
+    const later = !foreign && earlier && compareSourcePosition(earlier, until) > 0;
+    const stays = later ? earlier : kept.has(name) ? until : null;
     const changes = stays ? table.changes : await cut(name, table.changes, behindSql(to));
-    const seen = !stays && begun.has(name) ? null : (table.exact?.seen ?? null);
+    const seen = !stays && (foreign || begun.has(name)) ? null : (table.exact?.seen ?? null);
     const exact = table.exact && { ...table.exact, seen, held: stays && formatSourcePosition(stays) };
     result[name] = { ...table, changes, exact };
   }

@@ -39,6 +39,9 @@ DO $$ BEGIN
   IF NOT EXISTS (SELECT 1 FROM pg_attribute WHERE attrelid = 'tributary.tables'::regclass AND attname = 'held_lsn') THEN
     ALTER TABLE tributary.tables ADD COLUMN held_lsn pg_lsn, ADD COLUMN held_ordinal bigint;
   END IF;
+  IF NOT EXISTS (SELECT 1 FROM pg_attribute WHERE attrelid = 'tributary.position'::regclass AND attname = 'epoch') THEN
+    ALTER TABLE tributary.position ADD COLUMN epoch text;
+  END IF;
 END $$`;
 
 /**
@@ -92,13 +95,15 @@ export class OdsProjection implements Projection {
   async position(): Promise<Position> {
     await this.#rollback();
     const { config, source } = this.#options;
-    const [row] = await this.#session.rows<{ seq: string; lsn: string; ordinal: string }>(
-      'SELECT seq, lsn::text AS lsn, ordinal FROM tributary.position WHERE sink = $1 AND source = $2',
+    const [row] = await this.#session.rows<{ seq: string; lsn: string; ordinal: string; epoch: string | null }>(
+      'SELECT seq, lsn::text AS lsn, ordinal, epoch FROM tributary.position WHERE sink = $1 AND source = $2',
       [config.name, source],
     );
     this.#seq = row ? Number(row.seq) : 0;
     this.#held = await this.#tables.held(this.#session);
-    return row ? { seq: this.#seq, lsn: parseLsn(row.lsn), ordinal: Number(row.ordinal) } : ORIGIN;
+    if (!row) return ORIGIN;
+    const position = { seq: this.#seq, lsn: parseLsn(row.lsn), ordinal: Number(row.ordinal) };
+    return row.epoch === null ? position : { ...position, epoch: row.epoch };
   }
 
   async apply(group: Group): Promise<void> {
@@ -140,10 +145,10 @@ export class OdsProjection implements Projection {
     return this.#held;
   }
 
-  async rewind({ to, watermark, until, kept, begun }: Rewind): Promise<void> {
+  async rewind({ to, watermark, ...rest }: Rewind): Promise<void> {
     await this.#rollback();
     await this.#session.transaction('', async () => {
-      await this.#tables.rewind(this.#session, { until, kept, begun });
+      await this.#tables.rewind(this.#session, rest);
       await this.#savePosition({ after: to, watermark });
     });
     this.#tables.forget();
@@ -249,10 +254,11 @@ export class OdsProjection implements Projection {
     const { config, source } = this.#options;
     const saved = await this.#session.prepared(
       'position',
-      `INSERT INTO tributary.position (sink, source, seq, lsn, ordinal, watermark) VALUES ($1, $2, $3, $4, $5, to_timestamp($6::float8 / 1e6))
+      `INSERT INTO tributary.position (sink, source, seq, lsn, ordinal, watermark, epoch)
+       VALUES ($1, $2, $3, $4, $5, to_timestamp($6::float8 / 1e6), $8)
        ON CONFLICT (sink, source) DO UPDATE SET seq = excluded.seq, lsn = excluded.lsn, ordinal = excluded.ordinal,
-              watermark = excluded.watermark, applied_at = now() WHERE tributary.position.seq = $7`,
-      [config.name, source, after.seq, formatLsn(after.lsn), after.ordinal, watermark, this.#seq],
+              watermark = excluded.watermark, epoch = excluded.epoch, applied_at = now() WHERE tributary.position.seq = $7`,
+      [config.name, source, after.seq, formatLsn(after.lsn), after.ordinal, watermark, this.#seq, after.epoch ?? null],
     );
     if (saved === 1) return;
     throw new Fault('fenced', `another worker applies ${config.name}/${source}`, { seq: this.#seq });

@@ -111,6 +111,13 @@ export class TableWriter {
     const assign = set.map(({ column }, i) => `${column.name} = $${i + 1}::text::${column.type}`);
     const where = key.map((c, i) => `${columns[c]?.name} = $${set.length + i + 1}::text::${columns[c]?.type}`);
     const values = [...set.map((s) => s.value), ...key.map((c) => old[c])];
+    // Nothing stands at the new key, unless this is a replay over a newer state or the rest of a lost history.
+    const is = (alias: string, from: number) =>
+      key.map((c, i) => `${alias}.${columns[c]?.name} = $${from + i}::text::${columns[c]?.type}`).join(' AND ');
+    await this.#session.run(
+      `DELETE FROM ${target} t WHERE ${is('t', 1)} AND EXISTS (SELECT 1 FROM ${target} o WHERE ${is('o', key.length + 1)})`,
+      [...key.map((c) => cells[c]), ...key.map((c) => old[c])],
+    );
     const moved = await this.#session.run(`UPDATE ${target} SET ${assign.join(', ')} WHERE ${where.join(' AND ')}`, values);
     if (moved === 0) this.#net.put(cells);
     else if (this.table.seen) await this.#see([this.#net.keyOf(cells)]);

@@ -10,6 +10,7 @@ import {
   tableName,
 } from '@tributary/core';
 import { quoteIdent, quoteTable, type Session } from '@tributary/postgres';
+import type { Rewind } from '@tributary/projection';
 import type { TargetTypes } from './target-types.ts';
 
 /** A table of the target as it is now, ready to be written. */
@@ -115,17 +116,14 @@ export class TargetTables {
    * Notes which tables stay as they are until the position passes `until` again. A table that an earlier rewind kept and
    * whose place lies further ahead keeps that place. Keys noted for snapshots that will begin again are let go of.
    */
-  async rewind(
-    session: Session,
-    { until, kept, begun }: { until: SourcePosition; kept: ReadonlySet<string>; begun: ReadonlySet<string> },
-  ): Promise<void> {
+  async rewind(session: Session, { until, kept, begun, foreign }: Omit<Rewind, 'to' | 'watermark'>): Promise<void> {
     const { sink, source } = this.#options;
     const before = await this.held(session);
     for (const table of await this.all(session)) {
       const ahead = before.get(table.name);
-      if (ahead && compareSourcePosition(ahead, until) > 0) continue;
+      if (ahead && !foreign && compareSourcePosition(ahead, until) > 0) continue;
       const at = kept.has(table.name) ? until : null;
-      if (!at && begun.has(table.name)) await this.endSeen(session, table);
+      if (!at && (foreign || begun.has(table.name))) await this.endSeen(session, table);
       await session.run(
         'UPDATE tributary.tables SET held_lsn = $4, held_ordinal = $5 WHERE sink = $1 AND source = $2 AND name = $3',
         [sink, source, table.name, at && formatLsn(at.lsn), at && at.ordinal],
