@@ -65,6 +65,11 @@ describe.skipIf(!CHROMIUM)('the console in a browser', () => {
     await client.end();
     // 1,234 rows, by stream or by snapshot, in the source's total.
     await page.getByText('1,234 in all').first().waitFor();
+    // Who leads what, and since which epoch.
+    const lease = page.locator('#leases tr[data-key="source/shop"]');
+    await lease.waitFor();
+    expect(await lease.innerText()).toMatch(/source\/shop\s+\S+\s+1\s/);
+    await page.locator('#workers tbody tr[data-key]').first().waitFor();
     await page.getByText('1 table captured').or(page.getByText('1 tables captured')).first().waitFor();
     expect(problems).toEqual([]);
   });

@@ -92,6 +92,7 @@ describe('health and metrics of one process', () => {
       async () => (await metric(source, 'tributary_source_changes_total{source="shop"}')) === 100,
     );
     expect(await metric(source, 'tributary_actor_running_state{actor="source/shop",kind="source"}')).toBe(1);
+    expect(await metric(source, 'tributary_actor_led_state{actor="source/shop",kind="source"}')).toBe(1);
     expect(await metric(source, 'tributary_slot_confirm_age_seconds{source="shop"}')).toBeGreaterThanOrEqual(0);
     const { body } = await ask(source, '/metrics');
     expect(body).toMatch(/^tributary_process_resident_bytes\{worker="[^"]+"\} \d{8,}$/m);
@@ -109,6 +110,7 @@ describe('health and metrics of one process', () => {
     await answers(page, '/readyz', 200);
     await answers(page, '/metrics', 200, 'tributary_actor_running_state{actor="source/shop",kind="source"} 1');
     await answers(page, '/metrics', 200, 'tributary_actor_running_state{actor="ods/shop",kind="ods"} 0');
+    await answers(page, '/metrics', 200, 'tributary_lease_epoch{assignment="ods/shop",worker=');
     await answers(page, '/metrics', 200, 'tributary_changelog_messages{changelog="shop"} ');
   });
 

@@ -47,8 +47,8 @@ export class System {
       const { creds, replicas } = options.config.cluster.nats;
       broker = await connectNats({ url, creds, replicas, name: 'tributary console' });
       const worker = await workerOf(options.data);
-      const { changelogs, bus } = broker;
-      const runtime = { changelogs, bus, clock: systemClock, log: options.log, worker };
+      const { changelogs, bus, kv } = broker;
+      const runtime = { changelogs, bus, kv, clock: systemClock, log: options.log, worker };
       const task = {
         config: options.config,
         nats: url,

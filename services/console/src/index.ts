@@ -6,6 +6,7 @@ export type {
   ActorStateView,
   ChangelogView,
   FaultView,
+  LeaseView,
   ProjectionView,
   RateHistory,
   SlotView,

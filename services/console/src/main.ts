@@ -3,7 +3,7 @@ import { createRequire } from 'node:module';
 import { dirname, join } from 'node:path';
 import { fileURLToPath } from 'node:url';
 import type { Changelogs } from '@tributary/changelog';
-import type { RunningService, Runtime } from '@tributary/cluster';
+import { registeredActors, type RunningService, type Runtime } from '@tributary/cluster';
 import type { Config } from '@tributary/config';
 import { watchProcess } from '@tributary/ops';
 import type { FastifyInstance } from 'fastify';
@@ -34,7 +34,7 @@ export interface RunningConsole extends RunningService {
 export type ConsoleConfig = Pick<Config, 'sources'> & { readonly cluster: Pick<Config['cluster'], 'http'> };
 
 /** What the console needs of its wiring: it leads nothing. */
-type ConsoleRuntime = Pick<Runtime<Changelogs>, 'changelogs' | 'bus' | 'clock' | 'log' | 'worker'>;
+type ConsoleRuntime = Pick<Runtime<Changelogs>, 'changelogs' | 'bus' | 'kv' | 'clock' | 'log' | 'worker'>;
 
 const PACKAGE_ROOT = fileURLToPath(new URL('..', import.meta.url));
 
@@ -57,7 +57,11 @@ export async function startConsole(
   const { tokens } = config.cluster.http;
   const host = options.host ?? (tokens.length > 0 ? '0.0.0.0' : '127.0.0.1');
   assertHostAllowed(host, tokens);
-  const observer = new Observer({ ...runtime, sources: config.sources.map((source) => source.name) });
+  const observer = new Observer({
+    ...runtime,
+    sources: config.sources.map((source) => source.name),
+    registered: () => registeredActors(runtime.kv),
+  });
   const server = await buildServer({ runtime, observer, tokens, connected: options.connected });
   await observer.start();
   try {

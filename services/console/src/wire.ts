@@ -10,7 +10,7 @@ export interface FaultView {
   readonly advice: string;
 }
 
-/** `unassigned`: configured, but no worker tells of it. */
+/** `unassigned`: configured, but no worker leads it. */
 export type ActorStateView = 'starting' | 'running' | 'draining' | 'stopped' | 'failed' | 'waiting' | 'unassigned';
 
 export interface SlotView {
@@ -97,11 +97,29 @@ export interface ProjectionView {
 export interface WorkerView {
   readonly worker: string;
   readonly services: readonly string[];
+  /** Null: it runs whatever labels ask for. */
+  readonly labels: Readonly<Record<string, string>> | null;
+  /** Its share of the work, beside the other workers' capacities. */
+  readonly capacity: number | null;
+  /** Leases taken from workers that had gone silent, since it started. */
+  readonly takeovers: number;
   readonly actors: number;
   readonly failed: number;
   readonly heardAt: number;
   /** Spoke within the last seconds. */
   readonly alive: boolean;
+}
+
+/** Who leads what: the right of one worker to run what moves together. */
+export interface LeaseView {
+  /** `source/<source>`, `<sink>/<source>`, or a sink whose projections move together. */
+  readonly assignment: string;
+  readonly worker: string;
+  /** Rises with every taking. */
+  readonly epoch: number;
+  readonly heldMs: number;
+  /** Since the last renewal; near the lifetime of a lease, somebody else takes it. */
+  readonly renewedMs: number;
 }
 
 export interface StatusView {
@@ -110,6 +128,7 @@ export interface StatusView {
   readonly changelogs: readonly ChangelogView[];
   readonly projections: readonly ProjectionView[];
   readonly workers: readonly WorkerView[];
+  readonly leases: readonly LeaseView[];
 }
 
 /** Changes per second over time: one column of `at`, one column of rates per source. A gap is null. */

@@ -1,4 +1,13 @@
-import type { ActorStateView, ChangelogView, ProjectionView, SlotView, SourceView, StatusView, WorkerView } from '../src/wire.js';
+import type {
+  ActorStateView,
+  ChangelogView,
+  LeaseView,
+  ProjectionView,
+  SlotView,
+  SourceView,
+  StatusView,
+  WorkerView,
+} from '../src/wire.js';
 import { bytes, count, duration, orMissing, rate } from './format.js';
 import { type Cell, type Column, LiveTable, type Tone } from './table.js';
 
@@ -6,6 +15,8 @@ import { type Cell, type Column, LiveTable, type Tone } from './table.js';
 const LAG_WARN_MS = 10_000;
 const LAG_BAD_MS = 60_000;
 const RETAINED_WARN_BYTES = 1024 ** 3;
+/** A lease is renewed every three seconds, and taken by others after ten. */
+const RENEWED_WARN_MS = 6_000;
 
 const STATE_TONES: Record<ActorStateView, Tone> = {
   running: 'good',
@@ -117,7 +128,28 @@ const WORKERS: readonly Column<WorkerView>[] = [
     number: true,
     cell: (row) => ({ text: count(row.actors), note: row.failed > 0 ? `${row.failed} failed` : undefined, noteTone: 'bad' }),
   },
+  { label: 'Capacity', number: true, cell: (row) => ({ text: count(row.capacity), tone: 'quiet' }) },
+  { label: 'Labels', cell: (row) => ({ text: labelText(row.labels), tone: 'quiet' }) },
+  { label: 'Took over', number: true, cell: (row) => ({ text: count(row.takeovers) }) },
 ];
+
+const LEASES: readonly Column<LeaseView>[] = [
+  { label: 'Lease', cell: (row) => ({ text: row.assignment }) },
+  { label: 'Worker', cell: (row) => ({ text: row.worker }) },
+  { label: 'Epoch', number: true, cell: (row) => ({ text: count(row.epoch) }) },
+  { label: 'Held', number: true, cell: (row) => ({ text: duration(row.heldMs) }) },
+  {
+    label: 'Renewed',
+    number: true,
+    cell: (row) => ({ text: `${duration(row.renewedMs)} ago`, tone: row.renewedMs > RENEWED_WARN_MS ? 'warn' : undefined }),
+  },
+];
+
+function labelText(labels: WorkerView['labels']): string {
+  if (labels === null) return 'any';
+  const texts = Object.entries(labels).map(([key, value]) => `${key}=${value}`);
+  return texts.length === 0 ? 'none' : texts.join(', ');
+}
 
 /** All tables of the page. @returns a function that shows a status in them */
 export function makeTables(): (status: StatusView) => void {
@@ -126,11 +158,13 @@ export function makeTables(): (status: StatusView) => void {
   const projections = new LiveTable(tableOf('projections'), PROJECTIONS, { ...named, empty: 'No projection runs yet.' });
   const changelogs = new LiveTable(tableOf('changelogs'), CHANGELOGS, { ...named, empty: 'No changelog yet.' });
   const workers = new LiveTable(tableOf('workers'), WORKERS, { key: (row) => row.worker, empty: 'No worker has spoken yet.' });
+  const leases = new LiveTable(tableOf('leases'), LEASES, { key: (row) => row.assignment, empty: 'Nothing is led yet.' });
   return (status) => {
     sources.show(status.sources);
     projections.show(status.projections);
     changelogs.show(status.changelogs);
     workers.show(status.workers);
+    leases.show(status.leases);
   };
 }
 

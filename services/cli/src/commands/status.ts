@@ -1,3 +1,4 @@
+import { registeredActors } from '@tributary/cluster';
 import { Observer, type StatusView } from '@tributary/console';
 import { systemClock } from '@tributary/core';
 import { openLog } from '@tributary/ops';
@@ -34,7 +35,8 @@ async function observe(connected: Connected): Promise<StatusView> {
     changelogs,
     clock: systemClock,
     log: openLog({ worker: 'command', level: 'error' }),
-    sources: (await layoutOf(connected)).sources,
+    sources: [],
+    registered: () => registeredActors(connected.broker.kv),
   });
   await observer.start();
   await new Promise((resolve) => setTimeout(resolve, LISTEN_MS));
@@ -43,7 +45,7 @@ async function observe(connected: Connected): Promise<StatusView> {
   return view;
 }
 
-function show({ sources, changelogs, projections, workers }: StatusView, output: Output): void {
+function show({ sources, changelogs, projections, workers, leases }: StatusView, output: Output): void {
   const size = (bytes: number | null | undefined) =>
     bytes === null || bytes === undefined ? '' : `${(bytes / 2 ** 20).toFixed(1)} MiB`;
   output.line(
@@ -82,8 +84,24 @@ function show({ sources, changelogs, projections, workers }: StatusView, output:
   );
   output.line(
     `\n${table(
-      ['worker', 'services', 'actors', 'failed'],
-      workers.map((w) => [w.worker, w.services.join(' '), w.actors, w.failed]),
+      ['worker', 'services', 'labels', 'capacity', 'actors', 'failed', 'takeovers'],
+      workers.map((w) => [
+        w.worker,
+        w.services.join(' '),
+        Object.entries(w.labels ?? {})
+          .map(([key, value]) => `${key}=${value}`)
+          .join(' '),
+        w.capacity,
+        w.actors,
+        w.failed,
+        w.takeovers,
+      ]),
+    )}`,
+  );
+  output.line(
+    `\n${table(
+      ['lease', 'worker', 'epoch', 'held s', 'renewed s ago'],
+      leases.map((l) => [l.assignment, l.worker, l.epoch, Math.round(l.heldMs / 1_000), Math.round(l.renewedMs / 1_000)]),
     )}`,
   );
   for (const one of [...sources, ...projections])

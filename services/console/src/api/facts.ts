@@ -1,5 +1,5 @@
 import type { ActorStatus } from '@tributary/cluster';
-import type { FaultView, ProjectionView, SlotView, SnapshotView, SourceView } from '../wire.ts';
+import type { FaultView, LeaseView, ProjectionView, SlotView, SnapshotView, SourceView } from '../wire.ts';
 
 type Facts = Readonly<Record<string, unknown>>;
 
@@ -73,6 +73,20 @@ export function unassignedSource(name: string): SourceView {
     slot: null,
     snapshot: null,
   };
+}
+
+export function unassignedProjection(name: string, kind: string): ProjectionView {
+  const actor: ActorStatus = { name, kind, state: 'stopped', restarts: 0, faults: {}, fault: null, facts: {} };
+  return { ...projectionView('', actor), state: 'unassigned', worker: null };
+}
+
+/** @returns null for what is no lease */
+export function leaseView(worker: string, told: unknown): LeaseView | null {
+  const facts = (told ?? {}) as Facts;
+  const assignment = text(facts['assignment']);
+  const epoch = number(facts['epoch']);
+  if (assignment === null || epoch === null) return null;
+  return { assignment, worker, epoch, heldMs: number(facts['heldMs']) ?? 0, renewedMs: number(facts['renewedMs']) ?? 0 };
 }
 
 function faultView(actor: ActorStatus): FaultView | null {

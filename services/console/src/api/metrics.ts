@@ -15,6 +15,12 @@ export function samplesOf(status: StatusView): Sample[] {
     ...status.workers.flatMap((one) => [
       sample('tributary_worker_alive_state', { worker: one.worker }, Number(one.alive)),
       sample('tributary_worker_actors', { worker: one.worker }, one.actors),
+      sample('tributary_worker_capacity_actors', { worker: one.worker }, one.capacity),
+      sample('tributary_worker_takeovers_total', { worker: one.worker }, one.takeovers),
+    ]),
+    ...status.leases.flatMap(({ assignment, worker, epoch, renewedMs }) => [
+      sample('tributary_lease_epoch', { assignment, worker }, epoch),
+      sample('tributary_lease_age_seconds', { assignment, worker }, seconds(renewedMs)),
     ]),
   ];
 }
@@ -51,6 +57,7 @@ function ofProjection(projection: ProjectionView): Sample[] {
 function ofActor(actor: string, kind: string, { state, faults }: SourceView | ProjectionView): Sample[] {
   const counted = Object.entries(faults);
   return [
+    sample('tributary_actor_led_state', { actor, kind }, Number(state !== 'unassigned')),
     sample('tributary_actor_running_state', { actor, kind }, Number(state === 'running')),
     sample('tributary_actor_failed_state', { actor, kind }, Number(state === 'failed')),
     sample(

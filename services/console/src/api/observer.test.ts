@@ -16,7 +16,20 @@ const changelogs = {
 function world() {
   let now = WATERMARK_MS;
   const clock = { now: () => now, monotonic: () => now, sleep: () => Promise.reject(new Error('nobody sleeps here')) };
-  const observer = new Observer({ bus: {} as Bus, changelogs, clock, log: quiet, sources: [] });
+  const registered = async () => [
+    { name: 'source/shop', kind: 'source' },
+    { name: 'ods/shop', kind: 'ods' },
+    { name: 'lake', kind: 'query' },
+  ];
+  const observer = new Observer({ bus: {} as Bus, changelogs, clock, log: quiet, sources: [], registered });
+  const lease = (worker: string, epoch: number) =>
+    observer.hear({
+      worker,
+      service: 'sink',
+      at: now,
+      actors: [],
+      leases: [{ assignment: 'ods/shop', epoch, heldMs: 1, renewedMs: 2 }],
+    });
   const tell = (actor: Partial<ActorStatus>) =>
     observer.hear({
       worker: 'w',
@@ -24,7 +37,7 @@ function world() {
       at: now,
       actors: [{ name: 'ods/shop', kind: 'ods', state: 'running', restarts: 0, faults: {}, fault: null, facts: {}, ...actor }],
     });
-  return { observer, tell, at: (ms: number) => (now = ms) };
+  return { observer, tell, lease, at: (ms: number) => (now = ms) };
 }
 
 const stands = (seq: number) => ({ position: { seq, lsn: '0/1' }, watermark: WATERMARK_MS * 1_000, lagMs: 3, applied: 1 });
@@ -58,5 +71,24 @@ describe('what is known of a projection', () => {
       lagMessages: 4,
       faults: { database_unreachable: 4 },
     });
+  });
+
+  it('what nobody leads is shown as such, with the lag of what it held', async () => {
+    const { observer, tell, at } = world();
+    await observer.refresh();
+    expect(observer.status()).toMatchObject({
+      sources: [{ name: 'shop', state: 'unassigned' }],
+      projections: [{ name: 'ods/shop', state: 'unassigned', worker: null, lagMs: null }],
+    });
+    tell({ facts: stands(6) });
+    at(WATERMARK_MS + 20_000);
+    expect(observer.status().projections).toMatchObject([{ state: 'unassigned', lagMs: 20_000, lagMessages: 4 }]);
+  });
+
+  it('of two who think that they have a lease the later epoch counts', () => {
+    const { observer, lease } = world();
+    lease('new', 8);
+    lease('old', 7);
+    expect(observer.status().leases).toMatchObject([{ assignment: 'ods/shop', worker: 'new', epoch: 8 }]);
   });
 });

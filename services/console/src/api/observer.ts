@@ -2,25 +2,25 @@ import type { Changelogs } from '@tributary/changelog';
 import type { ActorStatus, Log } from '@tributary/cluster';
 import type { Bus, Clock } from '@tributary/core';
 import { describeError } from '@tributary/core';
-import type { ChangelogView, ProjectionView, SourceView, StatusTick, StatusView, WorkerView } from '../wire.ts';
-import { projectionView, sourceView, unassignedSource } from './facts.ts';
+import type { ChangelogView, LeaseView, ProjectionView, SourceView, StatusTick, StatusView, WorkerView } from '../wire.ts';
+import { projectionView, sourceView, unassignedProjection, unassignedSource } from './facts.ts';
 import { Rates } from './rates.ts';
+import { readTold, type Told } from './told.ts';
 
 /** A worker tells twice a second; silent for this long, it is shown as gone. */
 const SILENT_AFTER_MS = 5_000;
 /** A silent worker is forgotten after this long. */
 const FORGOTTEN_AFTER_MS = 60_000;
+/** How often it is asked what there is to be run. */
+const ASK_REGISTERED_MS = 10_000;
 const TICK_MS = 1_000;
 const HISTORY_TICKS = 600;
 /** Workers remembered at once; telling is open to whoever is on the bus. */
 const WORKERS_MAX = 1_000;
 
-interface Told {
-  readonly worker: string;
-  readonly service: string;
-  readonly at: number;
-  readonly heardAt: number;
-  readonly actors: readonly ActorStatus[];
+interface Registered {
+  readonly name: string;
+  readonly kind: string;
 }
 
 export interface ObserverOptions {
@@ -30,6 +30,8 @@ export interface ObserverOptions {
   readonly log: Log;
   /** Configured sources: shown even when nobody runs them. */
   readonly sources: readonly string[];
+  /** Actors that some worker could run: shown even when nobody does. */
+  readonly registered?: () => Promise<readonly Registered[]>;
   /** Hears this worker alone, through {@link Observer.hear}, and asks for changelogs only when told to. Default: all, over the bus. */
   readonly only?: string;
 }
@@ -55,6 +57,8 @@ export class Observer {
   /** Where projections stood last: one that cannot even start tells no position, and its lag must show all the same. */
   readonly #stood = new Map<string, Pick<ProjectionView, 'position' | 'watermark'>>();
   #changelogs: ChangelogView[] = [];
+  #registered: readonly Registered[] = [];
+  #registeredAt = Number.NEGATIVE_INFINITY;
   #polling: Promise<void> = Promise.resolve();
   #closing = false;
   #unlisten: () => Promise<void> = async () => {};
@@ -104,9 +108,17 @@ export class Observer {
           const name = sourceName(actor);
           const view = sourceView(name, told.worker, actor);
           sources.set(name, { ...view, changesPerSecond: this.#captured.latest()[name] ?? null });
-        } else if (actor.kind !== 'query') {
-          projections.set(actor.name, this.#projection(told.worker, actor, at));
+        } else if (isProjection(actor)) {
+          projections.set(actor.name, this.#projection(projectionView(told.worker, actor), at));
         }
+      }
+    }
+    for (const { name, kind } of this.#registered) {
+      if (kind === 'source') {
+        const source = name.slice(name.indexOf('/') + 1);
+        if (!sources.has(source)) sources.set(source, unassignedSource(source));
+      } else if (isProjection({ kind }) && !projections.has(name)) {
+        projections.set(name, this.#projection(unassignedProjection(name, kind), at));
       }
     }
     return {
@@ -115,6 +127,7 @@ export class Observer {
       changelogs: this.#changelogs,
       projections: [...projections.values()].sort(byName),
       workers: this.#workers(at),
+      leases: this.#leases(at),
     };
   }
 
@@ -126,8 +139,7 @@ export class Observer {
       .map(({ service, heardAt, actors }) => ({ service, silentMs: at - heardAt, actors }));
   }
 
-  #projection(worker: string, actor: ActorStatus, at: number): ProjectionView {
-    const told = projectionView(worker, actor);
+  #projection(told: ProjectionView, at: number): ProjectionView {
     const view = told.position ? told : { ...told, ...this.#stood.get(told.name) };
     const changelog = this.#changelogs.find((one) => one.name === view.changelog);
     const behind = changelog && view.position ? Math.max(0, changelog.lastSeq - view.position.seq) : null;
@@ -141,6 +153,15 @@ export class Observer {
       lagBytes: behind === null ? null : Math.round(behind * meanBytes),
       appliedPerSecond: this.#applied.latest()[view.name] ?? null,
     };
+  }
+
+  /** Where two tell of one lease (the loser has not noticed yet) the later epoch counts. */
+  #leases(at: number): LeaseView[] {
+    const leases = new Map<string, LeaseView>();
+    for (const lease of this.#live(at).flatMap((told) => told.leases)) {
+      if ((leases.get(lease.assignment)?.epoch ?? -1) <= lease.epoch) leases.set(lease.assignment, lease);
+    }
+    return [...leases.values()].sort((a, b) => (a.assignment < b.assignment ? -1 : 1));
   }
 
   /** Oldest word first, so that the newest one stands when two tell of the same actor. */
@@ -158,6 +179,9 @@ export class Observer {
         return {
           worker,
           services: tolds.map((told) => told.service).sort(),
+          labels: tolds.find((told) => told.labels !== null)?.labels ?? null,
+          capacity: tolds.reduce<number | null>((sum, { capacity }) => (capacity === null ? sum : (sum ?? 0) + capacity), null),
+          takeovers: tolds.reduce((sum, told) => sum + told.takeovers, 0),
           actors: actors.length,
           failed: actors.filter((actor) => actor.state === 'failed').length,
           heardAt,
@@ -175,7 +199,7 @@ export class Observer {
     if (!this.#told.has(key) && this.#told.size >= WORKERS_MAX) return;
     this.#told.set(key, told);
     for (const actor of told.actors) {
-      if (actor.kind !== 'source') this.#remember(told.worker, actor);
+      if (isProjection(actor)) this.#remember(told.worker, actor);
       const { changes, applied } = actor.facts;
       if (actor.kind === 'source' && typeof changes === 'number') {
         this.#captured.tell(sourceName(actor), changes, told.at);
@@ -199,7 +223,8 @@ export class Observer {
         if (actor.kind === 'source') this.#captured.forget(sourceName(actor));
         else {
           this.#applied.forget(actor.name);
-          this.#stood.delete(actor.name);
+          // What nobody runs any more is still to be run, and its lag goes on.
+          if (!this.#registered.some(({ name }) => name === actor.name)) this.#stood.delete(actor.name);
         }
       }
     }
@@ -227,6 +252,11 @@ export class Observer {
   #pollRuns = false;
 
   async #askChangelogs(): Promise<void> {
+    const { registered, clock } = this.#options;
+    if (registered && clock.now() - this.#registeredAt >= ASK_REGISTERED_MS) {
+      this.#registered = await registered();
+      this.#registeredAt = clock.now();
+    }
     const views: ChangelogView[] = [];
     for (const name of await this.#changelogNames()) {
       const status = await this.#options.changelogs.status(name);
@@ -238,32 +268,19 @@ export class Observer {
   /** All of them, or those that the projections of the one worker read. */
   async #changelogNames(): Promise<string[]> {
     if (this.#options.only === undefined) return (await this.#options.changelogs.list()).toSorted();
-    const actors = [...this.#told.values()].flatMap((told) => told.actors).filter((actor) => actor.kind !== 'source');
+    const actors = [...this.#told.values()].flatMap((told) => told.actors).filter(isProjection);
     return [...new Set(actors.map((actor) => projectionView('', actor).changelog))].toSorted();
   }
+}
+
+/** Beside sources and projections there are those who answer queries. */
+function isProjection({ kind }: { readonly kind: string }): boolean {
+  return kind !== 'source' && kind !== 'query';
 }
 
 /** Actors of sources are named `source/<source>`. */
 function sourceName(actor: ActorStatus): string {
   return actor.name.slice(actor.name.indexOf('/') + 1);
-}
-
-function readTold(value: unknown, heardAt: number): Told | null {
-  if (typeof value !== 'object' || value === null) return null;
-  const { worker, service, at, actors } = value as Partial<Told>;
-  if (typeof worker !== 'string' || !Array.isArray(actors)) return null;
-  return {
-    worker,
-    service: typeof service === 'string' ? service : '',
-    at: typeof at === 'number' ? at : heardAt,
-    heardAt,
-    actors: actors.filter(isActor),
-  };
-}
-
-function isActor(value: unknown): value is ActorStatus {
-  const actor = value as Partial<ActorStatus> | null;
-  return typeof actor?.name === 'string' && typeof actor.kind === 'string' && typeof actor.facts === 'object';
 }
 
 function byName(a: { readonly name: string }, b: { readonly name: string }): number {

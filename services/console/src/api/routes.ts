@@ -14,6 +14,7 @@ export function statusRoutes(server: FastifyInstance, observer: Observer): void 
   server.get('/v1/status', { config: viewer, schema: shown('Everything at once', status) }, () => observer.status());
   server.get('/v1/sources', { config: viewer, schema: shown('Sources', list(views.source)) }, () => observer.status().sources);
   server.get('/v1/workers', { config: viewer, schema: shown('Workers', list(views.worker)) }, () => observer.status().workers);
+  server.get('/v1/leases', { config: viewer, schema: shown('Leases', list(views.lease)) }, () => observer.status().leases);
   server.get(
     '/v1/projections',
     { config: viewer, schema: shown('Projections', list(views.projection)) },

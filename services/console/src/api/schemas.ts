@@ -87,6 +87,9 @@ const worker = {
   properties: {
     worker: text,
     services: { type: 'array', items: text },
+    labels: { type: ['object', 'null'], additionalProperties: text },
+    capacity: numberOrNull,
+    takeovers: integer,
     actors: integer,
     failed: integer,
     heardAt: integer,
@@ -94,9 +97,14 @@ const worker = {
   },
 } as const;
 
+const lease = {
+  type: 'object',
+  properties: { assignment: text, worker: text, epoch: integer, heldMs: { type: 'number' }, renewedMs: { type: 'number' } },
+} as const;
+
 export const list = <Item extends object>(items: Item) => ({ type: 'array', items }) as const;
 
-export const views = { source, projection, changelog, worker } as const;
+export const views = { source, projection, changelog, worker, lease } as const;
 
 export const status = {
   type: 'object',
@@ -106,6 +114,7 @@ export const status = {
     changelogs: list(changelog),
     projections: list(projection),
     workers: list(worker),
+    leases: list(lease),
   },
 } as const;
 
