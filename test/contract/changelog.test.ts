@@ -13,6 +13,7 @@ import {
 import { type BatchDraft, type Broker, connectNats, memoryBroker, replayPlace, SectionDraft } from '@tributary/changelog';
 import { obtainNatsServer, startNats, temporaryFolder } from '@tributary/embedded';
 import { afterAll, beforeAll, describe, expect, it } from 'vitest';
+import { BROKERS } from '../fixtures/brokers.ts';
 
 const table: TableSchema = {
   schema: 'public',
@@ -80,40 +81,7 @@ function positionOf(stored: StoredBatch): Position {
   return { seq: stored.seq, ...stored.header.position };
 }
 
-interface Kind {
-  readonly name: string;
-  open(): Promise<{ broker: Broker; other: Broker; close(): Promise<void> }>;
-}
-
-const kinds: Kind[] = [
-  {
-    name: 'memory',
-    async open() {
-      const broker = memoryBroker(64 * 1024);
-      return { broker, other: broker, close: () => broker.close() };
-    },
-  },
-  {
-    name: 'nats',
-    async open() {
-      const { path: binary } = await obtainNatsServer({});
-      const server = await startNats({ dir: await temporaryFolder('contract'), binary, maxPayload: 64 * 1024 });
-      const broker = await connectNats({ url: server.url });
-      const other = await connectNats({ url: server.url });
-      return {
-        broker,
-        other,
-        async close() {
-          await broker.close();
-          await other.close();
-          await server.stop();
-        },
-      };
-    },
-  },
-];
-
-describe.each(kinds)('changelog on $name', ({ open }) => {
+describe.each(BROKERS)('changelog on $name', ({ open }) => {
   let broker: Broker;
   let other: Broker;
   let close: () => Promise<void>;
@@ -289,28 +257,6 @@ describe.each(kinds)('changelog on $name', ({ open }) => {
     })();
     stop.abort();
     expect(await reading).toBe('ended');
-  });
-
-  it('answers questions over the bus, in parts, and hands faults over', async () => {
-    const stop = await broker.bus.serve('test.count', async function* (question) {
-      const { to } = question as { to: number };
-      for (let i = 1; i <= to; i++) yield { i };
-      if (to > 2) throw new Fault('not_found', 'no more than two');
-    });
-    const parts: unknown[] = [];
-    for await (const part of other.bus.ask('test.count', { to: 2 })) parts.push(part);
-    expect(parts).toEqual([{ i: 1 }, { i: 2 }]);
-    const failing = (async () => {
-      for await (const part of other.bus.ask('test.count', { to: 3 })) parts.push(part);
-    })();
-    await expect(failing).rejects.toMatchObject({ kind: 'not_found', message: 'no more than two' });
-    await stop();
-    // Over the same connection: the server takes the end of serving and the question in this order. Over another one the question may
-    // come first, and is then nobody's: its asker waits, and asks again.
-    const nobody = (async () => {
-      for await (const part of broker.bus.ask('test.count', { to: 1 })) parts.push(part);
-    })();
-    await expect(nobody).rejects.toMatchObject({ kind: 'not_found' });
   });
 });
 

@@ -1,0 +1,37 @@
+import type { Broker } from '@tributary/changelog';
+import { Fault } from '@tributary/core';
+import { afterAll, beforeAll, describe, expect, it } from 'vitest';
+import { BROKERS } from '../fixtures/brokers.ts';
+
+describe.each(BROKERS)('bus on $name', ({ open }) => {
+  let broker: Broker;
+  let other: Broker;
+  let close: () => Promise<void>;
+
+  beforeAll(async () => {
+    ({ broker, other, close } = await open());
+  });
+  afterAll(() => close());
+
+  it('answers questions over the bus, in parts, and hands faults over', async () => {
+    const stop = await broker.bus.serve('test.count', async function* (question) {
+      const { to } = question as { to: number };
+      for (let i = 1; i <= to; i++) yield { i };
+      if (to > 2) throw new Fault('not_found', 'no more than two');
+    });
+    const parts: unknown[] = [];
+    for await (const part of other.bus.ask('test.count', { to: 2 })) parts.push(part);
+    expect(parts).toEqual([{ i: 1 }, { i: 2 }]);
+    const failing = (async () => {
+      for await (const part of other.bus.ask('test.count', { to: 3 })) parts.push(part);
+    })();
+    await expect(failing).rejects.toMatchObject({ kind: 'not_found', message: 'no more than two' });
+    await stop();
+    // Over the same connection: the server takes the end of serving and the question in this order. Over another one the question may
+    // come first, and is then nobody's: its asker waits, and asks again.
+    const nobody = (async () => {
+      for await (const part of broker.bus.ask('test.count', { to: 1 })) parts.push(part);
+    })();
+    await expect(nobody).rejects.toMatchObject({ kind: 'not_found' });
+  });
+});
