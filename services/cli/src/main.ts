@@ -1,5 +1,6 @@
 import { createRequire } from 'node:module';
 import { Command, InvalidArgumentError } from 'commander';
+import { apply, diff } from './commands/apply.ts';
 import { bench } from './bench/index.ts';
 import { check, schema } from './commands/check.ts';
 import { demo } from './commands/demo.ts';
@@ -95,6 +96,14 @@ program
   .command('schema')
   .description('print the JSON Schema of config documents')
   .action(() => run(async (output) => schema(output), {}));
+const applying = (name: string, description: string) =>
+  talking(name, description).requiredOption('-f, --file <file>', 'config file or folder (may be repeated)', collect, []);
+applying('apply', 'make the files the desired state; workers go over to it without a restart').action(
+  (options: Options & Parameters<typeof apply>[0]) => run((output) => apply(options, output), options),
+);
+applying('diff', 'show what apply would change').action((options: Options & Parameters<typeof diff>[0]) =>
+  run((output) => diff(options, output), options),
+);
 talking('status', 'sources, changelogs, projections, workers and their lags')
   .option('--wait <what>', '"caught-up": wait until every projection holds everything committed before now')
   .option('--timeout <duration>', 'for --wait', '60s')

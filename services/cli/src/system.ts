@@ -1,16 +1,19 @@
 import { join } from 'node:path';
 import { Worker } from 'node:worker_threads';
 import { type Broker, connectNats } from '@tributary/changelog';
-import { type Config, sourcesOf } from '@tributary/config';
+import { type Config, type ConfigFile, sourcesOf } from '@tributary/config';
 import { type RunningConsole, startConsole } from '@tributary/console';
-import { Fault, systemClock } from '@tributary/core';
+import { Fault, type Kv, systemClock } from '@tributary/core';
 import { type NatsServer, obtainNatsServer, startNats } from '@tributary/embedded';
 import type { OpsLog } from '@tributary/ops';
 import { claimFolder, removeAddresses, workerOf, writeAddresses } from './addresses.ts';
 import type { StatusTold } from '@tributary/cluster';
-import type { ThreadTask } from './thread.ts';
+import { DesiredState } from './desired.ts';
+import type { ThreadMessage, ThreadTask } from './thread.ts';
 
 export interface SystemOptions {
+  /** As given; what they say is `config`. */
+  readonly files: readonly ConfigFile[];
   readonly config: Config;
   readonly data: string;
   readonly nats?: string | undefined;
@@ -27,6 +30,7 @@ export class System {
   readonly nats: string;
   readonly #options: SystemOptions;
   readonly #parts: Parts;
+  readonly #stopping = new AbortController();
 
   private constructor(options: SystemOptions, parts: Parts) {
     this.#options = options;
@@ -47,22 +51,24 @@ export class System {
       const { creds, replicas } = options.config.cluster.nats;
       broker = await connectNats({ url, creds, replicas, name: 'tributary console' });
       const worker = await workerOf(options.data);
+      const { config, revision } = await beginWith(options, broker.kv, server !== null);
       const { changelogs, bus, kv } = broker;
       const runtime = { changelogs, bus, kv, clock: systemClock, log: options.log, worker };
       const task = {
-        config: options.config,
+        config,
         nats: url,
         dataDir: options.data,
         worker,
         ...(options.logLevel ? { logLevel: options.logLevel } : {}),
       };
       threads.push(new Thread({ ...task, service: 'source' }), new Thread({ ...task, service: 'sink' }));
-      const consoleStarted = startConsole(options.config, runtime, {
+      const consoleStarted = startConsole(config, runtime, {
         connected: broker.connected,
         ...(options.port === undefined ? {} : { port: options.port }),
       });
       await Promise.all([...threads.map((thread) => thread.started), consoleStarted]);
-      const system = new System(options, { server, url, broker, threads, console: await consoleStarted });
+      const system = new System({ ...options, config }, { server, url, broker, threads, console: await consoleStarted });
+      void system.#follow(revision);
       await writeAddresses(options.data, {
         pid: process.pid,
         nats: url,
@@ -102,6 +108,17 @@ export class System {
     });
   }
 
+  /** Goes over to every state that is applied from now on. */
+  async #follow(revision: number): Promise<void> {
+    const { threads, console, broker } = this.#parts;
+    const { data, log } = this.#options;
+    const state = new DesiredState(broker.kv, data);
+    await state.follow({ from: revision, clock: systemClock, log, signal: this.#stopping.signal }, (config) => {
+      for (const thread of threads) thread.configure(config);
+      console.configure(config);
+    });
+  }
+
   /** Rejects when a thread dies, which only a bug brings about. */
   died(): Promise<never> {
     return Promise.race(this.#parts.threads.map((thread) => thread.died));
@@ -109,6 +126,7 @@ export class System {
 
   async stop(): Promise<void> {
     const { threads, console, broker, server } = this.#parts;
+    this.#stopping.abort(new Error('the system stops'));
     await Promise.all(threads.map((thread) => thread.stop()));
     await console.stop();
     await broker.close();
@@ -123,6 +141,13 @@ interface Parts {
   readonly broker: Broker;
   readonly threads: readonly Thread[];
   readonly console: RunningConsole;
+}
+
+/** On a broker of its own the files given are what is wanted; on a shared one, what was applied to it. */
+async function beginWith(options: SystemOptions, kv: Kv, own: boolean): Promise<{ config: Config; revision: number }> {
+  const state = new DesiredState(kv, options.data);
+  if (!own) return state.begin(options.files, options.log);
+  return { config: options.config, revision: await state.replace(options.files, systemClock.now()) };
 }
 
 async function embeddedNats({ data, say }: SystemOptions): Promise<NatsServer> {
@@ -168,7 +193,15 @@ export class Thread {
 
   async stop(): Promise<void> {
     this.#stopping = true;
-    this.#worker.postMessage('stop');
+    this.#post({ kind: 'stop' });
     await this.#exited;
+  }
+
+  configure(config: Config): void {
+    this.#post({ kind: 'configure', config });
+  }
+
+  #post(message: ThreadMessage): void {
+    this.#worker.postMessage(message);
   }
 }

@@ -16,6 +16,8 @@ export interface ThreadTask {
   readonly logLevel?: string;
 }
 
+export type ThreadMessage = { readonly kind: 'stop' } | { readonly kind: 'configure'; readonly config: Config };
+
 /** Runs one service in a worker thread, so that heavy work of sinks never makes capture wait. */
 async function run(task: ThreadTask): Promise<void> {
   const log = openLog({ worker: task.worker, ...(task.logLevel ? { level: task.logLevel } : {}) });
@@ -34,8 +36,8 @@ async function run(task: ThreadTask): Promise<void> {
     labels: null,
     capacity: 1,
   });
-  parentPort?.on('message', (message) => {
-    if (message !== 'stop') return;
+  parentPort?.on('message', (message: ThreadMessage) => {
+    if (message.kind === 'configure') return service.configure(message.config);
     service
       .stop()
       .then(() => broker.close())

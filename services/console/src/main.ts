@@ -3,7 +3,7 @@ import { createRequire } from 'node:module';
 import { dirname, join } from 'node:path';
 import { fileURLToPath } from 'node:url';
 import type { Changelogs } from '@tributary/changelog';
-import { registeredActors, type RunningService, type Runtime } from '@tributary/cluster';
+import { type ConfiguredService, registeredActors, type Runtime } from '@tributary/cluster';
 import type { Config } from '@tributary/config';
 import { watchProcess } from '@tributary/ops';
 import type { FastifyInstance } from 'fastify';
@@ -26,7 +26,7 @@ export interface ConsoleOptions {
   readonly connected: () => boolean;
 }
 
-export interface RunningConsole extends RunningService {
+export interface RunningConsole extends ConfiguredService<ConsoleConfig> {
   readonly url: string;
 }
 
@@ -69,6 +69,7 @@ export async function startConsole(
     runtime.log.info({ url }, 'console listens');
     return {
       url,
+      configure: (next) => observer.expect(next.sources.map((source) => source.name)),
       async stop() {
         await observer.close();
         await server.close();

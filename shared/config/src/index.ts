@@ -2,4 +2,5 @@ export type { ClusterConfig, Config, LakeSinkConfig, OdsSinkConfig, SinkConfig, 
 export { matchesTable, sourcesOf, targetSchema, wantsTable } from './config.ts';
 export type { ConnectionConfig } from './connection.ts';
 export { configJsonSchema } from './json-schema.ts';
-export { loadConfig } from './load.ts';
+export { compareDocuments, type DocumentChange, holdsSecret } from './documents.ts';
+export { type ConfigFile, configOf, loadConfig, readFiles } from './load.ts';

@@ -23,15 +23,32 @@ interface Complaint extends Partial<Place> {
   readonly message: string;
 }
 
+/** One file of YAML documents, as written: references to secrets are not filled in. */
+export interface ConfigFile {
+  readonly name: string;
+  readonly text: string;
+}
+
 /**
  * Reads files and folders of YAML documents into one checked config.
  * @throws Fault `config_invalid` that lists every complaint as `file:line:column: what is wrong`
  */
 export async function loadConfig(paths: readonly string[], options: LoadOptions): Promise<Config> {
+  return configOf(await readFiles(paths), options);
+}
+
+/** @throws Fault `config_invalid` when a file or folder is not there */
+export async function readFiles(paths: readonly string[]): Promise<ConfigFile[]> {
+  const names = await files(paths);
+  return Promise.all(names.map(async (name) => ({ name, text: await readFile(name, 'utf8') })));
+}
+
+/** The same from files that were read before. @throws Fault `config_invalid` */
+export function configOf(given: readonly ConfigFile[], options: LoadOptions): Config {
   const complaints: Complaint[] = [];
   const documents: Checked[] = [];
-  for (const file of await files(paths)) {
-    for (const document of parse(file, await readFile(file, 'utf8'), complaints)) {
+  for (const { name, text } of given) {
+    for (const document of parse(name, text, complaints)) {
       substitute(document, options, complaints);
       const checked = check(document, complaints);
       if (checked) documents.push(checked);
@@ -76,7 +93,8 @@ interface Parsed {
   readonly lines: LineCounter;
 }
 
-function parse(file: string, text: string, complaints: Complaint[]): Parsed[] {
+/** The documents of one text that are YAML; what is not is complained of. */
+export function parse(file: string, text: string, complaints: Complaint[]): Parsed[] {
   const lines = new LineCounter();
   const parsed = parseAllDocuments(text, { lineCounter: lines, uniqueKeys: true });
   if (!Array.isArray(parsed)) return [];

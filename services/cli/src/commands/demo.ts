@@ -1,7 +1,7 @@
 import { mkdir, writeFile } from 'node:fs/promises';
 import { join } from 'node:path';
 import { aborted } from '@tributary/cluster';
-import { loadConfig } from '@tributary/config';
+import { configOf, readFiles } from '@tributary/config';
 import { systemClock } from '@tributary/core';
 import { type PostgresServer, startPostgres } from '@tributary/embedded';
 import { environment, openLog, stopSignal, workerName } from '@tributary/ops';
@@ -31,7 +31,8 @@ export async function demo(options: DemoOptions, output: Output): Promise<void> 
   let system: System | null = null;
   try {
     const file = await writeConfig(data, postgres);
-    const config = await loadConfig([file], { env: environment() });
+    const files = await readFiles([file]);
+    const config = configOf(files, { env: environment() });
     const [shop, payments, logistics] = config.sources.map((source) => source.postgres);
     if (!shop || !payments || !logistics) throw new Error('the demo has three sources');
     const customers = new Customers({
@@ -44,7 +45,15 @@ export async function demo(options: DemoOptions, output: Output): Promise<void> 
     // Quiet unless something is wrong: the console shows the rest.
     const level = environment()['TRIBUTARY_LOG'] ?? 'warn';
     const port = options.port === undefined ? {} : { port: Number(options.port) };
-    system = await System.start({ config, data, log: openLog({ worker: workerName(), level }), logLevel: level, say, ...port });
+    system = await System.start({
+      files,
+      config,
+      data,
+      log: openLog({ worker: workerName(), level }),
+      logLevel: level,
+      say,
+      ...port,
+    });
     await Promise.race([system.ready(stop), system.died()]);
     if (stop.aborted) return;
     if (output.json) output.value({ ready: true, console: system.console });

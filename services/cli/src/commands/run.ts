@@ -1,11 +1,11 @@
 import { connectNats } from '@tributary/changelog';
-import { aborted } from '@tributary/cluster';
-import { loadConfig } from '@tributary/config';
+import { configOf, readFiles } from '@tributary/config';
 import { startConsole, startHealth } from '@tributary/console';
 import { Fault, systemClock } from '@tributary/core';
 import { environment, openLog, stopSignal, workerName } from '@tributary/ops';
 import { startSinks } from '@tributary/sink';
 import { startSources } from '@tributary/source';
+import { DesiredState } from '../desired.ts';
 import type { Output } from '../output.ts';
 
 export interface RunOptions {
@@ -23,19 +23,22 @@ export async function runOne(service: string, options: RunOptions, output: Outpu
     const built = ['transform', 'kpi', 'monitor'].includes(service) ? 'is not built yet' : 'is not a service';
     throw new Fault('config_invalid', `"${service}" ${built}. Services: source, sink, console.`);
   }
-  const config = await loadConfig(options.file, { env: environment() });
-  const url = options.nats ?? config.cluster.nats.url;
+  const files = await readFiles(options.file);
+  const own = configOf(files, { env: environment() });
+  const url = options.nats ?? own.cluster.nats.url;
   if (!url) throw new Fault('config_invalid', 'name the broker: --nats nats://HOST:4222, or nats.url in a Cluster document');
   const stop = stopSignal();
   const labels = labelsOf(options.labels ?? []);
   const capacity = Number(options.capacity);
-  const { creds, replicas } = config.cluster.nats;
+  const { creds, replicas } = own.cluster.nats;
   const broker = await connectNats({ url, creds, replicas, name: `tributary ${service}` });
   const worker = workerName();
   const { changelogs, bus, kv } = broker;
   const log = openLog({ worker });
   const runtime = { changelogs, bus, kv, clock: systemClock, log, dataDir: options.data, worker, labels, capacity };
+  const state = new DesiredState(kv, options.data);
   try {
+    const { config, revision } = await state.begin(files, log);
     const { connected } = broker;
     const port = options.port === undefined ? {} : { port: Number(options.port) };
     const health =
@@ -53,7 +56,7 @@ export async function runOne(service: string, options: RunOptions, output: Outpu
       try {
         const urls = { ...('url' in running ? { console: running.url } : {}), ...(health ? { health: health.url } : {}) };
         output.value({ ready: true, service, worker, ...urls });
-        await aborted(stop);
+        await state.follow({ from: revision, clock: systemClock, log, signal: stop }, (next) => running.configure(next));
       } finally {
         await running.stop();
       }

@@ -1,4 +1,4 @@
-import { loadConfig } from '@tributary/config';
+import { configOf, readFiles } from '@tributary/config';
 import { environment, openLog, stopSignal, workerName } from '@tributary/ops';
 import { aborted } from '@tributary/cluster';
 import type { Output } from '../output.ts';
@@ -13,10 +13,12 @@ export interface UpOptions {
 
 /** All services in one process, until SIGINT or SIGTERM. */
 export async function up(options: UpOptions, output: Output): Promise<void> {
-  const config = await loadConfig(options.file, { env: environment() });
+  const files = await readFiles(options.file);
+  const config = configOf(files, { env: environment() });
   const stop = stopSignal();
   const say = (text: string) => process.stderr.write(`${text}\n`);
   const system = await System.start({
+    files,
     config,
     data: options.data,
     nats: options.nats,

@@ -61,11 +61,13 @@ export class Observer {
   #registeredAt = Number.NEGATIVE_INFINITY;
   #polling: Promise<void> = Promise.resolve();
   #closing = false;
+  #expected: readonly string[];
   #unlisten: () => Promise<void> = async () => {};
   #timer: NodeJS.Timeout | undefined;
 
   constructor(options: ObserverOptions) {
     this.#options = options;
+    this.#expected = options.sources;
   }
 
   async start(): Promise<void> {
@@ -84,6 +86,11 @@ export class Observer {
     await this.#polling;
   }
 
+  /** Sources that are configured from now on. */
+  expect(sources: readonly string[]): void {
+    this.#expected = sources;
+  }
+
   history() {
     return this.#captured.history();
   }
@@ -100,7 +107,7 @@ export class Observer {
 
   status(): StatusView {
     const at = this.#options.clock.now();
-    const sources = new Map<string, SourceView>(this.#options.sources.map((name) => [name, unassignedSource(name)]));
+    const sources = new Map<string, SourceView>(this.#expected.map((name) => [name, unassignedSource(name)]));
     const projections = new Map<string, ProjectionView>();
     for (const told of this.#live(at)) {
       for (const actor of told.actors) {

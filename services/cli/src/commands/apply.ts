@@ -1,0 +1,62 @@
+import { compareDocuments, configOf, type DocumentChange, readFiles } from '@tributary/config';
+import { systemClock } from '@tributary/core';
+import { environment } from '@tributary/ops';
+import { connect, type Where } from '../addresses.ts';
+import { DesiredState } from '../desired.ts';
+import type { Output } from '../output.ts';
+
+export interface ApplyOptions extends Where {
+  readonly file: readonly string[];
+}
+
+const SIGN = { added: '+', changed: '~', removed: '-' } as const;
+
+/** Puts the files in the place of the cluster's desired state; workers go over to it by themselves. */
+export async function apply(options: ApplyOptions, output: Output): Promise<void> {
+  await withState(options, async (state, { files, before, changes }) => {
+    if (changes.length > 0) await state.write(files, before?.revision ?? 0, systemClock.now());
+    if (output.json) output.value({ applied: changes.length > 0, changes });
+    else if (changes.length === 0) output.line('Nothing to change: the cluster wants this already.');
+    else show(changes, output);
+    for (const { change, kind, name } of changes) {
+      if (change !== 'removed' || kind !== 'Source') continue;
+      process.stderr.write(
+        `Source ${name} is no longer captured, but its slot keeps WAL on its server until you run there: SELECT pg_drop_replication_slot('tributary_${name}');\n`,
+      );
+    }
+  });
+}
+
+/** Shows what {@link apply} would change, and changes nothing. */
+export async function diff(options: ApplyOptions, output: Output): Promise<void> {
+  await withState(options, async (_state, { before, changes }) => {
+    if (output.json) return output.value({ applied: before !== null, changes });
+    if (before === null) output.line('Nothing was applied yet: workers run the files they were started with.');
+    else if (changes.length === 0) output.line('No difference.');
+    show(changes, output);
+  });
+}
+
+interface Compared {
+  readonly files: Awaited<ReturnType<typeof readFiles>>;
+  readonly before: Awaited<ReturnType<DesiredState['read']>>;
+  readonly changes: readonly DocumentChange[];
+}
+
+async function withState(options: ApplyOptions, work: (state: DesiredState, compared: Compared) => Promise<void>): Promise<void> {
+  const files = await readFiles(options.file);
+  // Checked before anything is asked of the cluster: what is wrong here must not reach a worker.
+  configOf(files, { env: environment() });
+  const { broker } = await connect(options);
+  try {
+    const state = new DesiredState(broker.kv, options.data);
+    const before = await state.read();
+    await work(state, { files, before, changes: compareDocuments(before?.files ?? [], files) });
+  } finally {
+    await broker.close();
+  }
+}
+
+function show(changes: readonly DocumentChange[], output: Output): void {
+  for (const { change, kind, name } of changes) output.line(`${SIGN[change]} ${kind}${name === null ? '' : ` ${name}`}`);
+}

@@ -1,0 +1,163 @@
+import { createCipheriv, createDecipheriv, createHash, randomBytes } from 'node:crypto';
+import { mkdir, readFile, writeFile } from 'node:fs/promises';
+import { join } from 'node:path';
+import { compareDocuments, type Config, type ConfigFile, configOf, holdsSecret } from '@tributary/config';
+import { type Clock, describeError, Fault, type Kv } from '@tributary/core';
+import { environment, type OpsLog } from '@tributary/ops';
+
+const KEY = 'config';
+const CIPHER = 'aes-256-gcm';
+const REOPEN_MS = 200;
+
+/** What stands at `config`: the files as applied, readable, or sealed where one of them holds a secret. */
+interface Stored {
+  /** Milliseconds since 1970. */
+  readonly at: number;
+  readonly files?: readonly ConfigFile[];
+  /** Base64 of nonce, tag and the encrypted JSON of the files. */
+  readonly sealed?: string;
+}
+
+/**
+ * The desired state of a cluster, applied with `tributary apply`. All of it is one key, so a half-applied state never
+ * runs. References to secrets are stored as written and filled in by each worker; a state that holds a secret itself
+ * is sealed with the key in `TRIBUTARY_KEY`, or else with one that is made in the data folder.
+ */
+export class DesiredState {
+  readonly #kv: Kv;
+  readonly #data: string;
+
+  constructor(kv: Kv, data: string) {
+    this.#kv = kv;
+    this.#data = data;
+  }
+
+  /** @returns null when nothing was ever applied. @throws Fault `config_invalid` when it is sealed with another key */
+  async read(): Promise<{ readonly files: readonly ConfigFile[]; readonly revision: number } | null> {
+    const entry = await this.#kv.get(KEY);
+    return entry && { files: await this.#open(entry.value as Stored), revision: entry.revision };
+  }
+
+  /**
+   * Puts `files` in the place of the state read at `revision` (0 = of none).
+   * @throws Fault `config_invalid` when somebody else was faster
+   */
+  async write(files: readonly ConfigFile[], revision: number, at: number): Promise<void> {
+    const stored: Stored = holdsSecret(files) ? { at, sealed: await this.#seal(files) } : { at, files };
+    const written = revision === 0 ? await this.#kv.create(KEY, stored) : await this.#kv.update(KEY, stored, revision);
+    if (written === null) {
+      throw new Fault(
+        'config_invalid',
+        'somebody else applied a state at the same moment: look at "tributary diff", and apply again',
+      );
+    }
+  }
+
+  /**
+   * What a worker begins with: the applied state where there is one, else its own files.
+   * @returns also the revision to {@link follow} from
+   */
+  async begin(files: readonly ConfigFile[], log: OpsLog): Promise<{ readonly config: Config; readonly revision: number }> {
+    const own = configOf(files, { env: environment() });
+    const entry = await this.#kv.get(KEY);
+    const applied = entry && (await this.#configOf(entry.value as Stored, log));
+    if (!entry || !applied) return { config: own, revision: entry?.revision ?? 0 };
+    const changes = compareDocuments(await this.#open(entry.value as Stored), files);
+    const differing = changes.map(({ change, kind, name }) => `${change}: ${kind}${name === null ? '' : ` ${name}`}`);
+    if (differing.length > 0) {
+      log.warn(
+        { differing },
+        'the given files differ from the state applied to this cluster, which counts; see "tributary diff" and "tributary apply"',
+      );
+    }
+    return { config: applied, revision: entry.revision };
+  }
+
+  /** Makes `files` the applied state, whatever was before: for the one process of a cluster of its own. @returns its revision */
+  async replace(files: readonly ConfigFile[], at: number): Promise<number> {
+    const entry = await this.#kv.get(KEY);
+    const before = entry ? await this.#open(entry.value as Stored).catch(() => null) : [];
+    if (!entry || before === null || compareDocuments(before, files).length > 0)
+      await this.write(files, entry?.revision ?? 0, at);
+    return (await this.#kv.get(KEY))?.revision ?? 0;
+  }
+
+  /** Calls `changed` with every state applied after `revision`, until `signal` aborts; one that cannot be read is told and passed over. */
+  async follow(
+    {
+      from,
+      clock,
+      log,
+      signal,
+    }: { readonly from: number; readonly clock: Clock; readonly log: OpsLog; readonly signal: AbortSignal },
+    changed: (config: Config) => void,
+  ): Promise<void> {
+    let revision = from;
+    while (!signal.aborted) {
+      try {
+        for await (const event of this.#kv.watch(signal, KEY)) {
+          if (event.kind !== 'put' || event.revision === revision) continue;
+          revision = event.revision;
+          const config = await this.#configOf(event.value as Stored, log);
+          if (config && !signal.aborted) changed(config);
+        }
+      } catch (error) {
+        if (!signal.aborted) log.warn({ error: describeError(error) }, 'the desired state cannot be watched; trying again');
+      }
+      await clock.sleep(REOPEN_MS, signal).catch(() => {});
+    }
+  }
+
+  async #configOf(stored: Stored, log: OpsLog): Promise<Config | null> {
+    try {
+      return configOf(await this.#open(stored), { env: environment() });
+    } catch (error) {
+      log.error({ error: describeError(error) }, 'the applied state cannot be run here; going on with what runs');
+      return null;
+    }
+  }
+
+  async #seal(files: readonly ConfigFile[]): Promise<string> {
+    const nonce = randomBytes(12);
+    const cipher = createCipheriv(CIPHER, await this.#key(), nonce);
+    const body = Buffer.concat([cipher.update(JSON.stringify(files), 'utf8'), cipher.final()]);
+    return Buffer.concat([nonce, cipher.getAuthTag(), body]).toString('base64');
+  }
+
+  async #open({ files, sealed }: Stored): Promise<readonly ConfigFile[]> {
+    if (sealed === undefined) return files ?? [];
+    const bytes = Buffer.from(sealed, 'base64');
+    try {
+      const decipher = createDecipheriv(CIPHER, await this.#key(), bytes.subarray(0, 12));
+      decipher.setAuthTag(bytes.subarray(12, 28));
+      const text = Buffer.concat([decipher.update(bytes.subarray(28)), decipher.final()]).toString('utf8');
+      return JSON.parse(text) as ConfigFile[];
+    } catch (error) {
+      throw new Fault(
+        'config_invalid',
+        'the applied state holds secrets and was sealed with another key. Name secrets by ${env:…} or ${file:…} in it, or give every worker and command the same TRIBUTARY_KEY, or the same --data',
+        {},
+        { cause: error },
+      );
+    }
+  }
+
+  async #key(): Promise<Buffer> {
+    const given = environment()['TRIBUTARY_KEY'];
+    return createHash('sha256')
+      .update(given ?? (await this.#keyFile()))
+      .digest();
+  }
+
+  /** Made once, by whoever comes first. */
+  async #keyFile(): Promise<string> {
+    const file = join(this.#data, 'cluster.key');
+    await mkdir(this.#data, { recursive: true });
+    try {
+      await writeFile(file, `${randomBytes(32).toString('hex')}\n`, { mode: 0o600, flag: 'wx' });
+    } catch (error) {
+      if ((error as { code?: string }).code !== 'EEXIST') throw error;
+    }
+    return readFile(file, 'utf8');
+  }
+}

@@ -1,0 +1,66 @@
+import { isScalar, stringify, visit } from 'yaml';
+import { type ConfigFile, parse } from './load.ts';
+
+/** One document that differs between two desired states. */
+export interface DocumentChange {
+  readonly change: 'added' | 'changed' | 'removed';
+  readonly kind: string;
+  /** Null for kinds of which there is one. */
+  readonly name: string | null;
+}
+
+/** What would change if `after` took the place of `before`. Comments, order and files do not count, values do. */
+export function compareDocuments(before: readonly ConfigFile[], after: readonly ConfigFile[]): DocumentChange[] {
+  const old = documentsOf(before);
+  const wanted = documentsOf(after);
+  const changes: DocumentChange[] = [];
+  for (const [id, { kind, name, text }] of wanted) {
+    const known = old.get(id);
+    if (!known) changes.push({ change: 'added', kind, name });
+    else if (known.text !== text) changes.push({ change: 'changed', kind, name });
+  }
+  for (const [id, { kind, name }] of old) if (!wanted.has(id)) changes.push({ change: 'removed', kind, name });
+  return changes;
+}
+
+interface Known {
+  readonly kind: string;
+  readonly name: string | null;
+  readonly text: string;
+}
+
+function documentsOf(files: readonly ConfigFile[]): Map<string, Known> {
+  const documents = files.flatMap(({ name: file, text }) =>
+    parse(file, text, []).map(({ document }): [string, Known] => {
+      const value = document.toJS() as { kind: string; name?: string };
+      const { kind, name = null } = value;
+      return [`${kind} ${name ?? ''}`, { kind, name, text: stringify(value, { sortMapEntries: true }) }];
+    }),
+  );
+  return new Map(documents);
+}
+
+/** Keys whose value is a secret, wherever they stand. */
+const SECRET_KEY = /^(password|token|key|secret|secretAccessKey)$/;
+const REFERENCE = /^\$\{(env|file):[^}]*\}$/;
+/** A URL with a password that is not a reference. */
+const SECRET_URL = /:\/\/[^/@:\s]*:(?!\$\{[^}]*\}@)[^@\s]+@/;
+
+/** Is a secret written out somewhere, instead of named by `${env:…}` or `${file:…}`? */
+export function holdsSecret(files: readonly ConfigFile[]): boolean {
+  let found = false;
+  for (const { name, text } of files) {
+    for (const { document } of parse(name, text, [])) {
+      visit(document, {
+        Pair(_, { key, value }) {
+          if (!isScalar(key) || !SECRET_KEY.test(String(key.value)) || !isScalar(value)) return;
+          if (typeof value.value === 'string' && !REFERENCE.test(value.value)) found = true;
+        },
+        Scalar(_, node) {
+          if (typeof node.value === 'string' && SECRET_URL.test(node.value)) found = true;
+        },
+      });
+    }
+  }
+  return found;
+}
