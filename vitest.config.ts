@@ -19,6 +19,7 @@ export default defineConfig({
       tier('unit', ['shared/*/src/**/*.test.ts', 'services/*/src/**/*.test.ts'], 10_000, true),
       tier('tidy', ['test/tidy/**/*.test.ts'], 60_000, true),
       tier('contract', ['test/contract/**/*.test.ts'], 60_000, false),
+      tier('sim', ['test/sim/**/*.test.ts'], 600_000, true),
       tier('integration', ['test/integration/**/*.test.ts'], 120_000, false),
       tier('e2e', ['test/e2e/**/*.test.ts'], 300_000, false),
       tier('browser', ['test/browser/**/*.test.ts'], 120_000, false),

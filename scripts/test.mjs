@@ -6,7 +6,7 @@ import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { fail, prepare, ROOT } from './prepare.mjs';
 
-const TIERS = ['unit', 'tidy', 'contract', 'integration', 'e2e', 'browser'];
+const TIERS = ['unit', 'tidy', 'contract', 'sim', 'integration', 'e2e', 'browser'];
 const chosen = process.argv.slice(2);
 for (const name of chosen) if (!TIERS.includes(name)) fail(`There is no tier "${name}". Tiers: ${TIERS.join(', ')}.`);
 

@@ -212,14 +212,13 @@ export class Batcher {
     const { sections, ...rest } = message;
     const header = { source, epoch, position: this.#position, restart: this.#restart, watermark: this.#watermark, ...rest };
     this.#sentPosition = this.#position;
-    const stored = confirmed.sent(this.#restart);
+    const stored = confirmed.sent(this.#restart, clock.monotonic());
     const committedAt = rest.transactions.at(-1)?.committedAt;
     const lsn = this.#position.lsn;
     const appended = new Promise<number>((resolve) => {
       writer.append({ header, sections }).then((seq) => {
-        const now = clock.now();
-        stored(now);
-        if (committedAt !== undefined) this.#lagMs = Math.max(0, now - committedAt / 1_000);
+        stored(clock.monotonic());
+        if (committedAt !== undefined) this.#lagMs = Math.max(0, clock.now() - committedAt / 1_000);
         if (lsn > this.#storedLsn) this.#storedLsn = lsn;
         this.#storedWatermark = Math.max(this.#storedWatermark, header.watermark);
         resolve(seq);

@@ -63,9 +63,14 @@ export class CatalogWatch {
     const { session, wanted, state } = this.#options;
     const tables = await session.tables(wanted);
     const added = await this.#publish(tables);
-    const { xmax } = await session.visibility();
-    for (const name of added) this.#unpublishedBelow.set(name, xmax);
-    this.#tables = new Map(tables.map((table) => [`${table.schema}.${table.table}`, table]));
+    const found = new Map(tables.map((table) => [`${table.schema}.${table.table}`, table]));
+    // Also of a table that was published already: an earlier leader may have done it a moment ago, and died.
+    const fresh = new Set([...added, ...[...found.keys()].filter((name) => !this.#tables.has(name))]);
+    if (fresh.size > 0) {
+      const xid = await session.nextXid();
+      for (const name of fresh) this.#unpublishedBelow.set(name, xid);
+    }
+    this.#tables = found;
     let due = false;
     for (const [name, table] of this.#tables) due = (await this.#consider(name, table, exact)) || due;
     for (const name of Object.keys(state.tables)) if (!this.#tables.has(name)) delete state.tables[name];

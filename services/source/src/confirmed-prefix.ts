@@ -7,6 +7,7 @@ const GRAIN_MS = 100;
 
 interface Sent {
   restart: Lsn;
+  sentAt: number;
   /** When the broker said that it has it; null = not yet. */
   storedAt: number | null;
 }
@@ -21,37 +22,43 @@ interface Sent {
  *   stored  yes yes no  yes
  *   safe        ^ end of B2
  *
- * And because a broker acknowledges before its disk does, a batch counts only once it has been stored for `delayMs`.
+ * And because a broker acknowledges before its disk does, a batch counts only once the broker is known to have had it
+ * for `delayMs`. Time alone does not tell: a broker may have crashed and lost it while this process saw nothing of it (it
+ * was stopped, or idle). What tells is a later batch, sent `delayMs` after this one was acknowledged, and stored: the broker
+ * stores it only behind this one. Heartbeats see to it that there always is a later batch.
  *
- * I4 `safe` never moves back.   I5 `safe` never passes a batch that is not stored. Pure.
+ * I4 `safe` never moves back.   I5 `safe` never passes a batch that is not stored. Pure. All times are of one clock that
+ * neither jumps nor goes back.
  */
 export class ConfirmedPrefix {
   readonly #delayMs: number;
   #sent: Sent[] = [];
   #head = 0;
   #safe: Lsn;
+  /** The broker had everything before a batch that was sent then. */
+  #provenAt = Number.NEGATIVE_INFINITY;
 
   constructor(delayMs: number, start: Lsn) {
     this.#delayMs = delayMs;
     this.#safe = start;
   }
 
-  /** A batch goes out. @returns the function to call when it is stored, with the time (ms) */
-  sent(restart: Lsn): (storedAt: number) => void {
-    const entry: Sent = { restart, storedAt: null };
+  /** A batch goes out, `sentAt` ms. @returns the function to call when it is stored, with the time (ms) */
+  sent(restart: Lsn, sentAt: number): (storedAt: number) => void {
+    const entry: Sent = { restart, sentAt, storedAt: null };
     this.#sent.push(entry);
     assert(this.#sent.length - this.#head <= PENDING_MAX, 'more batches under way than the reader may send');
     return (storedAt) => {
       assert(entry.storedAt === null, 'a batch was stored twice');
       entry.storedAt = storedAt;
+      if (entry.sentAt > this.#provenAt) this.#provenAt = entry.sentAt;
     };
   }
 
-  /** @param now ms, the clock that `storedAt` came from */
-  safe(now: number): Lsn {
+  safe(): Lsn {
     while (this.#head < this.#sent.length) {
       const entry = this.#sent[this.#head] as Sent;
-      if (entry.storedAt === null || now - entry.storedAt < this.#delayMs) break;
+      if (entry.storedAt === null || (this.#delayMs > 0 && this.#provenAt - entry.storedAt < this.#delayMs)) break;
       if (entry.restart > this.#safe) this.#safe = entry.restart;
       this.#head++;
     }
@@ -68,7 +75,7 @@ export class ConfirmedPrefix {
       const before = kept.at(-1);
       if (before && before.storedAt !== null && entry.storedAt !== null && entry.storedAt - before.storedAt < GRAIN_MS) {
         // The later time for both: waiting longer is always safe.
-        kept[kept.length - 1] = { restart: entry.restart, storedAt: Math.max(before.storedAt, entry.storedAt) };
+        kept[kept.length - 1] = { ...entry, storedAt: Math.max(before.storedAt, entry.storedAt) };
       } else {
         kept.push(entry);
       }

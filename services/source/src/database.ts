@@ -57,6 +57,11 @@ export interface SourceSession {
   slotHealth(): Promise<SlotHealth | null>;
   /** What a transaction that began now would see. */
   visibility(): Promise<Visibility>;
+  /**
+   * A transaction id above every one given so far (64-bit). The `xmax` of a snapshot is not that: it is one past the newest
+   * transaction that has *ended*, and older ones that still run, or are streamed but not visible yet, may lie beyond it.
+   */
+  nextXid(): Promise<bigint>;
   /** Commits a logical message: it comes back in the stream, behind everything committed before. */
   emit(content: string): Promise<void>;
   /** Tables chosen by `schema.table`. */

@@ -81,6 +81,11 @@ class PostgresSession implements SourceSession {
     return new Visibility(snapshot);
   }
 
+  async nextXid(): Promise<bigint> {
+    const { xid } = await this.#session.row<{ xid: string }>('SELECT pg_current_xact_id()::text AS xid');
+    return BigInt(xid);
+  }
+
   async emit(content: string): Promise<void> {
     await this.#session.rows(`SELECT pg_logical_emit_message(true, 'tributary', $1)`, [content]);
   }

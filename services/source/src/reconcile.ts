@@ -1,7 +1,14 @@
 import { CsvRows, SectionDraft } from '@tributary/changelog';
 import { type Cell, keyColumns, Op, type TableSchema, tableName } from '@tributary/core';
 import type { Visibility } from '@tributary/postgres';
-import { keyText, type Touches } from './touches.ts';
+import { keyCells, keyText, type Touches } from './touches.ts';
+
+export interface Reconciled {
+  /** Null when nothing is left. */
+  readonly draft: SectionDraft | null;
+  /** Keys to be asked for again when the transactions that touched them are visible: nothing tells their rows whole yet. */
+  readonly open: readonly string[];
+}
 
 export interface ChunkRows {
   readonly schema: TableSchema;
@@ -10,6 +17,8 @@ export interface ChunkRows {
   readonly rows: number;
   /** What the chunk's transaction saw. */
   readonly snapshot: Visibility;
+  /** Keys that were asked for one by one; empty where a range was read. */
+  readonly asked: readonly string[];
 }
 
 /**
@@ -17,28 +26,41 @@ export interface ChunkRows {
  *
  * Untouched rows go as they are. A row that was touched by a streamed transaction which the snapshot does not see is
  * older than what the changelog says: it is left out, or, when it still exists, named as kept with the values that
- * every such transaction left unchanged.
- * @returns null when nothing is left
+ * every such transaction left unchanged. A row that was asked for but is not in the chunk, because such a transaction made
+ * it, exists too: it is named as kept, lest it be taken for deleted when the snapshot ends.
  */
-export function reconcile(chunk: ChunkRows, touches: Touches): SectionDraft | null {
-  const { schema, csv, rows, snapshot } = chunk;
-  if (rows === 0) return null;
+export function reconcile(chunk: ChunkRows, touches: Touches): Reconciled {
+  const { schema, csv, rows, snapshot, asked } = chunk;
   const table = tableName(schema);
-  if (!touches.any(table, snapshot)) return SectionDraft.fromCsv(schema, csv, rows);
+  if (!touches.any(table, snapshot)) return { draft: rows === 0 ? null : SectionDraft.fromCsv(schema, csv, rows), open: [] };
   const columns = new CsvRows(csv, rows, schema.columns.length).columns().map((column) => column.values());
   const key = keyColumns(schema);
   const draft = new SectionDraft(schema);
+  const open: string[] = [];
   let ordinal = 0;
+  const put = (op: typeof Op.read | typeof Op.kept, cellOf: (column: number) => Cell) => {
+    for (let c = 0; c < columns.length; c++) draft.cells[c]?.push(cellOf(c));
+    draft.row(op, 0, ++ordinal);
+  };
+  const missing = new Set(asked);
   for (let row = 0; row < rows; row++) {
-    const verdict = touches.judge(table, keyText(key.map((c) => columns[c]?.[row])), snapshot);
+    const text = keyText(key.map((c) => columns[c]?.[row]));
+    missing.delete(text);
+    const verdict = touches.judge(table, text, snapshot);
     if (verdict === 'gone') continue;
-    const kept = verdict === 'fresh' ? null : verdict.kept;
-    for (let c = 0; c < columns.length; c++) {
-      const known = kept === null || kept.has(c) || key.includes(c);
-      const cell: Cell = known ? columns[c]?.[row] : undefined;
-      draft.cells[c]?.push(cell);
+    if (verdict === 'fresh') {
+      put(Op.read, (c) => columns[c]?.[row]);
+      continue;
     }
-    draft.row(kept === null ? Op.read : Op.kept, 0, ++ordinal);
+    put(Op.kept, (c) => (verdict.kept.has(c) || key.includes(c) ? columns[c]?.[row] : undefined));
+    if ([...verdict.open].some((c) => !verdict.kept.has(c))) open.push(text);
   }
-  return ordinal > 0 ? draft : null;
+  for (const text of missing) {
+    const verdict = touches.judge(table, text, snapshot);
+    if (verdict === 'fresh' || verdict === 'gone') continue;
+    const cells = keyCells(text);
+    put(Op.kept, (c) => (key.includes(c) ? cells[key.indexOf(c)] : undefined));
+    if (verdict.open.size > 0) open.push(text);
+  }
+  return { draft: ordinal > 0 ? draft : null, open };
 }

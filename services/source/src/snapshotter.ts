@@ -6,7 +6,7 @@ import type { Rows, SourceSession } from './database.ts';
 import { type ChunkRows, reconcile } from './reconcile.ts';
 import type { SnapshotState, SourceState, TableState } from './state.ts';
 import type { Stream } from './stream.ts';
-import { keyCells, type Touches } from './touches.ts';
+import { keyCells, keyText, type Touches } from './touches.ts';
 
 /** Sessions that read side by side. */
 const READERS = 3;
@@ -202,11 +202,14 @@ export class Snapshotter {
       sessions.map(async (session) => {
         for (let range = ranges.next(); range && !signal.aborted; range = ranges.next()) {
           const before = turn;
-          const mine = this.#chunk(run, session, { rows: range.rows, before, range }, signal).then((bytes) =>
+          const mine = this.#chunk(run, session, { rows: range.rows, before, range }, signal).then(({ bytes }) =>
             ranges.learn(range.blocks, bytes),
           );
           // A failure is thrown below by whoever awaits its own chunk; those behind it must not hang.
-          turn = mine.catch(() => {});
+          turn = mine.then(
+            () => {},
+            () => {},
+          );
           await mine;
         }
       }),
@@ -214,39 +217,51 @@ export class Snapshotter {
     signal.throwIfAborted();
   }
 
+  /**
+   * Reads rows that the stream brought incomplete, by key. One that moved to its key in a transaction that is not visible
+   * yet can only be read when it is: the snapshot does not end before.
+   */
   async #reread(run: Run, session: SourceSession, signal: AbortSignal): Promise<void> {
-    const keys = [...this.#options.stream.incomplete(run.name)];
-    for (let at = 0; at < keys.length; at += REREAD_KEYS) {
-      const rows = { kind: 'keys', keys: keys.slice(at, at + REREAD_KEYS).map(keyCells) } as const;
-      await this.#chunk(run, session, { rows, before: Promise.resolve(), range: null }, signal);
+    let keys: readonly string[] = [...this.#options.stream.incomplete(run.name)];
+    while (keys.length > 0) {
+      const open: string[] = [];
+      for (let at = 0; at < keys.length; at += REREAD_KEYS) {
+        const rows = { kind: 'keys', keys: keys.slice(at, at + REREAD_KEYS).map(keyCells) } as const;
+        open.push(...(await this.#chunk(run, session, { rows, before: Promise.resolve(), range: null }, signal)).open);
+      }
+      keys = open;
+      if (keys.length > 0) await this.#options.clock.sleep(POLL_MS, signal);
     }
   }
 
-  /** Reads one chunk, waits until the stream has passed it, publishes what is left of it. @returns bytes read */
-  async #chunk(run: Run, session: SourceSession, job: Job, signal: AbortSignal): Promise<number> {
+  /** Reads one chunk, waits until the stream has passed it, publishes what is left of it. */
+  async #chunk(run: Run, session: SourceSession, job: Job, signal: AbortSignal): Promise<ChunkRead> {
     const { stream, touches, writer, heartbeat } = this.#options;
     for (;;) {
       check(run);
       await this.#waitTracked(run.name, session, signal);
       const epoch = touches.epoch;
       const { chunk, passed } = await this.#read(session, run, job.rows);
+      let open: readonly string[];
       try {
         await job.before;
         await writer.belowPending(LIMITS.pendingBytes);
         if (stream.passed < passed) heartbeat();
         const published = await stream.whenPassed(passed, () => {
           check(run);
-          if (touches.epoch !== epoch) return false;
-          this.#publish(run, job, reconcile(chunk, touches));
-          return true;
+          if (touches.epoch !== epoch) return null;
+          const reconciled = reconcile(chunk, touches);
+          this.#publish(run, job, reconciled.draft);
+          return reconciled;
         });
         if (!published) continue;
+        open = published.open;
       } finally {
         this.#inFlight.delete(chunk.snapshot);
       }
       this.rows += chunk.rows;
       this.#report(run, chunk.rows);
-      return chunk.csv.length;
+      return { bytes: chunk.csv.length, open };
     }
   }
 
@@ -278,7 +293,8 @@ export class Snapshotter {
       for (; !step.done; step = await copy.next()) pieces.push(step.value);
       const passed = await session.walPosition();
       await session.end();
-      return { chunk: { schema, csv: Buffer.concat(pieces), rows: step.value, snapshot }, passed };
+      const asked = chosen.kind === 'keys' ? chosen.keys.map(keyText) : [];
+      return { chunk: { schema, csv: Buffer.concat(pieces), rows: step.value, snapshot, asked }, passed };
     } catch (error) {
       this.#inFlight.delete(snapshot);
       await session.end().catch(() => {});
@@ -393,6 +409,12 @@ interface Run {
   readonly snapshot: SnapshotState;
   readonly still: () => boolean;
   chunks: number;
+}
+
+interface ChunkRead {
+  readonly bytes: number;
+  /** See {@link reconcile}. */
+  readonly open: readonly string[];
 }
 
 interface Job {

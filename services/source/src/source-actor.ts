@@ -83,7 +83,7 @@ export class SourceActor implements Actor {
     const { state, gap } = this.#continueFrom(writer.last, slot, server.systemId);
     const restart = writer.last && !gap ? writer.last.header.restart : slot.confirmed;
     const recovered = gap ? new Map<string, Set<string>>() : await recoverSnapshots(changelogs, config.name, writer.last, state);
-    const touches = new Touches(await control.visibility());
+    const touches = new Touches(await control.visibility(), await control.nextXid());
     const confirmed = new ConfirmedPrefix(confirmAfterMs, slot.confirmed);
     const failed = new Failure();
     const stream: Stream = new Stream({
@@ -132,7 +132,7 @@ export class SourceActor implements Actor {
       message: (bytes) => stream.message(bytes),
       keepalive: (walEnd, replyRequested) => {
         stream.keepalive(walEnd);
-        if (replyRequested) reader.confirm(confirmed.safe(clock.now())).catch(failed.with);
+        if (replyRequested) reader.confirm(confirmed.safe()).catch(failed.with);
       },
     });
     this.#facts = () => ({
@@ -177,7 +177,7 @@ export class SourceActor implements Actor {
     const { vitals, clock } = this.#options;
     const facts = stream.facts();
     const now = clock.now();
-    const safe = confirmed.safe(now);
+    const safe = confirmed.safe();
     vitals.confirmed(safe, now);
     vitals.complete(facts.watermark);
     return { ...facts, confirmedLsn: formatLsn(safe), ...vitals.facts(facts.lagMs, now) };
@@ -230,7 +230,7 @@ export class SourceActor implements Actor {
     const { clock } = this.#options;
     while (!signal.aborted) {
       await clock.sleep(CONFIRM_MS, signal);
-      await reader.confirm(confirmed.safe(clock.now()));
+      await reader.confirm(confirmed.safe());
     }
   }
 

@@ -5,7 +5,7 @@ import { Touches } from './touches.ts';
 const start = new Visibility('100:100:');
 
 it('judges rows by the touches that a snapshot does not see', () => {
-  const touches = new Touches(start);
+  const touches = new Touches(start, start.xmax);
   expect(touches.begin(90)).toBeNull();
   const xid = touches.begin(105) as bigint;
   touches.note('t', '1', { xid, deleted: false, unchanged: null });
@@ -16,15 +16,22 @@ it('judges rows by the touches that a snapshot does not see', () => {
   const seeing = new Visibility('106:106:');
   expect(touches.any('t', blind)).toBe(true);
   expect(touches.any('t', seeing)).toBe(false);
-  expect(touches.judge('t', '1', blind)).toEqual({ kept: new Set() });
+  expect(touches.judge('t', '1', blind)).toEqual({ kept: new Set(), open: new Set() });
   expect(touches.judge('t', '2', blind)).toBe('gone');
-  expect(touches.judge('t', '3', blind)).toEqual({ kept: new Set([3]) });
+  expect(touches.judge('t', '3', blind)).toEqual({ kept: new Set([3]), open: new Set([3]) });
   expect(touches.judge('t', '4', blind)).toBe('fresh');
   expect(touches.judge('t', '1', seeing)).toBe('fresh');
 });
 
+it('tells what no snapshot of this age can tell: columns of a row that came under a key in which another one was', () => {
+  const touches = new Touches(start, start.xmax);
+  touches.note('t', '1', { xid: 105n, deleted: true, unchanged: null });
+  touches.note('t', '1', { xid: 105n, deleted: false, unchanged: new Set([2]) });
+  expect(touches.judge('t', '1', new Visibility('105:106:105'))).toEqual({ kept: new Set(), open: new Set([2]) });
+});
+
 it('forgets only what every snapshot sees', () => {
-  const touches = new Touches(start);
+  const touches = new Touches(start, start.xmax);
   touches.note('t', '1', { xid: 105n, deleted: false, unchanged: null });
   touches.prune(new Visibility('106:106:'), [new Visibility('105:106:105')]);
   expect(touches.keys('t')).toEqual(['1']);
@@ -33,7 +40,7 @@ it('forgets only what every snapshot sees', () => {
 });
 
 it('drops everything past its bound, and says which transactions are not remembered', () => {
-  const touches = new Touches(start);
+  const touches = new Touches(start, start.xmax);
   for (let i = 0; i <= 200_000; i++) touches.note('t', String(i), { xid: 200n, deleted: false, unchanged: null });
   expect(touches.epoch).toBe(1);
   expect(touches.untrackedBelow).toBe(201n);

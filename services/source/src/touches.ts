@@ -10,8 +10,18 @@ interface Touch {
   readonly unchanged: ReadonlySet<number> | null;
 }
 
-/** What is known of a row of a chunk: `stale` = the stream brought something newer. */
-export type Verdict = 'fresh' | 'gone' | { readonly kept: ReadonlySet<number> };
+/**
+ * What is known of a row of a chunk: `fresh` = no streamed transaction that the snapshot does not see touched it; `gone` =
+ * such a transaction deleted it; else the stream brought something newer.
+ */
+export type Verdict = 'fresh' | 'gone' | Newer;
+
+export interface Newer {
+  /** Columns of the chunk's row that all of them left unchanged. */
+  readonly kept: ReadonlySet<number>;
+  /** Columns that the stream did not bring for the row as it is now; those not in `kept` no snapshot of this age tells. */
+  readonly open: ReadonlySet<number>;
+}
 
 interface TableTouches {
   readonly rows: Map<string, Touch[]>;
@@ -44,9 +54,10 @@ export class Touches {
   untrackedBelow: bigint;
   #latest: Visibility;
 
-  constructor(atStart: Visibility) {
+  /** @param untrackedBelow above every transaction that may have been streamed before */
+  constructor(atStart: Visibility, untrackedBelow: bigint) {
     this.#latest = atStart;
-    this.untrackedBelow = atStart.xmax;
+    this.untrackedBelow = untrackedBelow;
   }
 
   /** @returns the 64-bit xid to note touches under, or null when every snapshot from now on sees it anyway */
@@ -87,12 +98,15 @@ export class Touches {
     const last = invisible.at(-1);
     if (!last) return 'fresh';
     if (last.deleted) return 'gone';
-    let kept: ReadonlySet<number> | null = last.unchanged;
-    for (const touch of invisible) {
-      const same: ReadonlySet<number> = touch.deleted ? new Set() : (touch.unchanged ?? new Set());
-      kept = new Set([...(kept ?? [])].filter((column) => same.has(column)));
+    let kept: ReadonlySet<number> | null = null;
+    // What is not known of the row; null = there is none, or it is the one that the snapshot sees.
+    let open: ReadonlySet<number> | null = null;
+    for (const { deleted, unchanged } of invisible) {
+      const same: ReadonlySet<number> = deleted ? new Set() : (unchanged ?? new Set());
+      kept = both(kept, same);
+      open = deleted ? null : both(open, same);
     }
-    return { kept: kept ?? new Set() };
+    return { kept: kept ?? new Set(), open: open ?? new Set() };
   }
 
   /** Keys of a table with remembered touches. */
@@ -139,4 +153,9 @@ export class Touches {
     this.epoch++;
     this.untrackedBelow = highest + 1n;
   }
+}
+
+/** What is in both; null = everything. */
+function both(one: ReadonlySet<number> | null, other: ReadonlySet<number>): ReadonlySet<number> {
+  return one === null ? other : new Set([...one].filter((column) => other.has(column)));
 }

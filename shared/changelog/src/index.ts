@@ -17,7 +17,10 @@ export { batchAfter, decodeBatch, encodeBatch, FORMAT_VERSION, schemaVersion } f
 export { describeBroker } from './nats/connection.ts';
 export { type Broker, connectNats, memoryBroker } from './connect.ts';
 export { SectionDraft } from './draft.ts';
-export type { MemoryStore } from './memory/store.ts';
 export { type ReplayPlace, replayPlace } from './replay-place.ts';
+export { MemoryStore } from './memory/store.ts';
+export { memoryBus } from './memory/bus.ts';
+export { StoredChangelogs } from './changelogs.ts';
+export type { Place, Store, Stored } from './store.ts';
 export { type Start, startOf } from './start.ts';
 export type { NatsOptions } from './nats/connection.ts';

@@ -15,11 +15,11 @@ interface Stream {
  */
 export class MemoryStore implements Store {
   readonly messageBytesMax: number;
-  readonly #clock: Clock;
+  readonly #clock: Pick<Clock, 'now'>;
   readonly #streams = new Map<string, Stream>();
   readonly #broken = new Set<() => void>();
 
-  constructor(messageBytesMax = 1024 * 1024, clock: Clock = systemClock) {
+  constructor(messageBytesMax = 1024 * 1024, clock: Pick<Clock, 'now'> = systemClock) {
     this.messageBytesMax = messageBytesMax;
     this.#clock = clock;
   }

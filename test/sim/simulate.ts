@@ -1,0 +1,151 @@
+import { Broker } from './broker.ts';
+import { type FaultPlan, Faults } from './faults.ts';
+import { Ledger } from './ledger.ts';
+import { keyOf, type ModelTable, PostgresModel, type Transaction, type Values } from './pg-model.ts';
+import type { Prng } from './prng.ts';
+import { SinkModel } from './sink.ts';
+import type { Breakage, Cluster } from './worker.ts';
+import { Workload, type WorkloadOptions } from './workload.ts';
+import { type Violation, World } from './world.ts';
+
+export interface Outcome {
+  readonly seed: number;
+  /** Of everything that happened, in its order. */
+  readonly hash: string;
+  readonly events: number;
+  readonly changes: number;
+  readonly violation: Violation | null;
+  /** The end of the trace. */
+  readonly lines: readonly string[];
+}
+
+export interface SimulateOptions {
+  readonly breakage?: Breakage;
+  /** Lines of the trace that are kept; 0 = none, which is faster. */
+  readonly linesMax?: number;
+}
+
+/** After healing everything must come to rest within this much virtual time. */
+const HEALED_MS = 90_000;
+
+/**
+ * One seed, one world: several workers with production code, a workload, and the faults that this seed enables.
+ * First the faults; then everything is healed, and the world must converge.
+ */
+export async function simulate(seed: number, { breakage = {}, linesMax = 0 }: SimulateOptions = {}): Promise<Outcome> {
+  const world = new World(seed, linesMax);
+  const { random } = world;
+  const plan = faultPlan(random);
+  const postgres = new PostgresModel(world);
+  const workload = new Workload(world, postgres, workloadOptions(random));
+  const ledger = new Ledger(world, postgres);
+  const broker = new Broker(world, random.chance(0.3) ? 48 * 1024 : 1024 * 1024);
+  broker.watch = ledger;
+  const sink = new SinkModel(world);
+  sink.committed = () => checkSink(world, postgres, sink);
+  const calm = () => ({ delayMs: 1, lossChance: 0 });
+  const weather = { broker: calm(), postgres: calm(), sink: calm() };
+  const cluster: Cluster = { world, broker, ledger, postgres, sink, weather, syncMs: random.pick([1_000, 4_000]), breakage };
+  const faults = new Faults(cluster, plan, 1 + random.below(3));
+  workload.start();
+  faults.start();
+  const broken = () => world.violation !== null;
+  await world.scheduler.run(random.between(8_000, 40_000), broken);
+  faults.heal();
+  await world.scheduler.run(world.now + 2_000, broken);
+  workload.stop();
+  const converged = () => broken() || isConverged(cluster, workload);
+  if (!(await world.scheduler.run(world.now + HEALED_MS, converged))) {
+    const missing = ledger.missing();
+    const why = missing
+      ? `transaction ${missing.commitLsn} is not in the changelog`
+      : `the sink stands at ${sink.position.seq} of ${ledger.lastSeq}`;
+    world.broke('convergence', `${why}; ${faults.workers.map((worker) => worker.status()).join(' | ')}`);
+  }
+  checkContent(world, postgres, sink);
+  const hash = (world.scheduler.hash >>> 0).toString(16).padStart(8, '0');
+  for (const worker of faults.workers) worker.process.alive = false;
+  return { seed, hash, events: world.scheduler.events, changes: ledger.events, violation: world.violation, lines: world.lines };
+}
+
+/** Swarm testing: every seed enables its own subset of faults, so that rare combinations get their turn. */
+function faultPlan(random: Prng): FaultPlan {
+  const often = (low: number, high: number, chance = 0.4) => (random.chance(chance) ? random.between(low, high) : 0);
+  return {
+    crash: often(2_000, 15_000),
+    pause: often(3_000, 15_000),
+    partition: often(2_000, 12_000),
+    breakConnection: often(300, 6_000),
+    postgresCrash: often(4_000, 20_000, 0.25),
+    brokerCrash: often(3_000, 15_000, 0.35),
+    sinkTrouble: often(1_000, 8_000),
+    clockJump: often(1_000, 10_000, 0.25),
+    weather: often(1_000, 6_000),
+  };
+}
+
+function workloadOptions(random: Prng): WorkloadOptions {
+  return {
+    everyMs: random.between(60, 400),
+    statementMs: random.between(2, 60),
+    visibleMs: random.chance(0.4) ? random.between(20, 1_500) : 0,
+    hugeChance: random.chance(0.2) ? 0.03 : 0,
+    rows: random.below(120),
+  };
+}
+
+/** Where the sink stands every whole table must be what the WAL up to there makes of it. */
+function checkSink(world: World, postgres: PostgresModel, sink: SinkModel): void {
+  for (const [name, table] of sink.tables) {
+    if (!table.whole || table.seen) continue;
+    const model = postgres.tables.get(name);
+    if (model && table.digest !== postgres.digestAt(model, sink.position.lsn)) {
+      world.broke(
+        'projection',
+        `${name} at ${sink.position.seq} (${sink.position.lsn}) differs from the database: ${difference(postgres, model, sink)}`,
+      );
+    }
+  }
+}
+
+function isConverged({ ledger, postgres, sink }: Cluster, { tables }: Workload): boolean {
+  if (ledger.missing()) return false;
+  return tables.every(({ name }) => {
+    const held = sink.tables.get(name);
+    return held?.whole && !held.seen && held.digest === postgres.tables.get(name)?.digest;
+  });
+}
+
+function checkContent(world: World, postgres: PostgresModel, sink: SinkModel): void {
+  if (world.violation) return;
+  for (const model of postgres.tables.values()) {
+    const held = sink.tables.get(model.name)?.rows ?? new Map();
+    const same =
+      held.size === model.rows.size &&
+      [...model.rows].every(([key, row]) => row.every((cell, index) => held.get(key)?.[index] === cell));
+    if (!same) world.broke('projection', `${model.name} differs from the database when all is done`);
+  }
+}
+
+/** The first row that differs, for whoever looks for the reason; by what the WAL says up to where the sink stands. */
+function difference(postgres: PostgresModel, model: ModelTable, sink: SinkModel): string {
+  const rows = new Map<string, { values: Values; by: Transaction }>();
+  for (const transaction of postgres.wal) {
+    if (transaction.commitLsn > sink.position.lsn) break;
+    for (const { table, old, row, key } of transaction.changes) {
+      if (table !== model) continue;
+      if (old) rows.delete(keyOf(table, old));
+      if (row) rows.set(key, { values: row, by: transaction });
+    }
+  }
+  const held = sink.table(model.name).rows;
+  for (const [key, { values, by }] of rows) {
+    const cells = held.get(key);
+    const told = `row ${JSON.stringify(key)} of xid ${by.xid} (commit ${by.commitLsn})`;
+    if (!cells) return `${told} is missing`;
+    const wrong = values.findIndex((value, index) => value !== cells[index]);
+    if (wrong !== -1)
+      return `${told} has ${JSON.stringify(cells[wrong]?.slice(0, 20))}, not ${JSON.stringify(values[wrong]?.slice(0, 20))}`;
+  }
+  return `row ${JSON.stringify([...held.keys()].find((key) => !rows.has(key)))} should be gone`;
+}
