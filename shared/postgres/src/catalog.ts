@@ -1,4 +1,5 @@
 import type { ColumnSchema, TableSchema } from '@tributary/core';
+import { sqlState } from './fault.ts';
 import type { Session } from './session.ts';
 import type { TypeCatalog } from './types.ts';
 
@@ -30,9 +31,21 @@ export interface CatalogColumn {
   readonly toastable: boolean;
 }
 
+/** A table without columns has none to tell. */
+type CatalogRow = CatalogTable & { readonly columns: CatalogTable['columns'] | null };
+
+const LOCK_NOT_AVAILABLE = '55P03';
+
 /**
- * One statement reads everything. Generated columns take part where the server can publish them
- * (18, stored ones). Leaves come with their file node: it changes when a leaf is truncated or rewritten.
+ * Longest wait for a lock, well below the server's deadlock_timeout (1 s by default). The statement holds the partitions it
+ * has looked at while it waits for the next table; a team's transaction that locks them the other way round must never be
+ * the one that is cancelled.
+ */
+const LOCK_WAIT = '300ms';
+
+/**
+ * One statement reads everything, and sets its own patience: others use the session between two statements. Generated
+ * columns take part where the server can publish them (18, stored ones). Leaves come with their file node: it changes when a leaf is truncated or rewritten.
  */
 const TABLES_SQL = `
 SELECT c.oid::int8::float8 AS oid, n.nspname AS schema, c.relname AS table, c.relkind = 'p' AS partitioned,
@@ -59,8 +72,9 @@ SELECT c.oid::int8::float8 AS oid, n.nspname AS schema, c.relname AS table, c.re
            AND l.relkind = 'r'), '[]') AS leaves,
        coalesce((SELECT sum(s.n_tup_upd + s.n_tup_del) FROM pg_stat_all_tables s
           WHERE s.relid IN (SELECT relid FROM pg_partition_tree(c.oid) UNION SELECT c.oid)), 0)::text AS churn
-  FROM pg_class c JOIN pg_namespace n ON n.oid = c.relnamespace
- WHERE c.relkind IN ('r', 'p') AND c.relpersistence = 'p' AND NOT c.relispartition
+  FROM (SELECT set_config('lock_timeout', '${LOCK_WAIT}', true)) patience(wait)
+       CROSS JOIN pg_class c JOIN pg_namespace n ON n.oid = c.relnamespace
+ WHERE patience.wait IS NOT NULL AND c.relkind IN ('r', 'p') AND c.relpersistence = 'p' AND NOT c.relispartition
    AND n.nspname NOT IN ('pg_catalog', 'information_schema', 'tributary') AND n.nspname NOT LIKE 'pg\\_%'
    AND (n.nspname || '.' || c.relname) = ANY ($1)
  ORDER BY 2, 3`;
@@ -70,16 +84,26 @@ SELECT n.nspname || '.' || c.relname AS name FROM pg_class c JOIN pg_namespace n
  WHERE c.relkind IN ('r', 'p') AND c.relpersistence = 'p' AND NOT c.relispartition
    AND n.nspname NOT IN ('pg_catalog', 'information_schema', 'tributary') AND n.nspname NOT LIKE 'pg\\_%' ORDER BY 1`;
 
-/** Tables of this database that `wanted` chooses, by `schema.table`. Costs one cheap statement for names and one for the chosen ones. */
+/**
+ * Tables of this database that `wanted` chooses, by `schema.table`. Costs one cheap statement for names and one for the
+ * chosen ones. Where a table is locked it lets go of everything and looks again, for as long as the lock is held.
+ */
 export async function readTables(session: Session, wanted: (name: string) => boolean, version: number): Promise<CatalogTable[]> {
   const names = (await session.rows<{ name: string }>(NAMES_SQL)).map((row) => row.name).filter(wanted);
   if (names.length === 0) return [];
-  const tables = await session.rows<CatalogTable & { columns: CatalogTable['columns'] | null }>(TABLES_SQL, [
-    names,
-    version >= 180_000,
-  ]);
+  const tables = await readUnlocked(session, [names, version >= 180_000]);
   // A table without any column cannot carry a row that anyone could tell from another.
   return tables.filter((table) => table.columns !== null && table.columns.length > 0);
+}
+
+async function readUnlocked(session: Session, values: readonly unknown[]): Promise<CatalogRow[]> {
+  for (;;) {
+    try {
+      return await session.rows<CatalogRow>(TABLES_SQL, values);
+    } catch (error) {
+      if (sqlState(error) !== LOCK_NOT_AVAILABLE) throw error;
+    }
+  }
 }
 
 /** The table as batches describe it. Loads types that are not known yet. */
