@@ -1,5 +1,5 @@
 import { type BatchDraft, type Broker, type ChangelogWriter, connectNats, SectionDraft } from '@tributary/changelog';
-import { Fault, Op, ORIGIN, type TableSchema } from '@tributary/core';
+import { askOne, Fault, Op, ORIGIN, type TableSchema } from '@tributary/core';
 import { temporaryFolder } from '@tributary/embedded';
 import { afterAll, beforeAll, describe, expect, it } from 'vitest';
 import { NatsCluster } from '../fixtures/nats-cluster.ts';
@@ -127,6 +127,33 @@ describe('a changelog on three servers', () => {
     } finally {
       await broker.close();
       await reading.close();
+      await Promise.all(proxies.map((proxy) => proxy.stop()));
+    }
+  });
+
+  it('refuses to serve while the connection is away, as a fault that passes, and then leaves nobody who answers', async () => {
+    const proxies = await Promise.all(nats.ports.map((port) => TcpProxy.start(port)));
+    const broker = await connectNats({ url: proxies.map(({ port }) => `nats://127.0.0.1:${port}`).join(',') });
+    const other = await connectNats({ url: nats.url });
+    try {
+      for (const proxy of proxies) proxy.set('refused');
+      const serving = broker.bus.serve('test.away', async function* () {
+        yield 'here';
+      });
+      serving.catch(() => {});
+      await until('the connection to break', async () => proxies.every((proxy) => proxy.connections === 0));
+      for (const proxy of proxies) proxy.set('open');
+      await expect(serving).rejects.toMatchObject({ kind: 'broker_unreachable' });
+      await until('the connection to be back', async () => proxies.some((proxy) => proxy.connections > 0));
+      const unserve = await broker.bus.serve('test.back', async function* () {
+        yield 'here';
+      });
+      await expect(askOne(other.bus, 'test.back', {})).resolves.toBe('here');
+      await expect(askOne(other.bus, 'test.away', {})).rejects.toMatchObject({ kind: 'not_found' });
+      await unserve();
+    } finally {
+      await broker.close();
+      await other.close();
       await Promise.all(proxies.map((proxy) => proxy.stop()));
     }
   });

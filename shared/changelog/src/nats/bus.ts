@@ -1,6 +1,6 @@
 import { type AskOptions, type Bus, describeError, Fault, type FaultKind } from '@tributary/core';
 import { Packr, Unpackr } from 'msgpackr';
-import { createInbox, headers, type Msg, type NatsConnection } from 'nats';
+import { createInbox, headers, type Msg, type NatsConnection, type Subscription } from 'nats';
 
 const packr = new Packr({ useRecords: false });
 const unpackr = new Unpackr({ useRecords: false });
@@ -27,8 +27,24 @@ export class NatsBus implements Bus {
         if (!error && message.reply) void this.#answer(message, answer);
       },
     });
-    await this.#connection.flush();
+    await this.#heard(subscription);
     return async () => subscription.unsubscribe();
+  }
+
+  /** Resolves when the broker knows of a subscription. @throws Fault `broker_unreachable`, and then nothing is subscribed */
+  async #heard(subscription: Subscription): Promise<void> {
+    try {
+      await this.#connection.flush();
+    } catch (error) {
+      subscription.unsubscribe();
+      const subject = subscription.getSubject();
+      throw new Fault(
+        'broker_unreachable',
+        `NATS: listening on ${subject}: ${describeError(error)}`,
+        { subject },
+        { cause: error },
+      );
+    }
   }
 
   async #answer(message: Msg, answer: (question: unknown) => AsyncIterable<unknown>): Promise<void> {
@@ -87,7 +103,7 @@ export class NatsBus implements Bus {
         if (!error) heard(unpackr.unpack(message.data), message.subject);
       },
     });
-    await this.#connection.flush();
+    await this.#heard(subscription);
     return async () => subscription.unsubscribe();
   }
 }
