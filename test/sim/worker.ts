@@ -1,7 +1,7 @@
 import { type Changelogs, memoryBus, StoredChangelogs } from '@tributary/changelog';
 import { type ActorSpec, type Log, Supervisor } from '@tributary/cluster';
 import type { SourceConfig } from '@tributary/config';
-import type { Position, StoredBatch } from '@tributary/core';
+import { type Position, type StoredBatch, WHOLE } from '@tributary/core';
 import { ProjectionActor } from '@tributary/projection';
 import { SourceActor, type SourceDatabase, Vitals } from '@tributary/source';
 import { type Broker, SimStore } from './broker.ts';
@@ -89,6 +89,7 @@ export class Worker {
       kind: 'ods',
       make: () =>
         new ProjectionActor({
+          part: WHOLE,
           sink: 'sink',
           source: SOURCE,
           changelogs,

@@ -1,24 +1,35 @@
 import { registeredActors } from '@tributary/cluster';
-import { askOne, type Bus, Fault } from '@tributary/core';
+import { askOne, type Bus, Fault, projectionOf } from '@tributary/core';
 import type { Connected } from './addresses.ts';
 
 /** What runs (or should run) in the system a command talks to. */
 export interface Layout {
   readonly sources: readonly string[];
-  readonly projections: readonly { readonly name: string; readonly kind: string }[];
+  readonly projections: readonly ProjectionEntry[];
+}
+
+export interface ProjectionEntry {
+  /** `<sink>/<source>`. */
+  readonly name: string;
+  readonly kind: string;
+  /** Who runs it: itself, or one actor a part. */
+  readonly actors: readonly string[];
 }
 
 /** From what workers have registered; it does not matter whether they run it at this moment. */
 export async function layoutOf({ broker }: Connected): Promise<Layout> {
   const sources = new Set<string>();
-  const projections = new Map<string, string>();
-  for (const { name, kind } of await registeredActors(broker.kv)) {
-    if (kind === 'source') sources.add(name.slice('source/'.length));
-    else if (kind !== 'query') projections.set(name, kind);
+  const projections = new Map<string, { name: string; kind: string; actors: string[] }>();
+  for (const { name: actor, kind } of await registeredActors(broker.kv)) {
+    const name = projectionOf(actor);
+    const known = projections.get(name);
+    if (kind === 'source') sources.add(actor.slice('source/'.length));
+    else if (known) known.actors.push(actor);
+    else if (kind !== 'query') projections.set(name, { name, kind, actors: [actor] });
   }
   return {
     sources: [...sources].toSorted(),
-    projections: [...projections].map(([name, kind]) => ({ name, kind })).toSorted((a, b) => (a.name < b.name ? -1 : 1)),
+    projections: [...projections.values()].toSorted((a, b) => (a.name < b.name ? -1 : 1)),
   };
 }
 
@@ -56,8 +67,9 @@ export async function barrier(bus: Bus, source: string, deadline: number): Promi
   }
 }
 
-export function projectionSubject(name: string, what: string): string {
-  return `tributary.projection.${name.replace('/', '.')}.${what}`;
+/** Where the actor of a projection, or of a part of one, answers. */
+export function projectionSubject(actor: string, what: string): string {
+  return `tributary.projection.${actor.replace('/', '.')}.${what}`;
 }
 
 /** Waits until every projection holds everything committed on every source before this call. */
@@ -67,20 +79,22 @@ export async function caughtUp(connected: Connected, layout: Layout, deadline: n
     await Promise.all(layout.sources.map(async (source) => [source, await barrier(bus, source, deadline)] as const)),
   );
   await Promise.all(
-    layout.projections.map(async ({ name }) => {
-      const seq = barriers.get(name.slice(name.indexOf('/') + 1))?.seq;
-      if (seq === undefined) return;
-      try {
-        await askUntil(bus, projectionSubject(name, 'reached'), { seq }, deadline);
-      } catch (error) {
-        throw new Fault(
-          'not_found',
-          `projection ${name} did not catch up in time: see "tributary status"`,
-          { projection: name, seq },
-          { cause: error },
-        );
-      }
-    }),
+    layout.projections
+      .flatMap(({ actors }) => actors)
+      .map(async (name) => {
+        const seq = barriers.get(projectionOf(name.slice(name.indexOf('/') + 1)))?.seq;
+        if (seq === undefined) return;
+        try {
+          await askUntil(bus, projectionSubject(name, 'reached'), { seq }, deadline);
+        } catch (error) {
+          throw new Fault(
+            'not_found',
+            `projection ${name} did not catch up in time: see "tributary status"`,
+            { projection: name, seq },
+            { cause: error },
+          );
+        }
+      }),
   );
   return barriers;
 }

@@ -3,7 +3,7 @@ import { Worker } from 'node:worker_threads';
 import { type Broker, connectNats } from '@tributary/changelog';
 import { type Config, type ConfigFile, sourcesOf } from '@tributary/config';
 import { type RunningConsole, startConsole } from '@tributary/console';
-import { Fault, type Kv, systemClock } from '@tributary/core';
+import { Fault, type Kv, partName, partsOf, systemClock } from '@tributary/core';
 import { type NatsServer, obtainNatsServer, startNats } from '@tributary/embedded';
 import type { OpsLog } from '@tributary/ops';
 import { claimFolder, removeAddresses, workerOf, writeAddresses } from './addresses.ts';
@@ -86,10 +86,7 @@ export class System {
   /** Resolves when every actor runs; tells on the way what keeps one from it. */
   async ready(signal: AbortSignal): Promise<void> {
     const { config, say } = this.#options;
-    const expected = new Set([
-      ...config.sources.map((source) => `source/${source.name}`),
-      ...projectionsOf(config).map((one) => one.name),
-    ]);
+    const expected = new Set([...config.sources.map((source) => `source/${source.name}`), ...actorsOf(config)]);
     const running = new Set<string>();
     const told = new Map<string, string>();
     await new Promise<void>((resolve) => {
@@ -155,9 +152,12 @@ async function embeddedNats({ data, say }: SystemOptions): Promise<NatsServer> {
   return startNats({ dir: join(data, 'nats'), binary: binary.path, keepAlive: say });
 }
 
-function projectionsOf(config: Config): { name: string; kind: string }[] {
+/** Names of the actors that run projections. */
+function actorsOf(config: Config): string[] {
   return config.sinks.flatMap((sink) =>
-    sourcesOf(sink, config).map((source) => ({ name: `${sink.name}/${source}`, kind: sink.type })),
+    sourcesOf(sink, config).flatMap((source) =>
+      partsOf(sink.type === 'ods' ? sink.partitions : 1).map((part) => partName(`${sink.name}/${source}`, part)),
+    ),
   );
 }
 

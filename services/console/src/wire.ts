@@ -92,6 +92,8 @@ export interface ProjectionView {
   /** Row changes applied since the actor started. */
   readonly applied: number | null;
   readonly appliedPerSecond: number | null;
+  /** Of a projection that is split by table: its parts, `<sink>/<source>#<index>`. The figures above are then those of the part furthest behind, or sums. */
+  readonly parts?: readonly Omit<ProjectionView, 'parts'>[];
 }
 
 export interface WorkerView {

@@ -11,6 +11,7 @@ import {
   type Runtime,
 } from '@tributary/cluster';
 import { type Config, type LakeSinkConfig, type SinkConfig, type SourceConfig, sourcesOf } from '@tributary/config';
+import { type Part, partName, partsOf, WHOLE } from '@tributary/core';
 import { type Projection, ProjectionActor } from '@tributary/projection';
 import { LakeProjection } from './lake/lake.ts';
 import { LakeStore } from './lake/lake-store.ts';
@@ -24,7 +25,7 @@ const LAKE_GROUP_BYTES = 2 * 2 ** 20;
 const LAKE_REST_MS = 250;
 
 /**
- * Runs this worker's share of the projections. An ODS moves source by source; a lake moves as a whole, because its
+ * Runs this worker's share of the projections. An ODS moves source by source, or part by part; a lake moves as a whole, because its
  * projections share one state, which queries read.
  */
 export async function startSinks(config: Config, runtime: Runtime<Changelogs>): Promise<ConfiguredService<Config>> {
@@ -39,31 +40,33 @@ function spec(
   sink: SinkConfig,
   source: string,
   runtime: Runtime<Changelogs>,
-  how: { open: () => Promise<Projection>; groupBytes: number; restMs: number },
+  how: { part: Part; open: (signal: AbortSignal) => Promise<Projection>; groupBytes: number; restMs: number },
 ): ActorSpec {
   const { changelogs, bus, clock } = runtime;
   return {
-    name: `${sink.name}/${source}`,
+    name: partName(`${sink.name}/${source}`, how.part),
     kind: sink.type,
     make: () => new ProjectionActor({ sink: sink.name, source, changelogs, bus, clock, ...how }),
   };
 }
 
 function odsAssignments(sink: Extract<SinkConfig, { type: 'ods' }>, config: Config, runtime: Runtime<Changelogs>): Assignment[] {
-  return sourcesOf(sink, config).map((source) => {
+  const { changelogs } = runtime;
+  return sourcesOf(sink, config).flatMap((source) => {
     const sourceConnection = named(config, source).postgres;
-    return {
-      name: `${sink.name}/${source}`,
+    return partsOf(sink.partitions).map((part) => ({
+      name: partName(`${sink.name}/${source}`, part),
       labels: {},
       fingerprint: JSON.stringify([sink, sourceConnection]),
       actors: [
         spec(sink, source, runtime, {
-          open: () => OdsProjection.open({ config: sink, source, sourceConnection }),
+          part,
+          open: (signal) => OdsProjection.open({ config: sink, source, sourceConnection, part, changelogs, signal }),
           groupBytes: ODS_GROUP_BYTES,
           restMs: 0,
         }),
       ],
-    };
+    }));
   });
 }
 
@@ -81,6 +84,7 @@ function lakeAssignment(sink: LakeSinkConfig, config: Config, runtime: Runtime<C
       { name: `query/${sink.name}`, kind: 'query', make: () => new QueryActor(serve) },
       ...sources.map((source) =>
         spec(sink, source, runtime, {
+          part: WHOLE,
           open: async () =>
             LakeProjection.open({
               config: sink,

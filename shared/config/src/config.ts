@@ -45,6 +45,8 @@ export interface OdsSinkConfig {
   readonly postgres: ConnectionConfig;
   /** Template with `{source}` and `{schema}`; absent: see {@link targetSchema}. */
   readonly schema?: string;
+  /** Actors that share the tables of one source; 1 = it is not split. */
+  readonly partitions: number;
 }
 
 export interface LakeSinkConfig {

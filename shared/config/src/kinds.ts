@@ -67,6 +67,9 @@ export const source = z.strictObject({
 
 const from = z.array(z.string().regex(/^(\*|[a-z0-9_*]+(\.[^.]+){1,2})$/, 'expected *, SOURCE.* or SOURCE.SCHEMA.TABLE')).min(1);
 
+/** More parts would read the same changelog more often than they gain. */
+const PARTITIONS_MAX = 32;
+
 export const odsSink = z.strictObject({
   kind: z.literal('Sink'),
   type: z.literal('ods'),
@@ -75,6 +78,8 @@ export const odsSink = z.strictObject({
   postgres: connection,
   /** Target schema; `{source}` and `{schema}` are filled in. Default: source, or source_schema where the schema is not public. */
   schema: z.string().min(1).optional(),
+  /** How many actors share the tables of each source. Each is consistent at transaction ends, for its own tables. */
+  partitions: z.number().int().min(1).max(PARTITIONS_MAX).default(1),
   history: z.literal(false, 'history: true is not built yet').default(false),
   onError: z.literal('halt', 'only "halt" is built yet').default('halt'),
 });
@@ -93,6 +98,9 @@ export const lakeSink = z.strictObject({
  * by default). What stands on several servers outlives the crash of any of them, and is confirmed at once.
  */
 export const CONFIRM_AFTER_MS = { alone: 120_000, replicated: 0 } as const;
+
+export const LAKE_IS_WHOLE =
+  '"partitions" is for a Sink of type ods: the state of a lake is one DuckDB file, which one worker writes. Leave "partitions" out here.';
 
 /** Kinds, types and keys that the interface names and that later versions bring. */
 export const NOT_BUILT: Readonly<Record<string, string>> = {

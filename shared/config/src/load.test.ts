@@ -92,6 +92,17 @@ describe('config', () => {
     );
   });
 
+  it('splits an ods sink by table, and says why not a lake', async () => {
+    const source = 'kind: Source\nname: shop\npostgres: postgres://a@b/c\n---\n';
+    const ods = (more: string) => `${source}kind: Sink\nname: ods\ntype: ods\npostgres: postgres://a@b/d\n${more}`;
+    expect((await load(ods(''))).sinks).toMatchObject([{ partitions: 1 }]);
+    expect((await load(ods('partitions: 4\n'))).sinks).toMatchObject([{ partitions: 4 }]);
+    expect(await refusal(ods('partitions: 0\n'))).toMatch(/^a\.yaml:9:1: "partitions": /);
+    expect(await refusal(`${source}kind: Sink\nname: lake\ntype: lake\npartitions: 2\n`)).toMatch(
+      /^a\.yaml:8:1: "partitions" is for a Sink of type ods: /,
+    );
+  });
+
   it('never repeats a connection URL, which may hold a password', async () => {
     expect(await refusal('kind: Source\nname: shop\npostgres: "postgres://me:hunter2@host"\n')).not.toContain('hunter2');
   });
@@ -102,6 +113,7 @@ describe('config', () => {
     expect(matchesTable(['public.order*'], 'public.customers')).toBe(false);
     const sink = {
       type: 'ods' as const,
+      partitions: 1,
       name: 'ods',
       from: ['shop.*', 'pay.public.bills'],
       postgres: { host: '', port: 1, user: '', database: '' },

@@ -170,6 +170,7 @@ function check(parsed: Parsed, complaints: Complaint[]): Checked | null {
   }
   if (kind === 'Sink') {
     if (type === 'ods') return wrap('Ods', place, run(kinds.odsSink));
+    if (type === 'lake' && 'partitions' in value) return complain(kinds.LAKE_IS_WHOLE, ['partitions']);
     if (type === 'lake') return wrap('Lake', place, run(kinds.lakeSink));
     return complain(type === 'events' ? 'a Sink of type events is not built yet' : 'a Sink needs type: ods or lake', ['type']);
   }
@@ -270,8 +271,8 @@ function sourceOf({ kind: _kind, heartbeat, ...rest }: kinds.SourceDocument): So
 
 function sinkOf(document: Extract<Checked, { kind: 'Ods' | 'Lake' }>): SinkConfig {
   if (document.kind === 'Ods') {
-    const { name, from, postgres, schema } = document.value;
-    return { type: 'ods', name, from, postgres, ...(schema === undefined ? {} : { schema }) };
+    const { name, from, postgres, schema, partitions } = document.value;
+    return { type: 'ods', name, from, postgres, partitions, ...(schema === undefined ? {} : { schema }) };
   }
   const { name, from, flush, compact } = document.value;
   return { type: 'lake', name, from, flush: { everyMs: flush.every, bytes: flush.bytes }, compact: { everyMs: compact.every } };

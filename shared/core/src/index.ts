@@ -25,3 +25,5 @@ export { systemRandom } from './random.ts';
 export type { ColumnSchema, PgType, TableSchema } from './schema.ts';
 export { keyColumns, tableName } from './schema.ts';
 export { firstWords } from './statement.ts';
+export type { Part } from './part.ts';
+export { partName, partsOf, projectionOf, WHOLE } from './part.ts';

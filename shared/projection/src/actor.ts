@@ -1,6 +1,6 @@
 import type { Changelogs } from '@tributary/changelog';
 import type { Actor } from '@tributary/cluster';
-import { type Bus, type Clock, Fault, formatLsn, type Position } from '@tributary/core';
+import { type Bus, type Clock, Fault, formatLsn, type Part, partName, type Position } from '@tributary/core';
 import { GroupQueue } from './group-queue.ts';
 import { leaveOut } from './leave-out.ts';
 import type { Projection } from './projection.ts';
@@ -11,6 +11,8 @@ export interface ProjectionActorOptions {
   readonly sink: string;
   /** Whose changelog. */
   readonly source: string;
+  /** Of a projection that is split by table. */
+  readonly part: Part;
   readonly changelogs: Changelogs;
   readonly bus: Bus;
   readonly clock: Clock;
@@ -18,7 +20,7 @@ export interface ProjectionActorOptions {
   readonly groupBytes: number;
   /** How long it gathers changes between two groups, unless somebody waits for a position; 0 = not at all. */
   readonly restMs: number;
-  readonly open: () => Promise<Projection>;
+  readonly open: (signal: AbortSignal) => Promise<Projection>;
 }
 
 /**
@@ -27,6 +29,8 @@ export interface ProjectionActorOptions {
  */
 export class ProjectionActor implements Actor {
   readonly #options: ProjectionActorOptions;
+  /** `<sink>/<source>`, with `#<index>` for one part of several. */
+  readonly #name: string;
   #position: Position | null = null;
   #watermark = 0;
   #appliedAt = 0;
@@ -44,6 +48,7 @@ export class ProjectionActor implements Actor {
 
   constructor(options: ProjectionActorOptions) {
     this.#options = options;
+    this.#name = partName(`${options.sink}/${options.source}`, options.part);
   }
 
   facts(): Record<string, unknown> {
@@ -56,12 +61,13 @@ export class ProjectionActor implements Actor {
       applied: this.#applied,
       appliedAt: this.#appliedAt,
       heldMs: this.#heldMs,
+      ...(this.#options.part.of > 1 ? { part: this.#options.part } : {}),
       ...this.#projection?.facts?.(),
     };
   }
 
   async run(signal: AbortSignal, ready: () => void, halted: (fault: Fault) => Promise<void>): Promise<void> {
-    const projection = await this.#options.open();
+    const projection = await this.#options.open(signal);
     this.#projection = projection;
     const stops: (() => Promise<void>)[] = [];
     try {
@@ -77,7 +83,7 @@ export class ProjectionActor implements Actor {
       }
     } finally {
       for (const stop of stops) await stop();
-      const stopped = new Fault('not_found', `projection ${this.#options.sink}/${this.#options.source} stopped`);
+      const stopped = new Fault('not_found', `projection ${this.#name} stopped`);
       for (const waiter of this.#reachedWaiters.splice(0)) waiter.reject(stopped);
       this.#order?.failed(stopped);
       await projection.close();
@@ -119,7 +125,7 @@ export class ProjectionActor implements Actor {
     };
     signal.addEventListener('abort', this.#interrupt, { once: true });
     if (this.#order || signal.aborted) this.#interrupt();
-    const reading = this.#read(queue, this.#position, stop.signal);
+    const reading = this.#read(projection, queue, stop.signal);
     try {
       for (let taken = await queue.take(); taken; taken = await queue.take()) {
         const last = taken.batches.at(-1) as (typeof taken.batches)[number];
@@ -138,9 +144,12 @@ export class ProjectionActor implements Actor {
     }
   }
 
-  async #read(queue: GroupQueue, after: Position, signal: AbortSignal): Promise<void> {
+  async #read(projection: Projection, queue: GroupQueue, signal: AbortSignal): Promise<void> {
+    const { changelogs, source } = this.#options;
+    const after = this.#position as Position;
+    const wants = (table: string) => projection.wants?.(table) ?? true;
     try {
-      for await (const batch of this.#options.changelogs.read(this.#options.source, { after, signal })) {
+      for await (const batch of changelogs.read(source, { after, signal, wants })) {
         const full = queue.push(batch);
         if (full) await this.#held(full);
         if (signal.aborted) break;
@@ -207,8 +216,8 @@ export class ProjectionActor implements Actor {
   }
 
   get #replayOptions() {
-    const { sink, source, changelogs, clock } = this.#options;
-    return { name: `${sink}/${source}`, source, changelogs, clock };
+    const { source, changelogs, clock } = this.#options;
+    return { name: this.#name, source, changelogs, clock };
   }
 
   #reached(seq: number): Promise<void> {
@@ -221,8 +230,8 @@ export class ProjectionActor implements Actor {
   }
 
   async #serve(projection: Projection, signal: AbortSignal): Promise<(() => Promise<void>)[]> {
-    const { bus, sink, source } = this.#options;
-    const subject = (what: string) => `tributary.projection.${sink}.${source}.${what}`;
+    const { bus } = this.#options;
+    const subject = (what: string) => `tributary.projection.${this.#name.replace('/', '.')}.${what}`;
     const reached = (seq: number) => this.#reached(seq);
     const replaying = (from: string) =>
       answerReplay(this.#replayOptions, from, {

@@ -27,6 +27,8 @@ export interface Projection {
    * leaves out their changes up to there. As of the last `position()`.
    */
   held(): ReadonlyMap<string, SourcePosition>;
+  /** Does it want rows of `schema.table`? The others never reach {@link apply}. Default: all. */
+  wants?(table: string): boolean;
   /** Lets go of connections and files. */
   close(): Promise<void>;
   /** What it tells of itself beyond position and lag. */

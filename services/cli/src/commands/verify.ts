@@ -32,7 +32,8 @@ export async function verify(options: VerifyOptions, output: Output): Promise<bo
     const wanted = options.table?.includes('.') ? options.table : options.table && `public.${options.table}`;
     const tables: VerifiedTable[] = [];
     const progress = openProgress({ ...output, json: false }, 'verify');
-    for (const { name } of projections) {
+    for (const projection of projections) {
+      const { name, actors } = projection;
       const source = name.slice(name.indexOf('/') + 1);
       const { seq, tables: captured } = barriers.get(source) ?? { seq: 0, tables: [] };
       const chosen = captured.filter((one) => wanted === undefined || one === wanted);
@@ -40,10 +41,12 @@ export async function verify(options: VerifyOptions, output: Output): Promise<bo
         throw new Fault('not_found', `source ${source} has no captured table ${wanted}`);
       }
       if (chosen.length === 0) continue;
-      const parts = connected.broker.bus.ask(projectionSubject(name, 'verify'), { tables: chosen, seq }, { idleMs: 600_000 });
-      for await (const part of parts) {
-        tables.push(part as VerifiedTable);
-        progress.at(tables.length, chosen.length * projections.length, part);
+      for (const actor of actors) {
+        const parts = connected.broker.bus.ask(projectionSubject(actor, 'verify'), { tables: chosen, seq }, { idleMs: 600_000 });
+        for await (const part of parts) {
+          tables.push(part as VerifiedTable);
+          progress.at(tables.length, chosen.length * projections.length, part);
+        }
       }
     }
     progress.end();

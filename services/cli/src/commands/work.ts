@@ -1,6 +1,7 @@
+import { together } from '@tributary/cluster';
 import { Fault } from '@tributary/core';
-import { connect, type Where } from '../addresses.ts';
-import { layoutOf, projectionSubject } from '../cluster.ts';
+import { connect, type Connected, type Where } from '../addresses.ts';
+import { layoutOf, type ProjectionEntry, projectionSubject } from '../cluster.ts';
 import { type Output, openProgress, table } from '../output.ts';
 
 interface SnapshotPart {
@@ -47,7 +48,7 @@ export async function replay(name: string, options: Where & { from: string }, ou
   const connected = await connect(options);
   try {
     const { projections } = await layoutOf(connected);
-    const chosen = projections.map((one) => one.name).filter((one) => one === name || one.startsWith(`${name}/`));
+    const chosen = projections.filter((one) => one.name === name || one.name.startsWith(`${name}/`));
     if (chosen.length === 0)
       throw new Fault(
         'not_found',
@@ -55,23 +56,13 @@ export async function replay(name: string, options: Where & { from: string }, ou
       );
     const replayed: { projection: string; from: string; messages: number; kept: readonly string[] }[] = [];
     for (const one of chosen) {
-      const progress = openProgress(output, `replay ${one}`);
-      let last: ReplayPart | null = null;
-      for await (const part of connected.broker.bus.ask(
-        projectionSubject(one, 'replay'),
-        { from: options.from },
-        { idleMs: 600_000 },
-      )) {
-        last = part as ReplayPart;
-        progress.at(last.messages, last.of, part);
-      }
-      progress.end();
+      const last = await replayOne(connected, one, { from: options.from, output });
       if (!last) continue;
       const { from, messages, kept } = last;
-      replayed.push({ projection: one, from, messages, kept });
-      if (!output.json) tellReplayed(one, last, output);
+      replayed.push({ projection: one.name, from, messages, kept });
+      if (!output.json) tellReplayed(one.name, last, output);
     }
-    if (output.json) output.value({ done: true, projections: chosen, replayed });
+    if (output.json) output.value({ done: true, projections: chosen.map((one) => one.name), replayed });
   } finally {
     await connected.broker.close();
   }
@@ -83,6 +74,44 @@ function tellReplayed(name: string, { from, messages, kept }: ReplayPart, output
     output.line(
       `  Left as they are, because their changes cannot be applied twice (no key, or rows that moved to another key): ${kept.join(', ')}. To rebuild these too: --from start`,
     );
+}
+
+/** All parts of one projection side by side; its progress is the sum of theirs. */
+async function replayOne(
+  { broker }: Connected,
+  projection: ProjectionEntry,
+  { from, output }: { from: string; output: Output },
+): Promise<ReplayPart | null> {
+  const progress = openProgress(output, `replay ${projection.name}`);
+  const told = new Map<string, ReplayPart>();
+  const replayPart = async (actor: string, signal: AbortSignal) => {
+    const answer = broker.bus.ask(projectionSubject(actor, 'replay'), { from }, { idleMs: 600_000, signal });
+    for await (const part of answer) {
+      told.set(actor, part as ReplayPart);
+      const sum = sumOf([...told.values()]);
+      if (sum) progress.at(sum.messages, sum.of, part);
+    }
+  };
+  const never = new AbortController().signal;
+  await together(
+    never,
+    projection.actors.map((actor) => (signal) => replayPart(actor, signal)),
+  );
+  progress.end();
+  return sumOf([...told.values()]);
+}
+
+function sumOf(parts: readonly ReplayPart[]): ReplayPart | null {
+  return parts.reduce<ReplayPart | null>(
+    (sum, part) =>
+      sum && {
+        ...sum,
+        messages: sum.messages + part.messages,
+        of: sum.of + part.of,
+        kept: [...new Set([...sum.kept, ...part.kept])].toSorted(),
+      },
+    parts[0] ? { ...parts[0], messages: 0, of: 0 } : null,
+  );
 }
 
 export async function compact(options: Where & { table?: string }, output: Output): Promise<void> {

@@ -56,7 +56,7 @@ export function commandRoutes(server: FastifyInstance, options: CommandOptions):
     async (request, reply) => {
       const { projection } = request.params;
       const question = { from: request.body?.from ?? 'start' };
-      const names = projectionNames(options.observer, projection);
+      const names = actorNames(options.observer, projection);
       const progress = await Promise.all(
         names.map((name) => {
           const [sink = '', source = ''] = name.split('/');
@@ -102,16 +102,15 @@ function queryRoute(server: FastifyInstance, bus: Bus): void {
 
 /** Names may hold what a subject may not; such a name cannot belong to anyone. */
 function subjectToken(name: string): string {
-  if (/^[A-Za-z0-9_-]+$/.test(name)) return name;
+  if (/^[A-Za-z0-9_-]+(#\d+)?$/.test(name)) return name;
   throw new Fault('not_found', `there is nothing named "${name.slice(0, 64)}"`);
 }
 
-function projectionNames(observer: Observer, asked: string): string[] {
-  if (asked.includes('/')) return [asked];
-  const names = observer
-    .status()
-    .projections.map((one) => one.name)
-    .filter((name) => name.startsWith(`${asked}/`));
+/** The actors of a projection, or of all projections of a sink. */
+function actorNames(observer: Observer, asked: string): string[] {
+  const chosen = observer.status().projections.filter(({ name }) => name === asked || name.startsWith(`${asked}/`));
+  const names = chosen.flatMap(({ name, parts }) => parts?.map((part) => part.name) ?? [name]);
+  if (names.length === 0 && asked.includes('/')) return [asked];
   if (names.length === 0) throw new Fault('not_found', `no worker tells of a projection of the sink ${asked}`);
   return names;
 }

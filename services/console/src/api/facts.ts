@@ -1,5 +1,6 @@
 import type { ActorStatus } from '@tributary/cluster';
-import type { FaultView, LeaseView, ProjectionView, SlotView, SnapshotView, SourceView } from '../wire.ts';
+import { projectionOf } from '@tributary/core';
+import type { ActorStateView, FaultView, LeaseView, ProjectionView, SlotView, SnapshotView, SourceView } from '../wire.ts';
 
 type Facts = Readonly<Record<string, unknown>>;
 
@@ -37,7 +38,7 @@ export function projectionView(worker: string, actor: ActorStatus): ProjectionVi
   return {
     name: actor.name,
     kind: actor.kind,
-    changelog: text(facts['changelog']) ?? actor.name.slice(actor.name.indexOf('/') + 1),
+    changelog: text(facts['changelog']) ?? projectionOf(actor.name.slice(actor.name.indexOf('/') + 1)),
     state: actor.state,
     worker,
     restarts: actor.restarts,
@@ -51,6 +52,42 @@ export function projectionView(worker: string, actor: ActorStatus): ProjectionVi
     heldMs: number(facts['heldMs']),
     applied: number(facts['applied']),
     appliedPerSecond: null,
+  };
+}
+
+/** The worst first: what a projection says of itself when its parts do not say the same. */
+const STATES: readonly ActorStateView[] = ['failed', 'waiting', 'unassigned', 'stopped', 'draining', 'starting', 'running'];
+
+/** One view of a split projection from those of its parts. It is as far as the part that is furthest behind. */
+export function joinParts(name: string, parts: readonly ProjectionView[]): ProjectionView {
+  const [first] = parts as readonly [ProjectionView, ...ProjectionView[]];
+  const states = new Set<ActorStateView>(parts.map((part) => part.state));
+  const positions = parts.flatMap(({ position }) => (position ? [position] : []));
+  const known = (read: (part: ProjectionView) => number | null) => parts.flatMap((part) => read(part) ?? []);
+  const watermarks = known((part) => part.watermark);
+  const most = (values: readonly number[]) => (values.length > 0 ? Math.max(...values) : null);
+  const sum = (values: readonly number[]) => (values.length > 0 ? values.reduce((total, value) => total + value, 0) : null);
+  return {
+    name,
+    kind: first.kind,
+    changelog: first.changelog,
+    state: STATES.find((state) => states.has(state)) ?? 'unassigned',
+    worker: [...new Set(parts.flatMap((part) => part.worker ?? []))].sort().join(', ') || null,
+    restarts: sum(known((part) => part.restarts)) ?? 0,
+    fault: parts.find((part) => part.fault)?.fault ?? null,
+    faults: sumCounts(parts.map((part) => part.faults)),
+    position:
+      positions.length < parts.length
+        ? null
+        : positions.reduce((least, position) => (position.seq < least.seq ? position : least)),
+    lagMs: most(known((part) => part.lagMs)),
+    lagMessages: most(known((part) => part.lagMessages)),
+    lagBytes: most(known((part) => part.lagBytes)),
+    watermark: watermarks.length < parts.length ? null : Math.min(...watermarks),
+    heldMs: sum(known((part) => part.heldMs)),
+    applied: sum(known((part) => part.applied)),
+    appliedPerSecond: sum(known((part) => part.appliedPerSecond)),
+    parts: [...parts].sort((a, b) => (a.name < b.name ? -1 : 1)),
   };
 }
 
@@ -120,6 +157,12 @@ function snapshotView(value: unknown): SnapshotView | null {
     rows: number(facts['rows']),
     fraction: fraction === null ? null : Math.min(1, Math.max(0, fraction)),
   };
+}
+
+function sumCounts(all: readonly Readonly<Record<string, number>>[]): Record<string, number> {
+  const sums: Record<string, number> = {};
+  for (const [kind, count] of all.flatMap((one) => Object.entries(one))) sums[kind] = (sums[kind] ?? 0) + count;
+  return sums;
 }
 
 /** Told by a worker of any version: absent = none. */

@@ -1,9 +1,9 @@
 import type { Changelogs } from '@tributary/changelog';
 import type { ActorStatus, Log } from '@tributary/cluster';
 import type { Bus, Clock } from '@tributary/core';
-import { describeError } from '@tributary/core';
+import { describeError, projectionOf } from '@tributary/core';
 import type { ChangelogView, LeaseView, ProjectionView, SourceView, StatusTick, StatusView, WorkerView } from '../wire.ts';
-import { projectionView, sourceView, unassignedProjection, unassignedSource } from './facts.ts';
+import { joinParts, projectionView, sourceView, unassignedProjection, unassignedSource } from './facts.ts';
 import { Rates } from './rates.ts';
 import { readTold, type Told } from './told.ts';
 
@@ -132,7 +132,7 @@ export class Observer {
       at,
       sources: [...sources.values()].sort(byName),
       changelogs: this.#changelogs,
-      projections: [...projections.values()].sort(byName),
+      projections: wholeOnes(projections.values()).sort(byName),
       workers: this.#workers(at),
       leases: this.#leases(at),
     };
@@ -283,6 +283,20 @@ export class Observer {
 /** Beside sources and projections there are those who answer queries. */
 function isProjection({ kind }: { readonly kind: string }): boolean {
   return kind !== 'source' && kind !== 'query';
+}
+
+/** One view a projection, whether one actor runs it or several share its tables. */
+function wholeOnes(views: Iterable<ProjectionView>): ProjectionView[] {
+  const parts = new Map<string, ProjectionView[]>();
+  const whole: ProjectionView[] = [];
+  for (const view of views) {
+    const name = projectionOf(view.name);
+    const known = parts.get(name);
+    if (name === view.name) whole.push(view);
+    else if (known) known.push(view);
+    else parts.set(name, [view]);
+  }
+  return [...whole, ...[...parts].map(([name, views]) => joinParts(name, views))];
 }
 
 /** Actors of sources are named `source/<source>`. */

@@ -55,7 +55,7 @@ const source = {
   },
 } as const;
 
-const projection = {
+const part = {
   type: 'object',
   properties: {
     name: text,
@@ -76,6 +76,8 @@ const projection = {
     appliedPerSecond: numberOrNull,
   },
 } as const;
+
+const projection = { ...part, properties: { ...part.properties, parts: { type: 'array', items: part } } } as const;
 
 const changelog = {
   type: 'object',

@@ -1,9 +1,8 @@
+import type { Changelogs } from '@tributary/changelog';
 import { targetSchema, wantsTable, type OdsSinkConfig } from '@tributary/config';
 import {
-  Fault,
-  formatLsn,
-  ORIGIN,
-  parseLsn,
+  type Part,
+  partName,
   type Position,
   type SnapshotMark,
   type SourcePosition,
@@ -12,6 +11,9 @@ import {
 } from '@tributary/core';
 import { type ConnectionConfig, Session } from '@tributary/postgres';
 import type { DriverView, Group, Projection, Rewind } from '@tributary/projection';
+import { settleLayout } from './layout.ts';
+import { type Place, setUp, StoredPosition } from './place.ts';
+import { Shares } from './shares.ts';
 import { TableWriter } from './table-writer.ts';
 import { TargetTables } from './target-table.ts';
 import { TargetTypes } from './target-types.ts';
@@ -22,30 +24,18 @@ export interface OdsOptions {
   readonly source: string;
   /** Of the source database, to compare with. */
   readonly sourceConnection: ConnectionConfig;
+  /** The part of the source's tables that this projection applies. */
+  readonly part: Part;
+  readonly changelogs: Pick<Changelogs, 'read'>;
+  readonly signal: AbortSignal;
 }
 
-/** Any number that only we use: what protects the making of our own tables from doing it twice at once. */
-const SETUP_LOCK = 7_215_001;
-
-const SETUP = `
-CREATE SCHEMA IF NOT EXISTS tributary;
-CREATE TABLE IF NOT EXISTS tributary.position (
-  sink text, source text, seq bigint NOT NULL, lsn pg_lsn NOT NULL, ordinal bigint NOT NULL, watermark timestamptz,
-  applied_at timestamptz NOT NULL DEFAULT now(), PRIMARY KEY (sink, source));
-CREATE TABLE IF NOT EXISTS tributary.tables (
-  sink text, source text, name text, target text NOT NULL, version text NOT NULL, definition jsonb NOT NULL, seen text,
-  PRIMARY KEY (sink, source, name));
-DO $$ BEGIN
-  IF NOT EXISTS (SELECT 1 FROM pg_attribute WHERE attrelid = 'tributary.tables'::regclass AND attname = 'held_lsn') THEN
-    ALTER TABLE tributary.tables ADD COLUMN held_lsn pg_lsn, ADD COLUMN held_ordinal bigint;
-  END IF;
-  IF NOT EXISTS (SELECT 1 FROM pg_attribute WHERE attrelid = 'tributary.position'::regclass AND attname = 'epoch') THEN
-    ALTER TABLE tributary.position ADD COLUMN epoch text;
-  END IF;
-END $$`;
+/** Parts of one projection share schemas and types: they make them one after the other. */
+const SHAPE_LOCK = 7_215_004;
 
 /**
- * One source in the operational data store: the same tables with the same types, transaction by transaction.
+ * One source in the operational data store, or one part of its tables: the same tables with the same types, transaction by
+ * transaction.
  *
  * I6 All tables and the position are written by one SQL transaction per group. A transaction larger than a group keeps
  * that SQL transaction open over several groups, so nobody ever sees half of it. The commit need not wait for the disk:
@@ -57,53 +47,73 @@ export class OdsProjection implements Projection {
   readonly #side: Session;
   readonly #types: TargetTypes;
   readonly #tables: TargetTables;
+  readonly #position: StoredPosition;
+  readonly #shares: Shares;
+  /** Is a table chosen by the sink's `from`? Asked for every section of the changelog, so the answers are kept. */
+  readonly #chosen = new Map<string, boolean>();
   #writers = new Map<string, TableWriter>();
   #open = false;
-  #seq = 0;
   #held: ReadonlyMap<string, SourcePosition> = new Map();
 
-  private constructor(options: OdsOptions, session: Session, side: Session) {
+  private constructor(options: OdsOptions, place: Place, { session, side }: Sessions) {
     this.#options = options;
     this.#session = session;
     this.#side = side;
+    this.#position = new StoredPosition(place, session);
+    this.#shares = new Shares(place, side);
     const { config, source } = options;
     const schemaOf = (schema: string) => targetSchema(source, schema, config.schema);
     this.#types = new TargetTypes(schemaOf);
     this.#tables = new TargetTables({ sink: config.name, source, types: this.#types, schemaOf });
   }
 
+  /** Shares the tables out anew first when they are not shared among as many parts as wanted: see {@link settleLayout}. */
   static async open(options: OdsOptions): Promise<OdsProjection> {
-    const { config, source } = options;
-    const name = `${config.name}/${source}`;
-    const session = await Session.open(config.postgres, { name, settings: { synchronous_commit: 'off' } });
-    const side = await Session.open(config.postgres, { name: `${name} side` });
+    const { config, source, part, changelogs, signal } = options;
+    const sessions = await openSessions(options, part);
     try {
-      await session.evictNamesakes();
-      await side.evictNamesakes();
-      await side.transaction('', async () => {
-        await side.run(`SELECT pg_advisory_xact_lock(${SETUP_LOCK})`);
-        await side.run(SETUP);
+      await setUp(sessions.side);
+      const layout = await settleLayout({
+        sink: config.name,
+        source,
+        parts: part.of,
+        session: sessions.side,
+        changelogs,
+        signal,
+        openPart: async (old, oldLayout) => {
+          const own = await openSessions(options, old);
+          return OdsProjection.#at(options, { part: old, layout: oldLayout }, own);
+        },
       });
+      return await OdsProjection.#at(options, { part, layout }, sessions);
     } catch (error) {
-      await session.close();
-      await side.close();
+      await sessions.session.close();
+      await sessions.side.close();
       throw error;
     }
-    return new OdsProjection(options, session, side);
+  }
+
+  static async #at(
+    options: OdsOptions,
+    { part, layout }: Pick<Place, 'part' | 'layout'>,
+    sessions: Sessions,
+  ): Promise<OdsProjection> {
+    const place = { sink: options.config.name, source: options.source, part, layout };
+    const projection = new OdsProjection(options, place, sessions);
+    await projection.#shares.load();
+    return projection;
   }
 
   async position(): Promise<Position> {
     await this.#rollback();
-    const { config, source } = this.#options;
-    const [row] = await this.#session.rows<{ seq: string; lsn: string; ordinal: string; epoch: string | null }>(
-      'SELECT seq, lsn::text AS lsn, ordinal, epoch FROM tributary.position WHERE sink = $1 AND source = $2',
-      [config.name, source],
-    );
-    this.#seq = row ? Number(row.seq) : 0;
     this.#held = await this.#tables.held(this.#session);
-    if (!row) return ORIGIN;
-    const position = { seq: this.#seq, lsn: parseLsn(row.lsn), ordinal: Number(row.ordinal) };
-    return row.epoch === null ? position : { ...position, epoch: row.epoch };
+    return this.#position.read();
+  }
+
+  wants(table: string): boolean {
+    let chosen = this.#chosen.get(table);
+    if (chosen === undefined) this.#chosen.set(table, (chosen = wantsTable(this.#options.config, this.#options.source, table)));
+    return chosen && this.#shares.mayOwn(table);
   }
 
   async apply(group: Group): Promise<void> {
@@ -113,10 +123,10 @@ export class OdsProjection implements Projection {
       for (const batch of group.batches) await this.#batch(batch);
       for (const writer of this.#writers.values()) await writer.flush();
       if (group.partial) return;
-      await this.#savePosition(group);
+      await this.#position.save(group.after, group.watermark);
       await this.#session.run('COMMIT');
       this.#open = false;
-      this.#seq = group.after.seq;
+      this.#position.saved(group.after.seq);
       this.#types.committed();
     } catch (error) {
       await this.#rollback();
@@ -128,13 +138,20 @@ export class OdsProjection implements Projection {
     await this.#rollback();
     const { config, source } = this.#options;
     await this.#session.transaction('', async () => {
-      for (const table of await this.#tables.all(this.#session)) {
+      for (const name of await this.#ownNames()) {
+        const table = await this.#tables.find(this.#session, name);
+        if (!table) continue;
         await this.#session.run(`DROP TABLE IF EXISTS ${table.target}`);
         if (table.seen) await this.#session.run(`DROP TABLE IF EXISTS ${table.seen}`);
+        await this.#session.run('DELETE FROM tributary.tables WHERE sink = $1 AND source = $2 AND name = $3', [
+          config.name,
+          source,
+          name,
+        ]);
       }
-      await this.#session.run('DELETE FROM tributary.tables WHERE sink = $1 AND source = $2', [config.name, source]);
-      await this.#session.run('DELETE FROM tributary.position WHERE sink = $1 AND source = $2', [config.name, source]);
+      await this.#position.reset();
     });
+    this.#position.saved(0);
     this.#tables.forget();
     this.#types.forget();
     this.#writers.clear();
@@ -148,8 +165,9 @@ export class OdsProjection implements Projection {
   async rewind({ to, watermark, ...rest }: Rewind): Promise<void> {
     await this.#rollback();
     await this.#session.transaction('', async () => {
-      await this.#tables.rewind(this.#session, rest);
-      await this.#savePosition({ after: to, watermark });
+      const names = await this.#ownNames();
+      await this.#tables.rewind(this.#session, { names, ...rest });
+      await this.#position.save(to, watermark);
     });
     this.#tables.forget();
     this.#writers.clear();
@@ -169,6 +187,7 @@ export class OdsProjection implements Projection {
     return {
       verify: (question: unknown) =>
         verifyOds({
+          verifies: (table: string) => this.#owns(table),
           sink: config.name,
           source,
           from: sourceConnection,
@@ -191,13 +210,11 @@ export class OdsProjection implements Projection {
   }
 
   async #batch(batch: StoredBatch): Promise<void> {
-    const { config, source } = this.#options;
     const { mark } = batch.header;
-    const wants = (name: string) => wantsTable(config, source, name);
-    if (mark && mark.step === 'begin' && wants(mark.table)) await this.#beginSnapshot(mark);
+    if (mark && mark.step === 'begin' && (await this.#owns(mark.table))) await this.#beginSnapshot(mark);
     for (const section of batch.sections) {
       const name = tableName(section.schema);
-      if (!wants(name)) continue;
+      if (!(await this.#owns(name))) continue;
       let writer = this.#writers.get(name);
       if (writer && writer.table.version !== section.schemaVersion) {
         await writer.flush();
@@ -206,10 +223,25 @@ export class OdsProjection implements Projection {
       writer ??= await this.#writer(name, { schema: section.schema, version: section.schemaVersion });
       await writer.write(section);
     }
-    if (mark && mark.step === 'end' && !mark.reset && wants(mark.table)) await this.#endSnapshot(mark);
+    if (mark && mark.step === 'end' && !mark.reset && (await this.#owns(mark.table))) await this.#endSnapshot(mark);
+  }
+
+  /** Tables made so far. Those of other parts are not even looked at: they may be dropped at this moment. */
+  async #ownNames(): Promise<string[]> {
+    const own: string[] = [];
+    for (const name of await this.#tables.names(this.#session)) if (await this.#shares.owns(name)) own.push(name);
+    return own;
+  }
+
+  async #owns(table: string): Promise<boolean> {
+    return this.wants(table) && (await this.#shares.owns(table));
   }
 
   async #writer(name: string, shape: Parameters<TargetTables['ensure']>[2]): Promise<TableWriter> {
+    const { config, source, part } = this.#options;
+    if (part.of > 1 && !this.#tables.has(name, shape.version)) {
+      await this.#session.run('SELECT pg_advisory_xact_lock($1, hashtext($2))', [SHAPE_LOCK, `${config.name}/${source}`]);
+    }
     const table = await this.#tables.ensure(this.#session, this.#side, shape);
     const writer = new TableWriter(table, { session: this.#session, side: this.#side, types: this.#types });
     this.#writers.set(name, writer);
@@ -248,19 +280,27 @@ export class OdsProjection implements Projection {
     await this.#session.run(`DELETE FROM ${target} t WHERE NOT EXISTS (SELECT 1 FROM ${seen} s WHERE ${match})`);
     await this.#tables.endSeen(this.#session, writer.table);
   }
+}
 
-  /** Moves on only from where this projection stood: two of them cannot both apply. */
-  async #savePosition({ after, watermark }: Pick<Group, 'after' | 'watermark'>): Promise<void> {
-    const { config, source } = this.#options;
-    const saved = await this.#session.prepared(
-      'position',
-      `INSERT INTO tributary.position (sink, source, seq, lsn, ordinal, watermark, epoch)
-       VALUES ($1, $2, $3, $4, $5, to_timestamp($6::float8 / 1e6), $8)
-       ON CONFLICT (sink, source) DO UPDATE SET seq = excluded.seq, lsn = excluded.lsn, ordinal = excluded.ordinal,
-              watermark = excluded.watermark, epoch = excluded.epoch, applied_at = now() WHERE tributary.position.seq = $7`,
-      [config.name, source, after.seq, formatLsn(after.lsn), after.ordinal, watermark, this.#seq, after.epoch ?? null],
-    );
-    if (saved === 1) return;
-    throw new Fault('fenced', `another worker applies ${config.name}/${source}`, { seq: this.#seq });
+interface Sessions {
+  readonly session: Session;
+  /** For what must not be part of the transaction. */
+  readonly side: Session;
+}
+
+async function openSessions({ config, source }: OdsOptions, part: Part): Promise<Sessions> {
+  // With the number of parts: part 1 of 4 that is brought forward is no namesake of part 1 of 2 that waits for it.
+  const name = `${partName(`${config.name}/${source}`, part)}${part.of === 1 ? '' : `/${part.of}`}`;
+  const opened: Session[] = [];
+  try {
+    const session = await Session.open(config.postgres, { name, settings: { synchronous_commit: 'off' } });
+    opened.push(session);
+    const side = await Session.open(config.postgres, { name: `${name} side` });
+    opened.push(side);
+    for (const one of opened) await one.evictNamesakes();
+    return { session, side };
+  } catch (error) {
+    for (const one of opened) await one.close();
+    throw error;
   }
 }

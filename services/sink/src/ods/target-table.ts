@@ -1,3 +1,4 @@
+import { createHash } from 'node:crypto';
 import {
   type ColumnSchema,
   compareSourcePosition,
@@ -59,6 +60,11 @@ export class TargetTables {
     this.#tables.clear();
   }
 
+  /** Is nothing to be made or altered for this shape? */
+  has(name: string, version: string): boolean {
+    return this.#tables.get(name)?.version === version;
+  }
+
   /** The target of a section, in exactly its shape. @throws Fault `target_conflict` */
   async ensure(session: Session, side: Session, shape: { schema: TableSchema; version: string }): Promise<TargetTable> {
     const name = tableName(shape.schema);
@@ -89,16 +95,14 @@ export class TargetTables {
     return table;
   }
 
-  /** Everything of this source. */
-  async all(session: Session): Promise<TargetTable[]> {
+  /** Names of everything of this source, by any part. */
+  async names(session: Session): Promise<string[]> {
     const { sink, source } = this.#options;
     const rows = await session.rows<{ name: string }>(
       'SELECT name FROM tributary.tables WHERE sink = $1 AND source = $2 ORDER BY name',
       [sink, source],
     );
-    const tables: TargetTable[] = [];
-    for (const { name } of rows) tables.push((await this.find(session, name)) as TargetTable);
-    return tables;
+    return rows.map((row) => row.name);
   }
 
   /** Tables that hold everything up to a position, since a rewind that kept them. */
@@ -116,17 +120,21 @@ export class TargetTables {
    * Notes which tables stay as they are until the position passes `until` again. A table that an earlier rewind kept and
    * whose place lies further ahead keeps that place. Keys noted for snapshots that will begin again are let go of.
    */
-  async rewind(session: Session, { until, kept, begun, foreign }: Omit<Rewind, 'to' | 'watermark'>): Promise<void> {
+  async rewind(
+    session: Session,
+    { names, until, kept, begun, foreign }: Omit<Rewind, 'to' | 'watermark'> & { readonly names: readonly string[] },
+  ): Promise<void> {
     const { sink, source } = this.#options;
     const before = await this.held(session);
-    for (const table of await this.all(session)) {
-      const ahead = before.get(table.name);
+    for (const name of names) {
+      const ahead = before.get(name);
       if (ahead && !foreign && compareSourcePosition(ahead, until) > 0) continue;
-      const at = kept.has(table.name) ? until : null;
-      if (!at && (foreign || begun.has(table.name))) await this.endSeen(session, table);
+      const at = kept.has(name) ? until : null;
+      const table = !at && (foreign || begun.has(name)) ? await this.find(session, name) : null;
+      if (table) await this.endSeen(session, table);
       await session.run(
         'UPDATE tributary.tables SET held_lsn = $4, held_ordinal = $5 WHERE sink = $1 AND source = $2 AND name = $3',
-        [sink, source, table.name, at && formatLsn(at.lsn), at && at.ordinal],
+        [sink, source, name, at && formatLsn(at.lsn), at && at.ordinal],
       );
     }
   }
@@ -138,8 +146,8 @@ export class TargetTables {
   /** Begins to note keys that a snapshot, or the stream beside it, names. */
   async beginSeen(session: Session, table: TargetTable): Promise<void> {
     const { sink, source } = this.#options;
-    const seen = `seen_${Buffer.from(`${sink}/${source}/${table.name}`).toString('hex').slice(-50)}`;
-    table.seen = quoteTable('tributary', seen);
+    if (table.seen) await session.run(`DROP TABLE IF EXISTS ${table.seen}`);
+    table.seen = quoteTable('tributary', seenName(`${sink}/${source}/${table.name}`));
     const columns = table.key.map((c) => `${table.columns[c]?.name} ${table.columns[c]?.type}`);
     const names = table.key.map((c) => table.columns[c]?.name);
     await session.run(
@@ -259,6 +267,11 @@ export class TargetTables {
     }));
     return { name, target, ...shape, key: keyColumns(shape.schema), columns, plain };
   }
+}
+
+/** One name for every table of every source, however long or alike their names are. */
+export function seenName(table: string): string {
+  return `seen_${createHash('sha256').update(table).digest('hex').slice(0, 40)}`;
 }
 
 function typeOf(column: ColumnSchema | undefined): string {

@@ -9,6 +9,8 @@ export interface VerifyOdsOptions {
   readonly targetOf: (schema: string) => string;
   readonly ask: { readonly table?: string; readonly tables?: readonly string[] };
   readonly signal: AbortSignal;
+  /** Does this projection hold the table? */
+  readonly verifies: (table: string) => Promise<boolean>;
 }
 
 export interface VerifiedTable {
@@ -44,6 +46,7 @@ export async function* verifyOds(options: VerifyOdsOptions): AsyncGenerator<Veri
     const wanted = new Set(ask.table === undefined ? (ask.tables ?? []) : [ask.table]);
     for (const table of await readTables(source, (name) => wanted.has(name), version)) {
       signal.throwIfAborted();
+      if (!(await options.verifies(`${table.schema}.${table.table}`))) continue;
       yield await verifyTable(options, table, { source, target });
     }
   } finally {
