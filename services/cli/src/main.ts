@@ -111,6 +111,7 @@ talking('status', 'sources, changelogs, projections, workers and their lags')
 talking('verify', 'compare every projection with its source')
   .option('--source <name>', 'only this source')
   .option('--table <table>', 'only this table')
+  .option('--repair', 'read what differs again from the source, and compare again')
   .option('--timeout <duration>', 'for catching up first', '120s')
   .action((options: Options & Parameters<typeof verify>[0]) => run((output) => verify(options, output), options));
 talking('tail <source>', 'print changes (SOURCE or SOURCE.SCHEMA.TABLE) as JSON lines')

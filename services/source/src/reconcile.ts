@@ -1,5 +1,5 @@
 import { CsvRows, SectionDraft } from '@tributary/changelog';
-import { type Cell, keyColumns, Op, type TableSchema, tableName } from '@tributary/core';
+import { type Cell, keyColumns, Op, type OpCode, type TableSchema, tableName } from '@tributary/core';
 import type { Visibility } from '@tributary/postgres';
 import { keyCells, keyText, type Touches } from './touches.ts';
 
@@ -19,6 +19,8 @@ export interface ChunkRows {
   readonly snapshot: Visibility;
   /** Keys that were asked for one by one; empty where a range was read. */
   readonly asked: readonly string[];
+  /** A key that was asked for and has no row is to be named as deleted. */
+  readonly sweeps?: boolean;
 }
 
 /**
@@ -32,13 +34,15 @@ export interface ChunkRows {
 export function reconcile(chunk: ChunkRows, touches: Touches): Reconciled {
   const { schema, csv, rows, snapshot, asked } = chunk;
   const table = tableName(schema);
-  if (!touches.any(table, snapshot)) return { draft: rows === 0 ? null : SectionDraft.fromCsv(schema, csv, rows), open: [] };
+  const sweeps = chunk.sweeps === true && asked.length > 0;
+  if (!sweeps && !touches.any(table, snapshot))
+    return { draft: rows === 0 ? null : SectionDraft.fromCsv(schema, csv, rows), open: [] };
   const columns = new CsvRows(csv, rows, schema.columns.length).columns().map((column) => column.values());
   const key = keyColumns(schema);
   const draft = new SectionDraft(schema);
   const open: string[] = [];
   let ordinal = 0;
-  const put = (op: typeof Op.read | typeof Op.kept, cellOf: (column: number) => Cell) => {
+  const put = (op: OpCode, cellOf: (column: number) => Cell) => {
     for (let c = 0; c < columns.length; c++) draft.cells[c]?.push(cellOf(c));
     draft.row(op, 0, ++ordinal);
   };
@@ -57,10 +61,10 @@ export function reconcile(chunk: ChunkRows, touches: Touches): Reconciled {
   }
   for (const text of missing) {
     const verdict = touches.judge(table, text, snapshot);
-    if (verdict === 'fresh' || verdict === 'gone') continue;
+    if (verdict === 'gone' || (verdict === 'fresh' && !sweeps)) continue;
     const cells = keyCells(text);
-    put(Op.kept, (c) => (key.includes(c) ? cells[key.indexOf(c)] : undefined));
-    if (verdict.open.size > 0) open.push(text);
+    put(verdict === 'fresh' ? Op.deleted : Op.kept, (c) => (key.includes(c) ? cells[key.indexOf(c)] : undefined));
+    if (verdict !== 'fresh' && verdict.open.size > 0) open.push(text);
   }
   return { draft: ordinal > 0 ? draft : null, open };
 }

@@ -250,7 +250,7 @@ export class Snapshotter {
         const published = await stream.whenPassed(passed, () => {
           check(run);
           if (touches.epoch !== epoch) return null;
-          const reconciled = reconcile(chunk, touches);
+          const reconciled = reconcile(job.sweeps ? { ...chunk, sweeps: true } : chunk, touches);
           this.#publish(run, job, reconciled.draft);
           return reconciled;
         });
@@ -360,15 +360,18 @@ export class Snapshotter {
     void stream.publish(mark('end'), [], state);
   }
 
-  /** Reads the rows of a table that a condition chooses, beside any snapshot. @returns rows read */
-  async choose(name: string, where: string, signal: AbortSignal): Promise<number> {
+  /**
+   * Reads the rows of a table that a condition chooses, or those of given keys (of which the ones without a row are named
+   * as deleted), beside any snapshot. @returns rows read
+   */
+  async choose(name: string, chosen: Chosen, signal: AbortSignal): Promise<number> {
     const { watch, open, state } = this.#options;
     const table = watch.table(name);
     const known = state.tables[name];
     if (!table || !known) throw new Fault('not_found', `there is no captured table ${name}`);
     if (known.mode !== 'keyed')
       throw new Fault('source_misconfigured', `${name} has no usable key: it can only be read as a whole`);
-    const session = await open('snapshot where');
+    const session = await open('snapshot chosen');
     try {
       const schema = await watch.schemaOf(table);
       const run: Run = {
@@ -379,9 +382,10 @@ export class Snapshotter {
         still: () => true,
         chunks: 0,
       };
-      const before = this.rows;
-      await this.#chunk(run, session, { rows: { kind: 'where', where }, before: Promise.resolve(), range: null }, signal);
-      return this.rows - before;
+      const counted = this.rows;
+      const before = Promise.resolve();
+      for (const rows of piecesOf(chosen)) await this.#chunk(run, session, { rows, before, range: null, sweeps: true }, signal);
+      return this.rows - counted;
     } finally {
       await session.close();
     }
@@ -422,6 +426,21 @@ interface Job {
   /** Chunks of earlier ranges have been published. */
   readonly before: Promise<void>;
   readonly range: Range | null;
+  /** Keys that have no row are named as deleted. */
+  readonly sweeps?: boolean;
+}
+
+/** What a chosen snapshot reads. */
+type Chosen = Extract<Rows, { kind: 'keys' | 'where' }>;
+
+/** In chunks of as many keys as one statement takes. */
+function piecesOf(chosen: Chosen): Chosen[] {
+  if (chosen.kind === 'where') return [chosen];
+  const { keys } = chosen;
+  return Array.from({ length: Math.ceil(keys.length / REREAD_KEYS) }, (_, i) => ({
+    kind: 'keys',
+    keys: keys.slice(i * REREAD_KEYS, (i + 1) * REREAD_KEYS),
+  }));
 }
 
 interface Range {

@@ -247,11 +247,12 @@ export class SourceActor implements Actor {
       yield { seq, tables: [...watch.tables.keys()] };
     });
     const snapshot = await bus.serve(`${prefix}.snapshot`, async function* (question) {
-      const { table, where } = question as { table?: string; where?: string };
+      const { table, where, keys } = question as { table?: string; where?: string; keys?: readonly (readonly string[])[] };
       await watch.check(false);
       const name = table === undefined ? undefined : table.includes('.') ? table : `public.${table}`;
-      if (name !== undefined && where !== undefined) {
-        yield { done: true, tables: [name], rows: await snapshotter.choose(name, where, signal) };
+      const chosen = keys ? ({ kind: 'keys', keys } as const) : where === undefined ? null : ({ kind: 'where', where } as const);
+      if (name !== undefined && chosen) {
+        yield { done: true, tables: [name], rows: await snapshotter.choose(name, chosen, signal) };
         return;
       }
       const names = name === undefined ? Object.keys(state.tables) : [name];

@@ -53,8 +53,13 @@ export const FAULTS = {
     reaction: 'operator',
     advice: 'The target table exists with another shape. Move it away, or name another schema for this sink.',
   },
+  target_dropped: {
+    reaction: 'restart',
+    advice: 'Somebody dropped a table of the target; it is made anew. What it held comes back by: tributary verify --repair.',
+  },
   poison: { reaction: 'operator', advice: 'A change could not be applied; see the message for table and position.' },
   disk_full: { reaction: 'restart', advice: 'Free disk space; work goes on by itself.' },
+  memory_full: { reaction: 'restart', advice: 'More memory was needed than this part may use; it is tried again by itself.' },
   query_refused: { reaction: 'operator', advice: 'Only a single SELECT over the captured tables is allowed.' },
   not_found: { reaction: 'operator', advice: 'Check the name: tributary status lists what there is.' },
 } as const satisfies Record<string, { reaction: Reaction; advice: string }>;

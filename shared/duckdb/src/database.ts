@@ -123,6 +123,7 @@ function rejected(error: unknown, sql: string): Fault {
   const { kind, text } = firstLine(error);
   const named = SPEAKS_OF_NAMES.test(kind);
   if (named && /No space left|disk/i.test(text)) return new Fault('disk_full', `DuckDB: ${text}`);
+  if (kind === 'Out of Memory Error') return new Fault('memory_full', `DuckDB: ${text}`, { statement: firstWords(sql) });
   return new Fault('database_rejected', `DuckDB: ${named ? text : `${kind || 'Error'} (its text may quote a row)`}`, {
     statement: firstWords(sql),
   });

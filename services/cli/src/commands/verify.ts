@@ -1,5 +1,5 @@
 import { Fault } from '@tributary/core';
-import { connect, type Where } from '../addresses.ts';
+import { type Connected, connect, type Where } from '../addresses.ts';
 import { caughtUp, layoutOf, projectionSubject } from '../cluster.ts';
 import { milliseconds, type Output, openProgress, table } from '../output.ts';
 
@@ -7,6 +7,7 @@ export interface VerifyOptions extends Where {
   readonly source?: string;
   readonly table?: string;
   readonly timeout: string;
+  readonly repair?: boolean;
 }
 
 interface VerifiedTable {
@@ -16,50 +17,126 @@ interface VerifiedTable {
   readonly rows: number;
   readonly equal: boolean;
   readonly differences: readonly { readonly key: string; readonly problem: string }[];
+  /** Every key that differs, where the projection can name them all. */
+  readonly keys?: readonly (readonly string[])[];
 }
 
-/** Compares every projection with its source, table by table. @returns true when all are equal */
+/** What was read again from the source. */
+interface Repaired {
+  readonly source: string;
+  readonly table: string;
+  /** Only these many keys; null = the whole table. */
+  readonly keys: number | null;
+  /** Rows that the source sent. */
+  readonly rows: number;
+}
+
+/** Differences up to this number are repaired key by key; more by reading the whole table. */
+const KEYS_MAX = 2_000;
+
+/**
+ * Compares every projection with its source, table by table. With `--repair` what differs is read again from the source,
+ * through the changelog into every projection, and compared again. @returns true when all are equal (in the end)
+ */
 export async function verify(options: VerifyOptions, output: Output): Promise<boolean> {
   const connected = await connect(options);
   try {
-    const layout = await layoutOf(connected);
-    if (options.source !== undefined && !layout.sources.includes(options.source)) {
-      throw new Fault('not_found', `there is no source ${options.source}. Sources: ${layout.sources.join(', ')}`);
+    let tables = await compare(connected, options, output);
+    const repaired: Repaired[] = [];
+    if (options.repair && tables.some((one) => !one.equal)) {
+      if (!output.json) show(tables, output);
+      repaired.push(...(await repair(connected, tables, output)));
+      tables = await compare(connected, options, output);
     }
-    const sources = options.source === undefined ? layout.sources : [options.source];
-    const projections = layout.projections.filter(({ name }) => sources.includes(name.slice(name.indexOf('/') + 1)));
-    const barriers = await caughtUp(connected, { sources, projections }, Date.now() + milliseconds(options.timeout));
-    const wanted = options.table?.includes('.') ? options.table : options.table && `public.${options.table}`;
-    const tables: VerifiedTable[] = [];
-    const progress = openProgress({ ...output, json: false }, 'verify');
-    for (const projection of projections) {
-      const { name, actors } = projection;
-      const source = name.slice(name.indexOf('/') + 1);
-      const { seq, tables: captured } = barriers.get(source) ?? { seq: 0, tables: [] };
-      const chosen = captured.filter((one) => wanted === undefined || one === wanted);
-      if (wanted !== undefined && chosen.length === 0 && options.source !== undefined) {
-        throw new Fault('not_found', `source ${source} has no captured table ${wanted}`);
-      }
-      if (chosen.length === 0) continue;
-      for (const actor of actors) {
-        const parts = connected.broker.bus.ask(projectionSubject(actor, 'verify'), { tables: chosen, seq }, { idleMs: 600_000 });
-        for await (const part of parts) {
-          tables.push(part as VerifiedTable);
-          progress.at(tables.length, chosen.length * projections.length, part);
-        }
-      }
-    }
-    progress.end();
     const equal = tables.every((one) => one.equal);
-    if (output.json) output.value({ equal, tables });
-    else show(tables, equal, output);
+    const shown = tables.map(({ keys: _keys, ...one }) => one);
+    if (output.json) output.value({ equal, tables: shown, ...(options.repair ? { repaired } : {}) });
+    else {
+      for (const one of repaired) output.line(`Read again from source ${one.source}: ${repairedText(one)}`);
+      show(tables, output);
+      output.line(equal ? 'Everything is equal.' : 'There are differences.');
+    }
     return equal;
   } finally {
     await connected.broker.close();
   }
 }
 
-function show(tables: readonly VerifiedTable[], equal: boolean, output: Output): void {
+async function compare(connected: Connected, options: VerifyOptions, output: Output): Promise<VerifiedTable[]> {
+  const layout = await layoutOf(connected);
+  if (options.source !== undefined && !layout.sources.includes(options.source)) {
+    throw new Fault('not_found', `there is no source ${options.source}. Sources: ${layout.sources.join(', ')}`);
+  }
+  const sources = options.source === undefined ? layout.sources : [options.source];
+  const projections = layout.projections.filter(({ name }) => sources.includes(name.slice(name.indexOf('/') + 1)));
+  const barriers = await caughtUp(connected, { sources, projections }, Date.now() + milliseconds(options.timeout));
+  const wanted = options.table?.includes('.') ? options.table : options.table && `public.${options.table}`;
+  const tables: VerifiedTable[] = [];
+  const progress = openProgress({ ...output, json: false }, 'verify');
+  for (const { name, actors } of projections) {
+    const source = name.slice(name.indexOf('/') + 1);
+    const { seq, tables: captured } = barriers.get(source) ?? { seq: 0, tables: [] };
+    const chosen = captured.filter((one) => wanted === undefined || one === wanted);
+    if (wanted !== undefined && chosen.length === 0 && options.source !== undefined) {
+      throw new Fault('not_found', `source ${source} has no captured table ${wanted}`);
+    }
+    if (chosen.length === 0) continue;
+    const question = { tables: chosen, seq, ...(options.repair ? { keysMax: KEYS_MAX } : {}) };
+    for (const actor of actors) {
+      for await (const part of connected.broker.bus.ask(projectionSubject(actor, 'verify'), question, { idleMs: 600_000 })) {
+        tables.push(part as VerifiedTable);
+        progress.at(tables.length, chosen.length * projections.length, part);
+      }
+    }
+  }
+  progress.end();
+  return tables;
+}
+
+/**
+ * Asks the sources for what differs. It comes through the changelog like any other change, reconciled with the stream, so
+ * it is exact while rows change, and reaches every projection in order. Keys that the source does not have are named as
+ * deleted; a whole table is swept.
+ */
+async function repair(connected: Connected, tables: readonly VerifiedTable[], output: Output): Promise<Repaired[]> {
+  const repaired: Repaired[] = [];
+  const differing = new Map<string, VerifiedTable[]>();
+  for (const one of tables) {
+    if (one.equal) continue;
+    const name = `${one.source} ${one.table}`;
+    differing.set(name, [...(differing.get(name) ?? []), one]);
+  }
+  const progress = openProgress({ ...output, json: false }, 'repair');
+  for (const parts of differing.values()) {
+    const { source, table: name } = parts[0] as VerifiedTable;
+    const keys = keysOf(parts);
+    let rows = 0;
+    const question = { table: name, ...(keys ? { keys } : {}) };
+    for await (const part of connected.broker.bus.ask(`tributary.source.${source}.snapshot`, question, { idleMs: 600_000 })) {
+      rows = (part as { rows?: number }).rows ?? rows;
+    }
+    repaired.push({ source, table: name, keys: keys?.length ?? null, rows });
+    progress.at(repaired.length, differing.size, null);
+  }
+  progress.end();
+  return repaired;
+}
+
+/** All keys of a table that differ somewhere; null when some projection could not name them, or there are too many. */
+function keysOf(parts: readonly VerifiedTable[]): (readonly string[])[] | null {
+  const keys = new Map<string, readonly string[]>();
+  for (const part of parts) {
+    if (!part.keys) return null;
+    for (const key of part.keys) keys.set(JSON.stringify(key), key);
+  }
+  return keys.size > KEYS_MAX ? null : [...keys.values()];
+}
+
+function repairedText({ table: name, keys, rows }: Repaired): string {
+  return keys === null ? `${name}, the whole table (${rows} rows)` : `${name}, ${keys} key(s) (${rows} rows)`;
+}
+
+function show(tables: readonly VerifiedTable[], output: Output): void {
   output.line(
     table(
       ['source', 'table', 'projection', 'rows', ''],
@@ -74,5 +151,4 @@ function show(tables: readonly VerifiedTable[], equal: boolean, output: Output):
   );
   for (const one of tables)
     for (const { key, problem } of one.differences) output.line(`  ${one.projection} ${one.table}: ${key} is ${problem}`);
-  output.line(equal ? 'Everything is equal.' : 'There are differences.');
 }

@@ -37,7 +37,7 @@ export async function rewound(
 function behindSql({ seq, lsn, ordinal }: Position): string {
   const place = `lpad(split_part(_lsn, '/', 1), 8, '0') || lpad(split_part(_lsn, '/', 2), 8, '0')`;
   const here = duckLiteral(padded(lsn));
-  return `${place} > ${here} OR (${place} = ${here} AND CASE WHEN _op IN ('r', 'k') THEN _seq > ${seq} ELSE _ordinal > ${ordinal} END)`;
+  return `${place} > ${here} OR (${place} = ${here} AND CASE WHEN _xid IS NULL THEN _seq > ${seq} ELSE _ordinal > ${ordinal} END)`;
 }
 
 function padded(lsn: Lsn): string {

@@ -1,6 +1,7 @@
 import type { Changelogs } from '@tributary/changelog';
 import { targetSchema, wantsTable, type OdsSinkConfig } from '@tributary/config';
 import {
+  Fault,
   type Part,
   partName,
   type Position,
@@ -9,7 +10,7 @@ import {
   type StoredBatch,
   tableName,
 } from '@tributary/core';
-import { type ConnectionConfig, Session } from '@tributary/postgres';
+import { type ConnectionConfig, Session, sqlState } from '@tributary/postgres';
 import type { DriverView, Group, Projection, Rewind } from '@tributary/projection';
 import { settleLayout } from './layout.ts';
 import { type Place, setUp, StoredPosition } from './place.ts';
@@ -32,6 +33,9 @@ export interface OdsOptions {
 
 /** Parts of one projection share schemas and types: they make them one after the other. */
 const SHAPE_LOCK = 7_215_004;
+
+/** SQLSTATE of a relation that is not there. */
+const UNDEFINED_TABLE = '42P01';
 
 /**
  * One source in the operational data store, or one part of its tables: the same tables with the same types, transaction by
@@ -130,7 +134,7 @@ export class OdsProjection implements Projection {
       this.#types.committed();
     } catch (error) {
       await this.#rollback();
-      throw error;
+      throw sqlState(error) === UNDEFINED_TABLE ? dropped(error as Fault) : error;
     }
   }
 
@@ -140,9 +144,8 @@ export class OdsProjection implements Projection {
     await this.#session.transaction('', async () => {
       for (const name of await this.#ownNames()) {
         const table = await this.#tables.find(this.#session, name);
-        if (!table) continue;
-        await this.#session.run(`DROP TABLE IF EXISTS ${table.target}`);
-        if (table.seen) await this.#session.run(`DROP TABLE IF EXISTS ${table.seen}`);
+        if (table) await this.#session.run(`DROP TABLE IF EXISTS ${table.target}`);
+        if (table?.seen) await this.#session.run(`DROP TABLE IF EXISTS ${table.seen}`);
         await this.#session.run('DELETE FROM tributary.tables WHERE sink = $1 AND source = $2 AND name = $3', [
           config.name,
           source,
@@ -303,4 +306,9 @@ async function openSessions({ config, source }: OdsOptions, part: Part): Promise
     for (const one of opened) await one.close();
     throw error;
   }
+}
+
+/** Somebody dropped a table of ours while it was in use: it is made anew at the next start. */
+function dropped(error: Fault): Fault {
+  return new Fault('target_dropped', error.message, error.facts, { cause: error.cause });
 }

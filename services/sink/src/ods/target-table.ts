@@ -77,6 +77,8 @@ export class TargetTables {
     if (!registered) await this.#create(session, shape.schema, place);
     else if (registered.version !== shape.version) await this.#alter(session, registered.definition, shape.schema);
     await this.#register(session, name, shape);
+    // Made anew: what an earlier one had noted does not count for this one.
+    if (!registered) await this.#noteSeen(session, name, null);
     const table = await this.#describe(session, name, { ...shape, seen: registered?.seen ?? null });
     this.#tables.set(name, table);
     return table;
@@ -172,10 +174,12 @@ export class TargetTables {
     ]);
   }
 
+  /** What is known of a table of ours; null also when somebody dropped it: it is then made anew with its next row. */
   async #registered(session: Session, name: string): Promise<Registered | null> {
     const { sink, source } = this.#options;
     const [row] = await session.rows<Registered>(
-      'SELECT version, definition, seen FROM tributary.tables WHERE sink = $1 AND source = $2 AND name = $3',
+      `SELECT version, definition, seen FROM tributary.tables
+        WHERE sink = $1 AND source = $2 AND name = $3 AND to_regclass(target) IS NOT NULL`,
       [sink, source, name],
     );
     return row ?? null;

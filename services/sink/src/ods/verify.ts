@@ -7,7 +7,12 @@ export interface VerifyOdsOptions {
   readonly from: ConnectionConfig;
   readonly to: ConnectionConfig;
   readonly targetOf: (schema: string) => string;
-  readonly ask: { readonly table?: string; readonly tables?: readonly string[] };
+  readonly ask: {
+    readonly table?: string;
+    readonly tables?: readonly string[];
+    /** Name every key that differs, up to this number, so that it can be repaired. */
+    readonly keysMax?: number;
+  };
   readonly signal: AbortSignal;
   /** Does this projection hold the table? */
   readonly verifies: (table: string) => Promise<boolean>;
@@ -21,6 +26,8 @@ export interface VerifiedTable {
   readonly equal: boolean;
   /** Keys (as text) that differ, at most {@link SHOWN_MAX}. */
   readonly differences: readonly { readonly key: string; readonly problem: 'missing' | 'extra' | 'different' }[];
+  /** Every key that differs, as the texts of its columns; absent where they cannot be named, or were not asked for. */
+  readonly keys?: readonly (readonly string[])[];
 }
 
 const BUCKETS = 256;
@@ -80,7 +87,17 @@ async function verifyTable(
   const differing = differ(expected, found);
   if (differing.length === 0) return { ...result, rows, equal: true, differences: [] };
   const differences = await differingRows(table, differing, { source, target, here, there });
-  return { ...result, rows, equal: differences.length === 0, differences: differences.slice(0, SHOWN_MAX) };
+  const verified = { ...result, rows, equal: differences.length === 0, differences: differences.slice(0, SHOWN_MAX) };
+  const nameable = table.key.length > 0 && differences.length > 0 && differences.length <= (options.ask.keysMax ?? 0);
+  return nameable ? { ...verified, keys: await keysOf(source, differences) } : verified;
+}
+
+/** Key texts taken apart by the database that put them together. */
+async function keysOf(source: Session, differences: readonly Problem[]): Promise<string[][]> {
+  const texts = differences.map(({ key }) => key);
+  return (await source.rows<{ key: string[] }>('SELECT t::text[] AS key FROM unnest($1::text[]) t', [texts])).map(
+    ({ key }) => key,
+  );
 }
 
 /** Columns by name: the target may hold them in another order. */
