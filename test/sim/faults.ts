@@ -12,6 +12,7 @@ export interface FaultPlan {
   readonly sinkTrouble: number;
   readonly clockJump: number;
   readonly weather: number;
+  readonly kvLoss: number;
 }
 
 /** Brings the faults of a plan over the workers of a world, until it is healed. */
@@ -44,6 +45,7 @@ export class Faults {
       world.tell(`wall clock of ${worker.process.name} jumps`);
     });
     this.#every(this.#plan.weather, () => this.#changeWeather());
+    this.#every(this.#plan.kvLoss, () => this.#cluster.kv?.lose());
   }
 
   /** Everything that was broken works again, for good. */
@@ -145,7 +147,8 @@ export class Faults {
     const { world, broker, ledger, syncMs } = this.#cluster;
     if (!broker.running || ledger.lastSeq === 0) return;
     broker.running = false;
-    const durable = broker.durableSeq(syncMs, ledger.lastSeq);
+    // A changelog that was lost as a whole is a case for an operator; its first message stays.
+    const durable = Math.max(1, broker.durableSeq(syncMs, ledger.lastSeq));
     const kept = world.random.chance(0.5) ? ledger.lastSeq : durable + world.random.below(ledger.lastSeq - durable + 1);
     world.tell('the broker crashes');
     broker.lose(SOURCE, kept);

@@ -1,5 +1,6 @@
 import { Broker } from './broker.ts';
 import { type FaultPlan, Faults } from './faults.ts';
+import { KvModel } from './kv.ts';
 import { Ledger } from './ledger.ts';
 import { keyOf, type ModelTable, PostgresModel, type Transaction, type Values } from './pg-model.ts';
 import type { Prng } from './prng.ts';
@@ -45,7 +46,17 @@ export async function simulate(seed: number, { breakage = {}, linesMax = 0 }: Si
   sink.committed = () => checkSink(world, postgres, sink);
   const calm = () => ({ delayMs: 1, lossChance: 0 });
   const weather = { broker: calm(), postgres: calm(), sink: calm() };
-  const cluster: Cluster = { world, broker, ledger, postgres, sink, weather, syncMs: random.pick([1_000, 4_000]), breakage };
+  const cluster: Cluster = {
+    world,
+    broker,
+    ledger,
+    postgres,
+    sink,
+    weather,
+    syncMs: random.pick([1_000, 4_000]),
+    kv: random.chance(0.7) ? new KvModel(world) : null,
+    breakage,
+  };
   const faults = new Faults(cluster, plan, 1 + random.below(3));
   workload.start();
   faults.start();
@@ -81,6 +92,7 @@ function faultPlan(random: Prng): FaultPlan {
     sinkTrouble: often(1_000, 8_000),
     clockJump: often(1_000, 10_000, 0.25),
     weather: often(1_000, 6_000),
+    kvLoss: often(4_000, 15_000, 0.2),
   };
 }
 

@@ -1,10 +1,11 @@
 import { type Changelogs, memoryBus, StoredChangelogs } from '@tributary/changelog';
-import { type ActorSpec, type Log, Supervisor } from '@tributary/cluster';
+import { type ActorSpec, type Log, type Runtime, runService, Supervisor } from '@tributary/cluster';
 import type { SourceConfig } from '@tributary/config';
-import { type Position, type StoredBatch, WHOLE } from '@tributary/core';
+import { type Bus, type Kv, type Position, type StoredBatch, WHOLE } from '@tributary/core';
 import { ProjectionActor } from '@tributary/projection';
 import { SourceActor, type SourceDatabase, Vitals } from '@tributary/source';
 import { type Broker, SimStore } from './broker.ts';
+import { type KvModel, SimKv } from './kv.ts';
 import type { Ledger } from './ledger.ts';
 import type { Link, Weather } from './link.ts';
 import { SimDatabase } from './pg-database.ts';
@@ -20,6 +21,7 @@ export interface Breakage {
   readonly changelogs?: (changelogs: Changelogs) => Changelogs;
   readonly database?: (database: SourceDatabase) => SourceDatabase;
   readonly write?: (model: SinkModel, expected: Position, batches: readonly StoredBatch[], after: Position) => void;
+  readonly kv?: (kv: Kv) => Kv;
   readonly confirmAfterMs?: number;
 }
 
@@ -33,6 +35,8 @@ export interface Cluster {
   readonly weather: { readonly broker: Weather; readonly postgres: Weather; readonly sink: Weather };
   /** How long the broker may take to get a message onto its disk, ms. */
   readonly syncMs: number;
+  /** Null: nobody keeps workers from running everything, all of them; only the data's own fences do. */
+  readonly kv: KvModel | null;
   readonly breakage: Breakage;
 }
 
@@ -44,7 +48,8 @@ export class Worker {
   readonly #store: SimStore;
   readonly #database: SimDatabase;
   readonly #sinkLinks = new Set<Link>();
-  readonly #supervisor: Supervisor;
+  /** Its last words on how it is. */
+  status: () => string = () => '';
 
   constructor(cluster: Cluster, name: string) {
     const { world, broker, postgres, ledger, weather, breakage, syncMs } = cluster;
@@ -64,9 +69,45 @@ export class Worker {
     const changelogs = breakage.changelogs?.(stored) ?? stored;
     const bus = memoryBus();
     const log = this.#log();
-    this.#supervisor = new Supervisor(this.clock, log, () => {});
+    const specs = { source: this.#source(changelogs, { bus, random, log }), sink: this.#projection(changelogs, bus) };
+    world.tell(`${name} starts`);
+    if (cluster.kv) this.#lead(specs, { changelogs, bus, log, kv: new SimKv(cluster.kv, broker, this.#store.link) });
+    else this.#fight(specs, log);
+  }
+
+  /** Production leases and placement decide what runs here. */
+  #lead(specs: Specs, runtime: Pick<Runtime<Changelogs>, 'changelogs' | 'bus' | 'log' | 'kv'>): void {
+    const { breakage } = this.#cluster;
+    const told = new Map<string, string>();
+    void runtime.bus.listen('tributary.status', (value) => {
+      const { service, actors } = value as { service: string; actors: readonly { state: string; fault: unknown }[] };
+      told.set(service, actors.map(({ state, fault }) => `${service} ${state} ${JSON.stringify(fault)}`).join());
+    });
+    this.status = () => [...told.values()].join('; ');
+    for (const [service, spec] of Object.entries(specs)) {
+      const kv = breakage.kv?.(runtime.kv) ?? runtime.kv;
+      const place = { dataDir: '', worker: this.process.name, labels: null, capacity: 1 };
+      const assignment = { name: spec.name, labels: {}, fingerprint: '', actors: [spec] };
+      const started = { config: null, assignmentsOf: () => [assignment] };
+      runService(service, { ...runtime, ...place, kv, clock: this.clock }, started);
+    }
+  }
+
+  /** Everything runs here, whatever others do. */
+  #fight(specs: Specs, log: Log): void {
+    const supervisor = new Supervisor(this.clock, log, () => {});
+    for (const spec of Object.values(specs)) supervisor.start(spec);
+    this.status = () =>
+      supervisor
+        .status()
+        .map(({ name, state, fault }) => `${name} ${state} ${fault?.message ?? ''}`)
+        .join('; ');
+  }
+
+  #source(changelogs: Changelogs, { bus, random, log }: { bus: Bus; random: SimRandom; log: Log }): ActorSpec {
+    const { breakage, syncMs } = this.#cluster;
     const vitals = new Vitals(sourceConfig.heartbeatMs);
-    const source: ActorSpec = {
+    return {
       name: `source/${SOURCE}`,
       kind: 'source',
       make: () =>
@@ -84,7 +125,10 @@ export class Worker {
           warn: (facts, message) => log.warn(facts, message),
         }),
     };
-    const projection: ActorSpec = {
+  }
+
+  #projection(changelogs: Changelogs, bus: Bus): ActorSpec {
+    return {
       name: `sink/${SOURCE}`,
       kind: 'ods',
       make: () =>
@@ -100,9 +144,6 @@ export class Worker {
           open: async () => this.#openSink(),
         }),
     };
-    this.#supervisor.start(source);
-    this.#supervisor.start(projection);
-    world.tell(`${name} starts`);
   }
 
   #openSink(): SimProjection {
@@ -149,17 +190,11 @@ export class Worker {
       else link.close();
     }
   }
+}
 
-  status(): string {
-    return this.#supervisor
-      .status()
-      .map((actor) => `${actor.name} ${actor.state} ${actor.fault?.message ?? ''}`)
-      .join('; ');
-  }
-
-  stop(): Promise<void> {
-    return this.#supervisor.stop();
-  }
+interface Specs {
+  readonly source: ActorSpec;
+  readonly sink: ActorSpec;
 }
 
 const sourceConfig: SourceConfig = {

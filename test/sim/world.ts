@@ -82,7 +82,8 @@ export class SimClock implements Clock {
         signal?.removeEventListener('abort', abort);
         resolve();
       };
-      const cancel = this.#world.after(ms, wake, this.#owner);
+      // As a real timer: never shorter than a millisecond.
+      const cancel = this.#world.after(Math.max(1, ms), wake, this.#owner);
       signal?.addEventListener('abort', abort, { once: true });
     });
   }

@@ -6,7 +6,7 @@ import type { Rows, SourceSession } from './database.ts';
 import { type ChunkRows, reconcile } from './reconcile.ts';
 import type { SnapshotState, SourceState, TableState } from './state.ts';
 import type { Stream } from './stream.ts';
-import { keyCells, keyText, type Touches } from './touches.ts';
+import { type Flight, keyCells, keyText, type Touches } from './touches.ts';
 
 /** Sessions that read side by side. */
 const READERS = 3;
@@ -50,7 +50,6 @@ class Superseded extends Error {}
  */
 export class Snapshotter {
   readonly #options: SnapshotterOptions;
-  readonly #inFlight = new Set<Visibility>();
   #wake: () => void = () => {};
   #idle: (() => void)[] = [];
   #progress: SnapshotProgress | null = null;
@@ -59,10 +58,6 @@ export class Snapshotter {
 
   constructor(options: SnapshotterOptions) {
     this.#options = options;
-  }
-
-  get inFlight(): readonly Visibility[] {
-    return [...this.#inFlight];
   }
 
   get progress(): SnapshotProgress | null {
@@ -135,8 +130,6 @@ export class Snapshotter {
       const now = state.tables[name];
       if (now?.snapshot?.begun) watch.request(name);
       await clock.sleep(POLL_MS, signal);
-    } finally {
-      this.#inFlight.clear();
     }
   }
 
@@ -241,9 +234,9 @@ export class Snapshotter {
       check(run);
       await this.#waitTracked(run.name, session, signal);
       const epoch = touches.epoch;
-      const { chunk, passed } = await this.#read(session, run, job.rows);
-      let open: readonly string[];
+      const flight = touches.takeOff();
       try {
+        const { chunk, passed } = await this.#read(session, { ...run, flight }, job.rows);
         await job.before;
         await writer.belowPending(LIMITS.pendingBytes);
         if (stream.passed < passed) heartbeat();
@@ -255,13 +248,12 @@ export class Snapshotter {
           return reconciled;
         });
         if (!published) continue;
-        open = published.open;
+        this.rows += chunk.rows;
+        this.#report(run, chunk.rows);
+        return { bytes: chunk.csv.length, open: published.open };
       } finally {
-        this.#inFlight.delete(chunk.snapshot);
+        touches.land(flight);
       }
-      this.rows += chunk.rows;
-      this.#report(run, chunk.rows);
-      return { bytes: chunk.csv.length, open };
     }
   }
 
@@ -281,11 +273,11 @@ export class Snapshotter {
   /** One short transaction: what it sees, the rows, and a WAL position after everything it sees. */
   async #read(
     session: SourceSession,
-    { table, schema }: Pick<Run, 'table' | 'schema'>,
+    { table, schema, flight }: Pick<Run, 'table' | 'schema'> & { readonly flight: Flight },
     chosen: Rows,
   ): Promise<{ chunk: ChunkRows; passed: Lsn }> {
     const snapshot = await session.begin();
-    this.#inFlight.add(snapshot);
+    flight.seen = snapshot;
     try {
       const pieces: Buffer[] = [];
       const copy = session.copy(table, schema, chosen);
@@ -296,7 +288,6 @@ export class Snapshotter {
       const asked = chosen.kind === 'keys' ? chosen.keys.map(keyText) : [];
       return { chunk: { schema, csv: Buffer.concat(pieces), rows: step.value, snapshot, asked }, passed };
     } catch (error) {
-      this.#inFlight.delete(snapshot);
       await session.end().catch(() => {});
       throw error;
     }
@@ -313,15 +304,18 @@ export class Snapshotter {
     await this.#waitTracked(name, session, signal);
     while (!signal.aborted) {
       const resume = await stream.pause();
+      const flight = touches.takeOff();
       try {
         if (state.tables[name]?.snapshot !== snapshot) throw new Superseded();
         const seen = await session.begin();
+        flight.seen = seen;
         if (!touches.any(name, seen) && seen.xmin >= touches.untrackedBelow) {
           await this.#publishWhole({ name, table, schema, seen }, session);
           return;
         }
       } finally {
         await session.end().catch(() => {});
+        touches.land(flight);
         resume();
       }
       await clock.sleep(POLL_MS, signal);

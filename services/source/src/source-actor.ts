@@ -159,7 +159,7 @@ export class SourceActor implements Actor {
           ),
         (all) => snapshotter.run(all),
         (all) => heart.run(config.heartbeatMs, clock, all),
-        (all) => this.#look({ control, watch, touches, snapshotter }, all),
+        (all) => this.#look({ control, watch, touches }, all),
         (all) => this.#confirm(reader, confirmed, all),
         async (all) => {
           await aborted(all);
@@ -212,13 +212,10 @@ export class SourceActor implements Actor {
     return epochOf(systemId, this.#options.random.token(6));
   }
 
-  async #look(
-    world: { control: SourceSession; watch: CatalogWatch; touches: Touches; snapshotter: Snapshotter },
-    signal: AbortSignal,
-  ): Promise<void> {
-    const { control, watch, touches, snapshotter } = world;
+  async #look(world: { control: SourceSession; watch: CatalogWatch; touches: Touches }, signal: AbortSignal): Promise<void> {
+    const { control, watch, touches } = world;
     while (!signal.aborted) {
-      touches.prune(await control.visibility(), snapshotter.inFlight);
+      touches.prune(await control.visibility());
       await watch.check(false);
       this.#options.vitals.slot(await control.slotHealth());
       await this.#options.clock.sleep(LOOK_MS, signal);

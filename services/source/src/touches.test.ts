@@ -32,11 +32,23 @@ it('tells what no snapshot of this age can tell: columns of a row that came unde
 
 it('forgets only what every snapshot sees', () => {
   const touches = new Touches(start, start.xmax);
+  const flight = touches.takeOff();
+  flight.seen = new Visibility('105:106:105');
   touches.note('t', '1', { xid: 105n, deleted: false, unchanged: null });
-  touches.prune(new Visibility('106:106:'), [new Visibility('105:106:105')]);
+  touches.prune(new Visibility('106:106:'));
   expect(touches.keys('t')).toEqual(['1']);
-  touches.prune(new Visibility('106:106:'), []);
+  touches.land(flight);
+  touches.prune(new Visibility('106:106:'));
   expect(touches.keys('t')).toEqual([]);
+});
+
+it('remembers what a snapshot in flight does not see, also when it is streamed late, and before the snapshot is known', () => {
+  const touches = new Touches(start, start.xmax);
+  const flight = touches.takeOff();
+  touches.prune(new Visibility('110:110:'));
+  expect(touches.begin(105)).toBe(105n);
+  touches.land(flight);
+  expect(touches.begin(105)).toBeNull();
 });
 
 it('drops everything past its bound, and says which transactions are not remembered', () => {

@@ -28,6 +28,12 @@ interface TableTouches {
   truncations: bigint[];
 }
 
+/** A snapshot that is taken, or used: what it may not see is remembered until it has landed. */
+export interface Flight {
+  /** Until the snapshot is known: what it will see at least. */
+  seen: Visibility;
+}
+
 const TOUCHES_MAX = 200_000;
 
 /** The key of a row as one string. Keys are never NULL. */
@@ -53,6 +59,7 @@ export class Touches {
   /** Every streamed transaction below this xid may have touched rows that nobody remembers. */
   untrackedBelow: bigint;
   #latest: Visibility;
+  readonly #flights = new Set<Flight>();
 
   /** @param untrackedBelow above every transaction that may have been streamed before */
   constructor(atStart: Visibility, untrackedBelow: bigint) {
@@ -60,10 +67,30 @@ export class Touches {
     this.untrackedBelow = untrackedBelow;
   }
 
-  /** @returns the 64-bit xid to note touches under, or null when every snapshot from now on sees it anyway */
+  /** @returns the 64-bit xid to note touches under, or null when every snapshot in flight or to come sees it anyway */
   begin(xid: number): bigint | null {
     const wide = this.#latest.widen(xid);
-    return this.#latest.sees(wide) ? null : wide;
+    return this.#seenByAll(wide) ? null : wide;
+  }
+
+  /**
+   * Call before a snapshot is asked for: it may be older than what is learnt of visibility before its answer comes.
+   * Whatever it does not see stays remembered until {@link land}.
+   */
+  takeOff(): Flight {
+    const flight = { seen: this.#latest };
+    this.#flights.add(flight);
+    return flight;
+  }
+
+  land(flight: Flight): void {
+    this.#flights.delete(flight);
+  }
+
+  #seenByAll(xid: bigint): boolean {
+    if (!this.#latest.sees(xid)) return false;
+    for (const { seen } of this.#flights) if (!seen.sees(xid)) return false;
+    return true;
   }
 
   note(table: string, key: string, touch: Touch): void {
@@ -115,9 +142,9 @@ export class Touches {
   }
 
   /** Forgets what `latest` and every snapshot in flight see. */
-  prune(latest: Visibility, inFlight: readonly Visibility[]): void {
+  prune(latest: Visibility): void {
     this.#latest = latest;
-    const seen = (xid: bigint) => latest.sees(xid) && inFlight.every((snapshot) => snapshot.sees(xid));
+    const seen = (xid: bigint) => this.#seenByAll(xid);
     let count = 0;
     for (const [name, touches] of this.#tables) {
       for (const [key, row] of touches.rows) {

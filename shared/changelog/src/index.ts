@@ -20,6 +20,7 @@ export { SectionDraft } from './draft.ts';
 export { type ReplayPlace, replayPlace } from './replay-place.ts';
 export { MemoryStore } from './memory/store.ts';
 export { memoryBus } from './memory/bus.ts';
+export { MemoryKv } from './memory/kv.ts';
 export { StoredChangelogs } from './changelogs.ts';
 export type { Place, Store, Stored } from './store.ts';
 export { type Start, startOf } from './start.ts';
