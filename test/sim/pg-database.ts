@@ -102,12 +102,15 @@ class SimSession implements SourceSession {
   }
 
   slotHealth() {
-    return this.#ask((model) => {
-      const slot = model.slots.get(SLOT);
-      if (!slot) return null;
-      const retainedBytes = Number(model.lsn - slot.confirmed);
-      return { name: SLOT, active: slot.reader !== null, retainedBytes, walStatus: 'reserved', safeBytes: null };
-    });
+    return this.#ask(healthOf);
+  }
+
+  look() {
+    return this.#ask((model) => ({
+      visibility: model.visibility(),
+      health: healthOf(model),
+      catalog: JSON.stringify([[...model.tables.keys()], [...model.published.all], [...model.published.append]]),
+    }));
   }
 
   visibility(): Promise<Visibility> {
@@ -193,6 +196,13 @@ class SimSession implements SourceSession {
     this.#link.close();
     this.#closed();
   }
+}
+
+function healthOf(model: PostgresModel) {
+  const slot = model.slots.get(SLOT);
+  if (!slot) return null;
+  const retainedBytes = Number(model.lsn - slot.confirmed);
+  return { name: SLOT, active: slot.reader !== null, retainedBytes, walStatus: 'reserved', safeBytes: null };
 }
 
 function matches(version: { readonly block: number; readonly key: string }, rows: Rows): boolean {

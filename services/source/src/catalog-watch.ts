@@ -32,6 +32,8 @@ export class CatalogWatch {
   /** Whole tables: changes the stream had brought when the content was last known. */
   readonly #counted = new Map<string, number>();
   #looking: Promise<void> = Promise.resolve();
+  /** Fingerprint of a catalog that has been checked since. */
+  #glanced = '';
 
   constructor(options: CatalogWatchOptions) {
     this.#options = options;
@@ -57,6 +59,17 @@ export class CatalogWatch {
   check(exact: boolean): Promise<void> {
     this.#looking = this.#looking.catch(() => {}).then(() => this.#check(exact));
     return this.#looking;
+  }
+
+  /**
+   * Checks only when the catalog is another than at the last look, or when some table's content must be watched, which no
+   * catalog tells. @param catalog its fingerprint; what changes after it was taken is seen at the next look
+   */
+  async glance(catalog: string): Promise<void> {
+    const told = [...this.#tables.values()].every((table) => table.identifiable);
+    if (told && catalog === this.#glanced) return;
+    await this.check(false);
+    this.#glanced = catalog;
   }
 
   async #check(exact: boolean): Promise<void> {

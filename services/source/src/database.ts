@@ -36,6 +36,14 @@ export interface SlotHealth {
   readonly safeBytes: number | null;
 }
 
+export interface Look {
+  readonly visibility: Visibility;
+  /** Null when there is no slot. */
+  readonly health: SlotHealth | null;
+  /** As long as it stays the same, no table came, went or changed its shape, and no publication its members. */
+  readonly catalog: string;
+}
+
 /** `all`: every change. `append`: inserts and truncations, for tables whose old rows the WAL cannot name. */
 export type Publication = 'all' | 'append';
 
@@ -55,6 +63,8 @@ export interface SourceSession {
   ensureSlot(): Promise<Slot>;
   /** Null when there is no slot. */
   slotHealth(): Promise<SlotHealth | null>;
+  /** Everything that is looked at again and again, in one statement that locks nothing. */
+  look(): Promise<Look>;
   /** What a transaction that began now would see. */
   visibility(): Promise<Visibility>;
   /**

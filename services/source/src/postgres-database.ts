@@ -13,6 +13,7 @@ import {
   Visibility,
 } from '@tributary/postgres';
 import type {
+  Look,
   Publication,
   ReplicateOptions,
   Replication,
@@ -25,7 +26,7 @@ import type {
 } from './database.ts';
 import type { RelationMessage } from './pgoutput.ts';
 import { addTables, dropTable, ensurePublications, publishedTables } from './publications.ts';
-import { ensureSlot, inspectServer, publicationNames, slotHealth, slotName } from './slot.ts';
+import { ensureSlot, inspectServer, look, publicationNames, slotHealth, slotName } from './slot.ts';
 
 /** Our own commits must not wait for somebody else's standby. */
 const SETTINGS = { synchronous_commit: 'local' };
@@ -76,6 +77,10 @@ class PostgresSession implements SourceSession {
     return slotHealth(this.#session, slotName(this.#source));
   }
 
+  look(): Promise<Look> {
+    return look(this.#session, slotName(this.#source));
+  }
+
   async visibility(): Promise<Visibility> {
     const { snapshot } = await this.#session.row<{ snapshot: string }>('SELECT pg_current_snapshot()::text AS snapshot');
     return new Visibility(snapshot);
@@ -87,7 +92,7 @@ class PostgresSession implements SourceSession {
   }
 
   async emit(content: string): Promise<void> {
-    await this.#session.rows(`SELECT pg_logical_emit_message(true, 'tributary', $1)`, [content]);
+    await this.#session.prepared('emit', `SELECT pg_logical_emit_message(true, 'tributary', $1)`, [content]);
   }
 
   async tables(wanted: (name: string) => boolean): Promise<CatalogTable[]> {

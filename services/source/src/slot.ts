@@ -1,6 +1,6 @@
-import { Fault, type Lsn, parseLsn } from '@tributary/core';
-import { type Session, sqlState } from '@tributary/postgres';
-import type { Server, Slot, SlotHealth } from './database.ts';
+import { assert, Fault, type Lsn, parseLsn } from '@tributary/core';
+import { CATALOG_FINGERPRINT, type Session, sqlState, Visibility } from '@tributary/postgres';
+import type { Look, Server, Slot, SlotHealth } from './database.ts';
 
 /** Oldest server whose pgoutput carries logical messages, which heartbeats and barriers are. */
 const VERSION_MIN = 140_000;
@@ -96,10 +96,23 @@ async function createSlot(session: Session, name: string, version: number): Prom
 
 /** Also on a standby, which is refused later with words of its own. */
 export async function slotHealth(session: Session, name: string): Promise<SlotHealth | null> {
-  const [health] = await session.rows<SlotHealth>(
-    `SELECT slot_name AS name, active, pg_wal_lsn_diff(CASE WHEN pg_is_in_recovery() THEN pg_last_wal_replay_lsn() ELSE pg_current_wal_lsn() END, restart_lsn)::float8 AS "retainedBytes",
-            wal_status AS "walStatus", safe_wal_size::float8 AS "safeBytes" FROM pg_replication_slots WHERE slot_name = $1`,
-    [name],
-  );
+  const [health] = await session.rows<SlotHealth>(HEALTH_SQL, [name]);
   return health ?? null;
+}
+
+const HEALTH_SQL = `
+SELECT slot_name AS name, active, pg_wal_lsn_diff(CASE WHEN pg_is_in_recovery() THEN pg_last_wal_replay_lsn() ELSE pg_current_wal_lsn() END, restart_lsn)::float8 AS "retainedBytes",
+       wal_status AS "walStatus", safe_wal_size::float8 AS "safeBytes" FROM pg_replication_slots WHERE slot_name = $1`;
+
+const LOOK_SQL = `
+SELECT pg_current_snapshot()::text AS snapshot, (SELECT row_to_json(h) FROM (${HEALTH_SQL}) h) AS health, ${CATALOG_FINGERPRINT} AS catalog`;
+
+/** Prepared: planning it would cost the server more than running it. */
+export async function look(session: Session, slot: string): Promise<Look> {
+  const [row] = await session.preparedRows<{ snapshot: string; health: SlotHealth | null; catalog: string }>('look', LOOK_SQL, [
+    slot,
+  ]);
+  assert(row, 'a look without an answer');
+  const { snapshot, health, catalog } = row;
+  return { visibility: new Visibility(snapshot), health, catalog };
 }

@@ -30,7 +30,8 @@ export interface SourceOptions {
 
 /** How often the catalog, the slot's health and what snapshots can see are looked at. */
 const LOOK_MS = 1_000;
-const CONFIRM_MS = 1_000;
+/** How often PostgreSQL is told what it may forget; it ends a connection that is silent for 8 s. */
+const CONFIRM_MS = 2_000;
 /** How often a snapshot that somebody waits for tells how far it is. */
 const PROGRESS_MS = 250;
 
@@ -215,9 +216,10 @@ export class SourceActor implements Actor {
   async #look(world: { control: SourceSession; watch: CatalogWatch; touches: Touches }, signal: AbortSignal): Promise<void> {
     const { control, watch, touches } = world;
     while (!signal.aborted) {
-      touches.prune(await control.visibility());
-      await watch.check(false);
-      this.#options.vitals.slot(await control.slotHealth());
+      const { visibility, health, catalog } = await control.look();
+      touches.prune(visibility);
+      this.#options.vitals.slot(health);
+      await watch.glance(catalog);
       await this.#options.clock.sleep(LOOK_MS, signal);
     }
   }

@@ -1,4 +1,4 @@
-export { type CatalogColumn, type CatalogTable, readTables, tableSchemaOf } from './catalog.ts';
+export { type CatalogColumn, type CatalogTable, CATALOG_FINGERPRINT, readTables, tableSchemaOf } from './catalog.ts';
 export { type ConnectionConfig, describeConnection } from './connection.ts';
 export { databaseFault, sqlState } from './fault.ts';
 export { quoteIdent, quoteLiteral, quoteTable } from './identifier.ts';

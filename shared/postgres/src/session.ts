@@ -110,6 +110,12 @@ export class Session {
     return result.rowCount ?? 0;
   }
 
+  /** Rows of a statement that is prepared once per session under `name`: for what is asked again and again. */
+  async preparedRows<Row extends object>(name: string, sql: string, values: readonly unknown[]): Promise<Row[]> {
+    const result = await this.#run(() => this.#client.query<Row>({ name, text: sql, values: values as unknown[] }), sql);
+    return result.rows;
+  }
+
   /** A statement that is prepared once per session under `name`. @returns rows affected */
   async prepared(name: string, sql: string, values: readonly unknown[]): Promise<number> {
     const result = await this.#run(() => this.#client.query({ name, text: sql, values: values as unknown[] }), sql);
