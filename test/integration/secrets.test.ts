@@ -160,6 +160,18 @@ describe('row values and secrets', () => {
     expect(refused).toContain(ROW);
     expect(JSON.parse(refused)).toMatchObject({ status: 422 });
 
+    // The desired state is stored in the cluster: what holds a secret is sealed.
+    const applied = await tributary([
+      'apply',
+      '-f',
+      join(folder, 'tributary.yaml'),
+      '-f',
+      join(folder, 'locked.yaml'),
+      '--data',
+      system.data,
+    ]);
+    expect(applied.stderr).toBe('');
+
     const places = {
       log: system.stderr,
       bus: heard.join('\n'),
@@ -169,10 +181,12 @@ describe('row values and secrets', () => {
           ['/v1/status', '/metrics', '/healthz', '/readyz', '/openapi.json'].map(async (path) => [path, await ask(path)]),
         ),
       ),
+      applied: applied.stdout,
       command: (await tributary(['status', '--data', system.data, '--json'])).stdout,
     } as Record<string, string>;
     expect(places['log']).toContain('SQLSTATE 22P02');
     expect(places['bus']).toContain('SQLSTATE P0001');
+    expect(places['memory']).toContain('$KV.tributary.config ');
     for (const [place, text] of Object.entries(places))
       for (const secret of SECRETS) expect(text.includes(secret), `${secret} in ${place}`).toBe(false);
   });

@@ -106,7 +106,7 @@ export class Worker {
 
   #source(changelogs: Changelogs, { bus, random, log }: { bus: Bus; random: SimRandom; log: Log }): ActorSpec {
     const { breakage, syncMs } = this.#cluster;
-    const vitals = new Vitals(sourceConfig.heartbeatMs);
+    const vitals = new Vitals(sourceConfig.heartbeatMs, this.clock);
     return {
       name: `source/${SOURCE}`,
       kind: 'source',

@@ -2,7 +2,7 @@ import { parentPort, workerData } from 'node:worker_threads';
 import { connectNats } from '@tributary/changelog';
 import type { Config } from '@tributary/config';
 import { describeError, systemClock } from '@tributary/core';
-import { openLog } from '@tributary/ops';
+import { environment, openLog, startTracing } from '@tributary/ops';
 import { startSinks } from '@tributary/sink';
 import { startSources } from '@tributary/source';
 
@@ -22,6 +22,7 @@ export type ThreadMessage = { readonly kind: 'stop' } | { readonly kind: 'config
 async function run(task: ThreadTask): Promise<void> {
   const log = openLog({ worker: task.worker, ...(task.logLevel ? { level: task.logLevel } : {}) });
   const { creds, replicas } = task.config.cluster.nats;
+  const stopTracing = await startTracing({ service: task.service, worker: task.worker, env: environment(), log });
   const broker = await connectNats({ url: task.nats, creds, replicas, name: `tributary ${task.service}` });
   const start = task.service === 'source' ? startSources : startSinks;
   const { changelogs, bus, kv } = broker;
@@ -40,7 +41,7 @@ async function run(task: ThreadTask): Promise<void> {
     if (message.kind === 'configure') return service.configure(message.config);
     service
       .stop()
-      .then(() => broker.close())
+      .then(() => Promise.all([broker.close(), stopTracing()]))
       .catch((error: unknown) => log.error({ error: describeError(error) }, 'stopping failed'))
       .finally(() => parentPort?.close());
   });

@@ -11,6 +11,7 @@ import {
   type SourcePosition,
   type Transaction,
 } from '@tributary/core';
+import { traceCapture } from '@tributary/ops';
 import type { ConfirmedPrefix } from './confirmed-prefix.ts';
 import type { SourceState } from './state.ts';
 import type { Track } from './stream.ts';
@@ -68,7 +69,7 @@ export class Batcher {
   #closed = false;
   #tokens: string[] = [];
   readonly #heard = new Map<string, (seq: Promise<number>) => void>();
-  /** Since when, ms; null = the reader flows. */
+  /** Since when, monotonic ms; null = the reader flows. */
   #heldAt: number | null = null;
   #heldMs = 0;
   #lagMs = 0;
@@ -161,7 +162,7 @@ export class Batcher {
       lagMs: this.#lagMs,
       watermark: this.#storedWatermark,
       pendingBytes: writer.pendingBytes,
-      heldMs: this.#heldMs + (this.#heldAt === null ? 0 : clock.now() - this.#heldAt),
+      heldMs: this.#heldMs + (this.#heldAt === null ? 0 : clock.monotonic() - this.#heldAt),
     };
   }
 
@@ -215,10 +216,13 @@ export class Batcher {
     const stored = confirmed.sent(this.#restart, clock.monotonic());
     const committedAt = rest.transactions.at(-1)?.committedAt;
     const lsn = this.#position.lsn;
+    const traced = traceCapture(header, clock.now());
     const appended = new Promise<number>((resolve) => {
       writer.append({ header, sections }).then((seq) => {
         stored(clock.monotonic());
-        if (committedAt !== undefined) this.#lagMs = Math.max(0, clock.now() - committedAt / 1_000);
+        const now = clock.now();
+        traced?.(now, seq);
+        if (committedAt !== undefined) this.#lagMs = Math.max(0, now - committedAt / 1_000);
         if (lsn > this.#storedLsn) this.#storedLsn = lsn;
         this.#storedWatermark = Math.max(this.#storedWatermark, header.watermark);
         resolve(seq);
@@ -241,11 +245,11 @@ export class Batcher {
   #press(): void {
     const { writer, hold, release, fail, clock } = this.#options;
     if (this.#heldAt !== null || writer.pendingBytes <= LIMITS.pendingBytes) return;
-    const heldAt = clock.now();
+    const heldAt = clock.monotonic();
     this.#heldAt = heldAt;
     hold('changelog');
     writer.belowPending(LIMITS.pendingBytes / 2).then(() => {
-      this.#heldMs += clock.now() - heldAt;
+      this.#heldMs += clock.monotonic() - heldAt;
       this.#heldAt = null;
       release('changelog');
     }, fail);

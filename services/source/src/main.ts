@@ -14,7 +14,7 @@ export async function startSources(config: Config, runtime: Runtime<Changelogs>)
 function assignmentsOf({ cluster, sources }: Config, runtime: Runtime<Changelogs>): Assignment[] {
   const { changelog, nats } = cluster;
   return sources.map((source) => {
-    const vitals = new Vitals(source.heartbeatMs);
+    const vitals = new Vitals(source.heartbeatMs, runtime.clock);
     return {
       name: `source/${source.name}`,
       labels: source.labels,

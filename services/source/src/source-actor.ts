@@ -47,7 +47,7 @@ export class SourceActor implements Actor {
 
   constructor(options: SourceOptions) {
     this.#options = options;
-    this.#facts = () => options.vitals.facts(null, options.clock.now());
+    this.#facts = () => options.vitals.facts(null);
   }
 
   facts(): Record<string, unknown> {
@@ -175,13 +175,12 @@ export class SourceActor implements Actor {
 
   /** What changes all the time; the part that must outlive this instance is kept in the vitals. */
   #told(stream: Stream, confirmed: ConfirmedPrefix): Record<string, unknown> {
-    const { vitals, clock } = this.#options;
+    const { vitals } = this.#options;
     const facts = stream.facts();
-    const now = clock.now();
     const safe = confirmed.safe();
-    vitals.confirmed(safe, now);
+    vitals.confirmed(safe);
     vitals.complete(facts.watermark);
-    return { ...facts, confirmedLsn: formatLsn(safe), ...vitals.facts(facts.lagMs, now) };
+    return { ...facts, confirmedLsn: formatLsn(safe), ...vitals.facts(facts.lagMs) };
   }
 
   /** Decides whether the slot still follows the changelog; where it does not, every table is read again and reconciled. */

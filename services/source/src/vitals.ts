@@ -1,4 +1,4 @@
-import type { Lsn } from '@tributary/core';
+import type { Clock, Lsn } from '@tributary/core';
 import type { SlotHealth } from './database.ts';
 
 /** The source's clock may be off, and a heartbeat late, by this much (ms) before its age counts as lag. */
@@ -8,28 +8,31 @@ const PATIENCE_MS = 2_000;
  * What a worker remembers of a source from one instance of its actor to the next, for status and alarms only.
  *
  * A source that cannot start tells nothing of itself, and just then its slot keeps log that nobody takes. So the
- * ages here go on growing while instances come and go. Times are ms since 1970.
+ * ages here go on growing while instances come and go.
  */
 export class Vitals {
   readonly #heartbeatMs: number;
+  readonly #clock: Clock;
   #slot: SlotHealth | null = null;
   #confirmed: Lsn = 0n;
+  /** Monotonic, ms. */
   #confirmedAt: number | null = null;
   /** Microseconds, the source's clock. */
   #watermark = 0;
 
-  constructor(heartbeatMs: number) {
+  constructor(heartbeatMs: number, clock: Clock) {
     this.#heartbeatMs = heartbeatMs;
+    this.#clock = clock;
   }
 
   slot(health: SlotHealth | null): void {
     this.#slot = health;
   }
 
-  confirmed(lsn: Lsn, now: number): void {
+  confirmed(lsn: Lsn): void {
     if (this.#confirmedAt !== null && lsn <= this.#confirmed) return;
     this.#confirmed = lsn;
-    this.#confirmedAt = now;
+    this.#confirmedAt = this.#clock.monotonic();
   }
 
   /** The changelog is complete up to this commit time (microseconds). */
@@ -38,12 +41,12 @@ export class Vitals {
   }
 
   /** @param arrivedMs how late the newest stored commit was; a changelog that stopped moving is as late as it is old */
-  facts(arrivedMs: number | null, now: number): Record<string, unknown> {
-    const ageMs = this.#watermark === 0 ? 0 : now - this.#watermark / 1_000;
+  facts(arrivedMs: number | null): Record<string, unknown> {
+    const ageMs = this.#watermark === 0 ? 0 : this.#clock.now() - this.#watermark / 1_000;
     const late = ageMs > 2 * this.#heartbeatMs + PATIENCE_MS;
     return {
       slot: this.#slot,
-      confirmAgeMs: this.#confirmedAt === null ? null : now - this.#confirmedAt,
+      confirmAgeMs: this.#confirmedAt === null ? null : this.#clock.monotonic() - this.#confirmedAt,
       watermark: this.#watermark,
       lagMs: late ? Math.round(ageMs) : arrivedMs,
     };

@@ -1,6 +1,7 @@
 import type { Changelogs } from '@tributary/changelog';
 import type { Actor } from '@tributary/cluster';
 import { type Bus, type Clock, Fault, formatLsn, type Part, partName, type Position } from '@tributary/core';
+import { traceApply } from '@tributary/ops';
 import { GroupQueue } from './group-queue.ts';
 import { leaveOut } from './leave-out.ts';
 import type { Projection } from './projection.ts';
@@ -117,6 +118,7 @@ export class ProjectionActor implements Actor {
     this.#position = await projection.position();
     ready();
     this.#answerReached();
+    const { clock } = this.#options;
     const stop = new AbortController();
     const queue = new GroupQueue(this.#options.groupBytes);
     this.#interrupt = () => {
@@ -131,7 +133,9 @@ export class ProjectionActor implements Actor {
         const last = taken.batches.at(-1) as (typeof taken.batches)[number];
         const after: Position = { seq: last.seq, ...last.header.position, epoch: last.header.epoch };
         const batches = taken.batches.map((batch) => leaveOut(batch, projection.held()));
+        const traced = traceApply(this.#name, batches, clock.now());
         await projection.apply({ batches, partial: taken.partial, after, watermark: last.header.watermark });
+        traced?.(clock.now());
         for (const batch of batches) for (const section of batch.sections) this.#applied += section.rows;
         if (!taken.partial) this.#advance(after, last.header.watermark, last.header.transactions.at(-1)?.committedAt);
         if (stop.signal.aborted) break;
@@ -162,9 +166,9 @@ export class ProjectionActor implements Actor {
 
   async #held(room: Promise<void>): Promise<void> {
     const { clock } = this.#options;
-    const since = clock.now();
+    const since = clock.monotonic();
     await room;
-    this.#heldMs += clock.now() - since;
+    this.#heldMs += clock.monotonic() - since;
   }
 
   #advance(after: Position, watermark: number, committedAt: number | undefined): void {

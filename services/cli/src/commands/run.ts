@@ -2,7 +2,7 @@ import { connectNats } from '@tributary/changelog';
 import { configOf, readFiles } from '@tributary/config';
 import { startConsole, startHealth } from '@tributary/console';
 import { Fault, systemClock } from '@tributary/core';
-import { environment, openLog, stopSignal, workerName } from '@tributary/ops';
+import { environment, openLog, startTracing, stopSignal, workerName } from '@tributary/ops';
 import { startSinks } from '@tributary/sink';
 import { startSources } from '@tributary/source';
 import { DesiredState } from '../desired.ts';
@@ -35,6 +35,7 @@ export async function runOne(service: string, options: RunOptions, output: Outpu
   const worker = workerName();
   const { changelogs, bus, kv } = broker;
   const log = openLog({ worker });
+  const stopTracing = await startTracing({ service, worker, env: environment(), log });
   const runtime = { changelogs, bus, kv, clock: systemClock, log, dataDir: options.data, worker, labels, capacity };
   const state = new DesiredState(kv, options.data);
   try {
@@ -64,7 +65,7 @@ export async function runOne(service: string, options: RunOptions, output: Outpu
       await health?.stop();
     }
   } finally {
-    await broker.close();
+    await Promise.all([broker.close(), stopTracing()]);
   }
 }
 

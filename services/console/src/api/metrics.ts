@@ -7,7 +7,8 @@ const MILLI = 1_000;
 export function samplesOf(status: StatusView): Sample[] {
   return [
     ...status.sources.flatMap(ofSource),
-    ...status.projections.flatMap(ofProjection),
+    // A split projection by its parts: a part that starts anew counts from zero, which a sum would hide.
+    ...status.projections.flatMap((one) => one.parts ?? [one]).flatMap(ofProjection),
     ...status.changelogs.flatMap((one) => [
       sample('tributary_changelog_messages', { changelog: one.name }, one.messages),
       sample('tributary_changelog_bytes', { changelog: one.name }, one.bytes),

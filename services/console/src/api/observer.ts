@@ -109,7 +109,7 @@ export class Observer {
     const at = this.#options.clock.now();
     const sources = new Map<string, SourceView>(this.#expected.map((name) => [name, unassignedSource(name)]));
     const projections = new Map<string, ProjectionView>();
-    for (const told of this.#live(at)) {
+    for (const told of this.#live()) {
       for (const actor of told.actors) {
         if (actor.kind === 'source') {
           const name = sourceName(actor);
@@ -133,17 +133,16 @@ export class Observer {
       sources: [...sources.values()].sort(byName),
       changelogs: this.#changelogs,
       projections: wholeOnes(projections.values()).sort(byName),
-      workers: this.#workers(at),
-      leases: this.#leases(at),
+      workers: this.#workers(),
+      leases: this.#leases(),
     };
   }
 
   /** What the services of one worker last said, silent ones too. */
   heard(worker: string): Heard[] {
-    const at = this.#options.clock.now();
     return [...this.#told.values()]
       .filter((told) => told.worker === worker)
-      .map(({ service, heardAt, actors }) => ({ service, silentMs: at - heardAt, actors }));
+      .map((told) => ({ service: told.service, silentMs: this.#silentMs(told), actors: told.actors }));
   }
 
   #projection(told: ProjectionView, at: number): ProjectionView {
@@ -163,20 +162,24 @@ export class Observer {
   }
 
   /** Where two tell of one lease (the loser has not noticed yet) the later epoch counts. */
-  #leases(at: number): LeaseView[] {
+  #leases(): LeaseView[] {
     const leases = new Map<string, LeaseView>();
-    for (const lease of this.#live(at).flatMap((told) => told.leases)) {
+    for (const lease of this.#live().flatMap((told) => told.leases)) {
       if ((leases.get(lease.assignment)?.epoch ?? -1) <= lease.epoch) leases.set(lease.assignment, lease);
     }
     return [...leases.values()].sort((a, b) => (a.assignment < b.assignment ? -1 : 1));
   }
 
-  /** Oldest word first, so that the newest one stands when two tell of the same actor. */
-  #live(at: number): Told[] {
-    return [...this.#told.values()].filter((told) => at - told.heardAt < SILENT_AFTER_MS).sort((a, b) => a.at - b.at);
+  #silentMs(told: Told): number {
+    return this.#options.clock.monotonic() - told.heardOn;
   }
 
-  #workers(at: number): WorkerView[] {
+  /** Oldest word first, so that the newest one stands when two tell of the same actor. */
+  #live(): Told[] {
+    return [...this.#told.values()].filter((told) => this.#silentMs(told) < SILENT_AFTER_MS).sort((a, b) => a.at - b.at);
+  }
+
+  #workers(): WorkerView[] {
     const workers = new Map<string, Told[]>();
     for (const told of this.#told.values()) workers.set(told.worker, [...(workers.get(told.worker) ?? []), told]);
     return [...workers]
@@ -192,7 +195,7 @@ export class Observer {
           actors: actors.length,
           failed: actors.filter((actor) => actor.state === 'failed').length,
           heardAt,
-          alive: at - heardAt < SILENT_AFTER_MS,
+          alive: tolds.some((told) => this.#silentMs(told) < SILENT_AFTER_MS),
         };
       })
       .sort((a, b) => (a.worker < b.worker ? -1 : 1));
@@ -200,7 +203,7 @@ export class Observer {
 
   /** Takes in what a worker tells on `tributary.status`. */
   hear(value: unknown): void {
-    const told = readTold(value, this.#options.clock.now());
+    const told = readTold(value, this.#options.clock);
     if (!told || (this.#options.only ?? told.worker) !== told.worker) return;
     const key = `${told.worker} ${told.service}`;
     if (!this.#told.has(key) && this.#told.size >= WORKERS_MAX) return;
@@ -224,7 +227,7 @@ export class Observer {
   #tick(): void {
     const at = this.#options.clock.now();
     for (const [key, told] of this.#told) {
-      if (at - told.heardAt < FORGOTTEN_AFTER_MS) continue;
+      if (this.#silentMs(told) < FORGOTTEN_AFTER_MS) continue;
       this.#told.delete(key);
       for (const actor of told.actors) {
         if (actor.kind === 'source') this.#captured.forget(sourceName(actor));
@@ -260,9 +263,9 @@ export class Observer {
 
   async #askChangelogs(): Promise<void> {
     const { registered, clock } = this.#options;
-    if (registered && clock.now() - this.#registeredAt >= ASK_REGISTERED_MS) {
+    if (registered && clock.monotonic() - this.#registeredAt >= ASK_REGISTERED_MS) {
       this.#registered = await registered();
-      this.#registeredAt = clock.now();
+      this.#registeredAt = clock.monotonic();
     }
     const views: ChangelogView[] = [];
     for (const name of await this.#changelogNames()) {
