@@ -19,6 +19,9 @@ export interface StoreWatch {
   lost(afterSeq: number): void;
 }
 
+/** How a message reaches the store; other than by its own `publish` only where a test breaks it on purpose. */
+export type Publish = (store: MemoryStore, source: string, bytes: Uint8Array, place: Place) => Promise<void>;
+
 /** The broker: one memory store for all, which may crash and lose what its disk had not got yet. */
 export class Broker {
   readonly store: MemoryStore;
@@ -28,15 +31,18 @@ export class Broker {
   /** Stored at which moment of virtual time, by sequence; of the one changelog there is. */
   readonly storedAt = new Map<number, number>();
 
-  constructor(world: World, messageBytesMax: number) {
+  readonly #publish: Publish;
+
+  constructor(world: World, messageBytesMax: number, publish: Publish) {
     this.world = world;
+    this.#publish = publish;
     const clock: Pick<Clock, 'now'> = { now: () => WORLD_BEGINS + Math.floor(world.now) };
     this.store = new MemoryStore(messageBytesMax, clock);
   }
 
   async publish(source: string, bytes: Uint8Array, place: Place): Promise<void> {
-    await this.store.publish(source, bytes, place);
-    const seq = place.after + 1;
+    await this.#publish(this.store, source, bytes, place);
+    const seq = (await this.store.status(source))?.lastSeq ?? 0;
     this.storedAt.set(seq, this.world.now);
     this.world.tell(`stored ${seq} ${place.id} ${bytes.length}`);
     this.watch?.stored({ seq, bytes, storedAt: WORLD_BEGINS + this.world.now }, place);

@@ -220,7 +220,7 @@ function eventsOf({ header, sections }: Batch): ChangelogEvent[] {
 }
 
 /** @returns the whole batch, or the parts so far */
-function assemble(parts: readonly Uint8Array[], bytes: Uint8Array): Uint8Array | Uint8Array[] {
+export function assemble(parts: readonly Uint8Array[], bytes: Uint8Array): Uint8Array | Uint8Array[] {
   if (bytes[0] !== 0x46) return bytes;
   const view = new DataView(bytes.buffer, bytes.byteOffset);
   const [index, count] = [view.getUint16(2), view.getUint16(4)];

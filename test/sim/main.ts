@@ -9,8 +9,14 @@ const { values } = parseArgs({
     trace: { type: 'boolean', default: false },
   },
 });
+// Faults are made by the thousand; where each came from is of interest only to whoever looks at one world.
+if (!values.trace) Error.stackTraceLimit = 3;
 const first = Number(values.seed);
 const runs = Number(values.runs);
+if (!Number.isSafeInteger(first) || !Number.isSafeInteger(runs) || runs < 1) {
+  console.error('usage: npm run sim -- --seed N --runs K [--trace], whole numbers');
+  process.exit(2);
+}
 const failed: number[] = [];
 const began = performance.now();
 let events = 0;

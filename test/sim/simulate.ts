@@ -1,4 +1,4 @@
-import { Broker } from './broker.ts';
+import { Broker, type Publish } from './broker.ts';
 import { type FaultPlan, Faults } from './faults.ts';
 import { KvModel } from './kv.ts';
 import { Ledger } from './ledger.ts';
@@ -22,6 +22,9 @@ export interface Outcome {
 
 export interface SimulateOptions {
   readonly breakage?: Breakage;
+  /** Faults that a seed has whatever it would choose. */
+  readonly faults?: Partial<FaultPlan>;
+  readonly workload?: Partial<WorkloadOptions>;
   /** Lines of the trace that are kept; 0 = none, which is faster. */
   readonly linesMax?: number;
 }
@@ -33,17 +36,22 @@ const HEALED_MS = 90_000;
  * One seed, one world: several workers with production code, a workload, and the faults that this seed enables.
  * First the faults; then everything is healed, and the world must converge.
  */
-export async function simulate(seed: number, { breakage = {}, linesMax = 0 }: SimulateOptions = {}): Promise<Outcome> {
+export async function simulate(seed: number, options: SimulateOptions = {}): Promise<Outcome> {
+  const { breakage = {}, linesMax = 0 } = options;
   const world = new World(seed, linesMax);
   const { random } = world;
-  const plan = faultPlan(random);
+  const plan = { ...faultPlan(random), ...options.faults };
   const postgres = new PostgresModel(world);
-  const workload = new Workload(world, postgres, workloadOptions(random));
+  const workload = new Workload(world, postgres, { ...workloadOptions(random), ...options.workload });
   const ledger = new Ledger(world, postgres);
-  const broker = new Broker(world, random.chance(0.3) ? 48 * 1024 : 1024 * 1024);
+  const broker = new Broker(world, random.chance(0.3) ? 48 * 1024 : 1024 * 1024, breakage.publish ?? plainly);
   broker.watch = ledger;
   const sink = new SinkModel(world);
-  sink.committed = () => checkSink(world, postgres, sink);
+  const exactlyOnce = new ExactlyOnce(world, postgres);
+  sink.committed = () => {
+    checkSink(world, postgres, sink);
+    exactlyOnce.check(sink);
+  };
   const calm = () => ({ delayMs: 1, lossChance: 0 });
   const weather = { broker: calm(), postgres: calm(), sink: calm() };
   const cluster: Cluster = {
@@ -105,6 +113,33 @@ function workloadOptions(random: Prng): WorkloadOptions {
     rows: random.below(120),
   };
 }
+
+/** Counts the changes that a sink must have applied where it stands. */
+class ExactlyOnce {
+  readonly #world: World;
+  readonly #model: PostgresModel;
+  #next = 0;
+  #due = 0;
+
+  constructor(world: World, model: PostgresModel) {
+    this.#world = world;
+    this.#model = model;
+  }
+
+  check({ applied, position }: SinkModel): void {
+    const [slot] = this.#model.slots.values();
+    for (; this.#next < this.#model.wal.length; this.#next++) {
+      const transaction = this.#model.wal[this.#next] as Transaction;
+      if (transaction.commitLsn > position.lsn) break;
+      if (!slot || transaction.commitLsn < slot.createdAt) continue;
+      for (const change of transaction.changes) if (change.published) this.#due++;
+    }
+    if (applied !== this.#due)
+      this.#world.broke('exactly once', `the sink applied ${applied} changes up to ${position.lsn}, not ${this.#due}`);
+  }
+}
+
+const plainly: Publish = (store, source, bytes, place) => store.publish(source, bytes, place);
 
 /** Where the sink stands every whole table must be what the WAL up to there makes of it. */
 function checkSink(world: World, postgres: PostgresModel, sink: SinkModel): void {

@@ -30,6 +30,8 @@ interface SinkTable {
 export class SinkModel {
   position: Position = ORIGIN;
   readonly tables = new Map<string, SinkTable>();
+  /** Changes of the stream that were applied: what a sink that sums or tells would have seen. */
+  applied = 0;
   readonly #world: World;
   /** Called after each commit. */
   committed: (sink: SinkModel) => void = () => {};
@@ -52,6 +54,10 @@ export class SinkModel {
       throw new Fault('fenced', `the sink stands at ${this.position.seq}, not ${expected.seq}`);
     }
     this.apply(batches);
+    this.move(after);
+  }
+
+  move(after: Position): void {
     this.position = after;
     this.#world.tell(`sink at ${after.seq} ${after.lsn}+${after.ordinal}`);
     this.committed(this);
@@ -61,7 +67,10 @@ export class SinkModel {
     for (const { header, sections } of batches) {
       const { mark } = header;
       if (mark?.step === 'begin') this.#begin(mark.table, mark.reset);
-      for (const section of sections) this.#section(section);
+      for (const section of sections) {
+        if (header.kind === 'stream') this.applied += section.rows;
+        this.#section(section);
+      }
       if (mark?.step === 'end') this.#end(mark.table);
     }
   }
@@ -129,9 +138,24 @@ export interface SinkOptions {
   readonly process: Process;
   readonly model: SinkModel;
   readonly weather: Weather;
-  /** How a transaction reaches the model; other than one atomic commit only where a test breaks it on purpose. */
-  readonly write: (model: SinkModel, expected: Position, batches: readonly StoredBatch[], after: Position) => void;
+  /** How a group is written; other than by {@link commitOnce} only where a test breaks it on purpose. */
+  readonly write: SinkWrite;
 }
+
+export interface SinkWriting {
+  readonly model: SinkModel;
+  /** Runs one statement, atomically, at the sink's database. */
+  readonly statement: (run: () => void) => Promise<void>;
+  readonly expected: Position;
+  readonly batches: readonly StoredBatch[];
+  readonly after: Position;
+}
+
+export type SinkWrite = (writing: SinkWriting) => Promise<void>;
+
+/** Effect and position in one atomic write. */
+export const commitOnce: SinkWrite = ({ model, statement, expected, batches, after }) =>
+  statement(() => model.commit(expected, batches, after));
 
 /** One process's session with the sink's database. */
 export class SimProjection implements Projection {
@@ -157,17 +181,20 @@ export class SimProjection implements Projection {
     if (partial) return;
     const parts = this.#parts;
     this.#parts = [];
-    const { model, write, world } = this.#options;
-    const expected = this.#position;
-    await this.link.call(async () => {
-      const { trouble } = model;
-      if (trouble === 'reject') throw new Fault('database_unreachable', 'the sink refused');
-      if (trouble === 'slow') await new Promise<void>((resolve) => world.after(world.random.between(50, 800), resolve));
-      if (trouble === 'hold') await new Promise<void>((resolve) => world.after(world.random.between(3_000, 25_000), resolve));
-      write(model, expected, parts, after);
-      if (trouble === 'fail after write') throw new Fault('database_unreachable', 'the sink failed after it wrote');
-    });
+    const { model, write } = this.#options;
+    const statement = (run: () => void) => this.link.call(() => this.#statement(run));
+    await write({ model, statement, expected: this.#position, batches: parts, after });
     this.#position = after;
+  }
+
+  async #statement(run: () => void): Promise<void> {
+    const { model, world } = this.#options;
+    const { trouble } = model;
+    if (trouble === 'reject') throw new Fault('database_unreachable', 'the sink refused');
+    if (trouble === 'slow') await new Promise<void>((resolve) => world.after(world.random.between(50, 800), resolve));
+    if (trouble === 'hold') await new Promise<void>((resolve) => world.after(world.random.between(3_000, 25_000), resolve));
+    run();
+    if (trouble === 'fail after write') throw new Fault('database_unreachable', 'the sink failed after it wrote');
   }
 
   async reset(): Promise<void> {

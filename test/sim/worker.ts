@@ -1,26 +1,27 @@
-import { type Changelogs, memoryBus, StoredChangelogs } from '@tributary/changelog';
+import { type Changelogs, memoryBus, type Store, StoredChangelogs } from '@tributary/changelog';
 import { type ActorSpec, type Log, type Runtime, runService, Supervisor } from '@tributary/cluster';
 import type { SourceConfig } from '@tributary/config';
-import { type Bus, type Kv, type Position, type StoredBatch, WHOLE } from '@tributary/core';
+import { type Bus, type Kv, WHOLE } from '@tributary/core';
 import { ProjectionActor } from '@tributary/projection';
 import { SourceActor, type SourceDatabase, Vitals } from '@tributary/source';
-import { type Broker, SimStore } from './broker.ts';
+import { type Broker, type Publish, SimStore } from './broker.ts';
 import { type KvModel, SimKv } from './kv.ts';
 import type { Ledger } from './ledger.ts';
 import type { Link, Weather } from './link.ts';
 import { SimDatabase } from './pg-database.ts';
 import type { PostgresModel } from './pg-model.ts';
 import { Process } from './scheduler.ts';
-import { SimProjection, type SinkModel } from './sink.ts';
+import { commitOnce, SimProjection, type SinkModel, type SinkWrite } from './sink.ts';
 import { SimClock, SimRandom, type World } from './world.ts';
 
 export const SOURCE = 's';
 
 /** Ways to break production code on purpose, at the seams: how the simulation proves that it can fail. */
 export interface Breakage {
-  readonly changelogs?: (changelogs: Changelogs) => Changelogs;
+  readonly changelogs?: (changelogs: Changelogs, store: Store) => Changelogs;
   readonly database?: (database: SourceDatabase) => SourceDatabase;
-  readonly write?: (model: SinkModel, expected: Position, batches: readonly StoredBatch[], after: Position) => void;
+  readonly write?: SinkWrite;
+  readonly publish?: Publish;
   readonly kv?: (kv: Kv) => Kv;
   readonly confirmAfterMs?: number;
 }
@@ -66,7 +67,7 @@ export class Worker {
     });
     const random = new SimRandom(world.random);
     const stored = new StoredChangelogs(this.#store, { clock: this.clock, random });
-    const changelogs = breakage.changelogs?.(stored) ?? stored;
+    const changelogs = breakage.changelogs?.(stored, this.#store) ?? stored;
     const bus = memoryBus();
     const log = this.#log();
     const specs = { source: this.#source(changelogs, { bus, random, log }), sink: this.#projection(changelogs, bus) };
@@ -153,7 +154,7 @@ export class Worker {
       process: this.process,
       model: sink,
       weather: weather.sink,
-      write: breakage.write ?? ((model, expected, batches, after) => model.commit(expected, batches, after)),
+      write: breakage.write ?? commitOnce,
     });
     this.#sinkLinks.add(projection.link);
     return projection;

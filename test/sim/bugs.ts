@@ -1,0 +1,187 @@
+import { type Changelogs, decodeBatch, type Store } from '@tributary/changelog';
+import { ORIGIN } from '@tributary/core';
+import { Visibility } from '@tributary/postgres';
+import type { Replication, ReplicateOptions, SourceDatabase, SourceSession } from '@tributary/source';
+import type { FaultPlan } from './faults.ts';
+import { assemble } from './ledger.ts';
+import type { Breakage } from './worker.ts';
+import type { WorkloadOptions } from './workload.ts';
+
+/** A mistake made on purpose at a seam, and the checkers of which one must notice it. */
+export interface Bug {
+  readonly name: string;
+  readonly breakage: Breakage;
+  readonly caughtBy: readonly string[];
+  /** What it takes to show at all. */
+  readonly faults?: Partial<FaultPlan>;
+  readonly workload?: Partial<WorkloadOptions>;
+}
+
+type Over<T> = { readonly [Key in keyof T]?: T[Key] };
+
+/** The same object with some of its methods replaced. */
+function over<T extends object>(target: T, replaced: Over<T>): T {
+  return new Proxy(target, {
+    get(_, key) {
+      const value = (replaced as Record<PropertyKey, unknown>)[key] ?? Reflect.get(target, key, target);
+      return typeof value === 'function' ? (value as (...args: unknown[]) => unknown).bind(target) : value;
+    },
+  });
+}
+
+const session = (change: (one: SourceSession) => Over<SourceSession>) => (database: SourceDatabase) =>
+  over(database, { open: async (name) => database.open(name).then((one) => over(one, change(one))) });
+
+const replication =
+  (change: (options: ReplicateOptions) => ReplicateOptions, wrap: (one: Replication) => Replication = (one) => one) =>
+  (database: SourceDatabase) =>
+    over(database, { replicate: (options) => wrap(database.replicate(change(options))) });
+
+/** Confirms what was received, as the library's own timer would. */
+function confirmsReceived(database: SourceDatabase): SourceDatabase {
+  return over(database, {
+    replicate: (options) => {
+      let received = 0n;
+      const keepalive: ReplicateOptions['keepalive'] = (walEnd, asked) => {
+        received = walEnd;
+        options.keepalive(walEnd, asked);
+      };
+      const one = database.replicate({ ...options, keepalive });
+      return over(one, { confirm: (lsn) => one.confirm(received > lsn ? received : lsn) });
+    },
+  });
+}
+
+/** Reads on from the sequence alone. */
+function ignoresChain(changelogs: Changelogs, store: Store): Changelogs {
+  return over(changelogs, {
+    async *read(source, { after, signal }) {
+      let seq = after.seq;
+      while (!signal.aborted) {
+        let parts: readonly Uint8Array[] = [];
+        for await (const stored of store.follow(source, seq + 1, signal)) {
+          const whole = assemble(parts, stored.bytes);
+          parts = Array.isArray(whole) ? whole : [];
+          if (Array.isArray(whole)) continue;
+          seq = stored.seq;
+          yield { ...decodeBatch(whole as Uint8Array), seq, storedAt: stored.storedAt };
+        }
+        if ((await store.status(source)) === null) return;
+      }
+    },
+  });
+}
+
+const written = (changelogs: Changelogs, change: (writer: Awaited<ReturnType<Changelogs['write']>>) => object): Changelogs =>
+  over(changelogs, {
+    write: async (source, options) => changelogs.write(source, options).then((writer) => over(writer, change(writer))),
+  });
+
+/** Begins at what was confirmed, and drops nothing of what the changelog has already. */
+function keepsDuplicates(changelogs: Changelogs): Changelogs {
+  return written(changelogs, ({ last }) => (last ? { last: { ...last, header: { ...last.header, position: ORIGIN } } } : {}));
+}
+
+const everything = new Visibility('999999999:999999999:');
+
+export const BUGS: readonly Bug[] = [
+  {
+    name: 'fencing off: the broker takes every message, whatever it expects',
+    breakage: {
+      publish: async (store, source, bytes, place) =>
+        store.publish(source, bytes, { ...place, after: (await store.status(source))?.lastSeq ?? 0, afterId: null }),
+    },
+    caughtBy: ['fencing', 'chain', 'duplicate'],
+    faults: { pause: 4_000 },
+  },
+  {
+    name: 'confirms as soon as a batch is acknowledged',
+    breakage: { confirmAfterMs: 0 },
+    caughtBy: ['confirm'],
+  },
+  { name: 'confirms what was received', breakage: { database: confirmsReceived }, caughtBy: ['confirm'] },
+  {
+    name: 'the position in a write of its own',
+    breakage: {
+      write: async ({ model, statement, batches, after }) => {
+        await statement(() => model.apply(batches));
+        await statement(() => model.move(after));
+      },
+    },
+    caughtBy: ['exactly once', 'projection'],
+    faults: { sinkTrouble: 2_000, breakConnection: 1_000 },
+  },
+  {
+    name: 'a sink that does not ask who else wrote',
+    breakage: { write: ({ model, statement, batches, after }) => statement(() => model.commit(model.position, batches, after)) },
+    caughtBy: ['exactly once', 'projection'],
+    faults: { pause: 4_000 },
+  },
+  {
+    name: 'a reader that goes by sequence alone',
+    breakage: { changelogs: ignoresChain },
+    caughtBy: ['exactly once', 'projection'],
+    faults: { brokerCrash: 3_000 },
+  },
+  {
+    name: 'resumes a little too far',
+    breakage: { database: replication((options) => ({ ...options, from: options.from + 256n })) },
+    caughtBy: ['gap'],
+    faults: { breakConnection: 500 },
+  },
+  {
+    name: 'drops no duplicates on resume',
+    breakage: {
+      changelogs: keepsDuplicates,
+      database: replication((options) => ({ ...options, from: 0n })),
+    },
+    caughtBy: ['duplicate', 'order'],
+    faults: { breakConnection: 500 },
+  },
+  {
+    name: 'a lease taken whatever its revision',
+    breakage: {
+      kv: (kv) => over(kv, { update: async (key, value) => kv.update(key, value, (await kv.get(key))?.revision ?? 0) }),
+    },
+    caughtBy: ['lease'],
+    faults: { pause: 4_000, kvLoss: 0 },
+  },
+  {
+    name: 'parts of a large transaction that do not say that more comes',
+    breakage: {
+      changelogs: (changelogs) =>
+        written(changelogs, (writer) => ({
+          append: (batch: Parameters<typeof writer.append>[0]) =>
+            writer.append({ ...batch, header: { ...batch.header, more: false } }),
+        })),
+    },
+    caughtBy: ['exactly once', 'projection'],
+    workload: { hugeChance: 0.1 },
+  },
+  {
+    name: 'a snapshot chunk that is not reconciled',
+    breakage: {
+      database: session((one) => ({
+        begin: async () => {
+          await one.begin();
+          return everything;
+        },
+      })),
+    },
+    caughtBy: ['projection'],
+    workload: { rows: 100, everyMs: 60 },
+  },
+  {
+    name: 'a snapshot chunk published before the stream has passed it',
+    breakage: { database: session(() => ({ walPosition: async () => 0n })) },
+    caughtBy: ['projection'],
+    workload: { rows: 100, everyMs: 60 },
+  },
+  {
+    name: 'the bound of transactions nobody remembers taken from a snapshot',
+    breakage: { database: session((one) => ({ nextXid: async () => (await one.visibility()).xmax })) },
+    caughtBy: ['projection'],
+    faults: { breakConnection: 300 },
+    workload: { rows: 40, everyMs: 600, statementMs: 100, visibleMs: 3_000 },
+  },
+];
