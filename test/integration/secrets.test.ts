@@ -146,18 +146,23 @@ describe('row values and secrets', () => {
       await sql('target', REFUSALS[name]?.sql as string);
       await sql(name, `INSERT INTO people VALUES (1, '${ROW}')`);
     }
-    const told = await until('every projection to say why it stands still', async () => {
-      const now = await status();
-      const says = (name: string, text: string) =>
-        [...now.projections, ...now.sources].find((one) => one.name === name)?.fault?.message.includes(text);
-      const all = NAMES.every((name) => says(`ods/${name}`, `SQLSTATE ${REFUSALS[name]?.state}`));
-      return all && says('locked', 'password authentication failed for user "app"') && now;
+    await until('every projection to say why it stands still', async () => {
+      const { projections, sources } = await status();
+      const locked = sources.find((one) => one.name === 'locked')?.fault?.message;
+      return (
+        locked?.includes('password authentication failed for user "app"') &&
+        NAMES.every((name) => {
+          const one = projections.find((projection) => projection.name === `ods/${name}`);
+          return one?.state === 'failed' && one.fault?.message.includes(`SQLSTATE ${REFUSALS[name]?.state}`);
+        })
+      );
     });
-    expect(told.projections.filter((one) => one.state === 'failed')).toHaveLength(NAMES.length);
 
-    // A query of one who may see rows is answered with the row; the log is not the one who asked.
-    const refused = await ask('/v1/query', { sql: 'SELECT note::int FROM type.people' });
-    expect(refused).toContain(ROW);
+    // A query of one who may see rows is answered with the row, once the lake has it; the log is not the one who asked.
+    const refused = await until('the query to meet the row', async () => {
+      const answer = await ask('/v1/query', { sql: 'SELECT note::int FROM type.people' });
+      return answer.includes(ROW) && answer;
+    });
     expect(JSON.parse(refused)).toMatchObject({ status: 422 });
 
     // The desired state is stored in the cluster: what holds a secret is sealed.
