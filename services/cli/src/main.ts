@@ -4,6 +4,7 @@ import { apply, diff } from './commands/apply.ts';
 import { bench } from './bench/index.ts';
 import { check, schema } from './commands/check.ts';
 import { demo } from './commands/demo.ts';
+import { quarantine, type QuarantineOptions } from './commands/quarantine.ts';
 import { runOne } from './commands/run.ts';
 import { status } from './commands/status.ts';
 import { tail } from './commands/tail.ts';
@@ -131,6 +132,11 @@ talking('replay <projection>', 'set a sink (or SINK/SOURCE) back to a place in h
   .option('--from <place>', 'start (rebuilds it), a position (LSN or LSN+ORDINAL) or a time (ISO 8601)', 'start')
   .action((name: string, options: Options & Parameters<typeof replay>[1]) =>
     run((output) => replay(name, options, output), options),
+  );
+talking('quarantine <action> [projection] [table]', 'changes that could not be applied: list, show, retry or drop them')
+  .option('--rows', 'with show: print the rows too')
+  .action((action: string, projection: string | undefined, name: string | undefined, options: Options & QuarantineOptions) =>
+    run((output) => quarantine(action, { projection, name }, { options, output }), options),
   );
 talking('compact', 'flush and compact the lake now')
   .option('--table <table>', 'only if it holds this table')

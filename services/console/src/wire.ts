@@ -91,6 +91,9 @@ export interface ProjectionView {
   readonly heldMs: number | null;
   /** Row changes applied since the actor started. */
   readonly applied: number | null;
+  /** Tables that are put aside because a change could not be applied, and how many batches wait. */
+  readonly quarantinedTables: readonly string[];
+  readonly quarantinedBatches: number | null;
   readonly appliedPerSecond: number | null;
   /** Of a projection that is split by table: its parts, `<sink>/<source>#<index>`. The figures above are then those of the part furthest behind, or sums. */
   readonly parts?: readonly Omit<ProjectionView, 'parts'>[];

@@ -40,7 +40,13 @@ function spec(
   sink: SinkConfig,
   source: string,
   runtime: Runtime<Changelogs>,
-  how: { part: Part; open: (signal: AbortSignal) => Promise<Projection>; groupBytes: number; restMs: number },
+  how: {
+    part: Part;
+    open: (signal: AbortSignal) => Promise<Projection>;
+    groupBytes: number;
+    restMs: number;
+    onError?: 'halt' | 'quarantine';
+  },
 ): ActorSpec {
   const { changelogs, bus, clock } = runtime;
   return {
@@ -64,6 +70,7 @@ function odsAssignments(sink: Extract<SinkConfig, { type: 'ods' }>, config: Conf
           open: (signal) => OdsProjection.open({ config: sink, source, sourceConnection, part, changelogs, signal }),
           groupBytes: ODS_GROUP_BYTES,
           restMs: 0,
+          onError: sink.onError,
         }),
       ],
     }));

@@ -1,4 +1,5 @@
 import type { BatchHeader, Fault, Position, StoredBatch } from '@tributary/core';
+import type { DeadLetters } from './dead-letters.ts';
 import type { SectionDraft } from './draft.ts';
 
 /** A batch on its way in: the changelog fills in the chain (`follows`) and the sequence. */
@@ -85,6 +86,8 @@ export interface ReadOptions {
 
 /** All changelogs of one broker. The memory twin passes the same contract suite as NATS. */
 export interface Changelogs {
+  /** What projections could not apply, until somebody takes it back or gives it up. */
+  readonly deadLetters: DeadLetters;
   /** Creates the stream when missing, and takes the pen: the newest writer wins, older ones are fenced. */
   write(source: string, options: ChangelogOptions): Promise<ChangelogWriter>;
   /**

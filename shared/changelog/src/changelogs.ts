@@ -24,7 +24,9 @@ import type {
   Sought,
 } from './changelog.ts';
 import { batchAfter, decodeBatch } from './codec.ts';
+import { DeadLetters, type LetterStore } from './dead-letters.ts';
 import { Assembler, fragmentOf, isFragment } from './fragments.ts';
+import { MemoryLetters } from './memory/letters.ts';
 import type { Store } from './store.ts';
 import { Writer } from './writer.ts';
 
@@ -37,7 +39,12 @@ export class StoredChangelogs implements Changelogs {
   readonly #clock: Clock;
   readonly #random: Random;
 
-  constructor(store: Store, { clock = systemClock, random = systemRandom }: { clock?: Clock; random?: Random } = {}) {
+  readonly deadLetters: DeadLetters;
+
+  /** @param parts what is not the system's own; dead letters are kept in memory unless a store is given */
+  constructor(store: Store, parts: { clock?: Clock; random?: Random; letters?: LetterStore } = {}) {
+    const { clock = systemClock, random = systemRandom, letters = new MemoryLetters() } = parts;
+    this.deadLetters = new DeadLetters(letters);
     this.#store = store;
     this.#clock = clock;
     this.#random = random;

@@ -266,7 +266,31 @@ export function decodeBatch(bytes: Uint8Array, wants: (table: string) => boolean
     }
     offset = end;
   }
-  return { header, sections, bytes: bytes.length };
+  return { header, sections, bytes: bytes.length, wire: bytes };
+}
+
+/** The message of a batch with one table's sections and marks alone, and without state for leaders. @returns it, and its rows */
+export function cutBatch(message: Uint8Array, table: string): { bytes: Uint8Array; rows: number } {
+  const { wire, at } = decodeWireHeader(message);
+  const pieces: Uint8Array[] = [];
+  const entries: WireHeader['x'] = [];
+  let offset = at;
+  for (const entry of wire.x) {
+    const [, name, , schemaBytes, bodyBytes] = entry;
+    const end = offset + schemaBytes + bodyBytes;
+    if (name === table) {
+      entries.push(entry);
+      pieces.push(message.subarray(offset, end));
+    }
+    offset = end;
+  }
+  const mark = wire.m?.[1] === table ? wire.m : null;
+  const head = pack({ ...wire, m: mark, st: null, x: entries });
+  const prefix = Buffer.alloc(PREFIX_BYTES);
+  prefix[0] = MAGIC;
+  prefix[1] = FORMAT_VERSION;
+  prefix.writeUInt32BE(head.length, 2);
+  return { bytes: Buffer.concat([prefix, head, ...pieces]), rows: entries.reduce((sum, [, , rows]) => sum + rows, 0) };
 }
 
 function decodeWireHeader(bytes: Uint8Array): { wire: WireHeader; at: number } {

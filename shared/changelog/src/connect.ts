@@ -3,10 +3,12 @@ import type { Changelogs } from './changelog.ts';
 import { StoredChangelogs } from './changelogs.ts';
 import { memoryBus } from './memory/bus.ts';
 import { MemoryKv } from './memory/kv.ts';
+import { MemoryLetters } from './memory/letters.ts';
 import { MemoryStore } from './memory/store.ts';
 import { NatsBus } from './nats/bus.ts';
 import { type NatsOptions, openLink } from './nats/connection.ts';
 import { NatsKv } from './nats/kv.ts';
+import { NatsLetters } from './nats/letters.ts';
 import { NatsStore } from './nats/store.ts';
 
 /** A connection to the broker: changelogs, bus, shared memory, and its end. */
@@ -25,7 +27,7 @@ export interface Broker {
 export async function connectNats(options: NatsOptions): Promise<Broker> {
   const link = await openLink(options);
   return {
-    changelogs: new StoredChangelogs(await NatsStore.open(link)),
+    changelogs: new StoredChangelogs(await NatsStore.open(link), { letters: await NatsLetters.open(link) }),
     bus: new NatsBus(link.connection),
     kv: new NatsKv(link, options.replicas ?? 1),
     version: link.connection.info?.version ?? 'unknown',
@@ -39,7 +41,7 @@ export function memoryBroker(messageBytesMax?: number): Broker & { readonly stor
   const store = new MemoryStore(messageBytesMax);
   return {
     store,
-    changelogs: new StoredChangelogs(store),
+    changelogs: new StoredChangelogs(store, { letters: new MemoryLetters(store.messageBytesMax) }),
     bus: memoryBus(),
     kv: new MemoryKv(),
     version: 'memory',

@@ -11,6 +11,7 @@ export type {
 } from './changelog.ts';
 export { type Change, changesOf } from './change.ts';
 export { CsvRows } from './column.ts';
+export type { DeadLetter, DeadLetters } from './dead-letters.ts';
 export type { ColumnDraft } from './column-draft.ts';
 export { CsvCutter } from './csv-cutter.ts';
 export { batchAfter, decodeBatch, encodeBatch, FORMAT_VERSION, schemaVersion } from './codec.ts';

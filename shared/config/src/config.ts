@@ -45,6 +45,7 @@ export interface OdsSinkConfig {
   readonly postgres: ConnectionConfig;
   /** Template with `{source}` and `{schema}`; absent: see {@link targetSchema}. */
   readonly schema?: string;
+  readonly onError: 'halt' | 'quarantine';
   /** Actors that share the tables of one source; 1 = it is not split. */
   readonly partitions: number;
 }

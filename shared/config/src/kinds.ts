@@ -81,7 +81,8 @@ export const odsSink = z.strictObject({
   /** How many actors share the tables of each source. Each is consistent at transaction ends, for its own tables. */
   partitions: z.number().int().min(1).max(PARTITIONS_MAX).default(1),
   history: z.literal(false, 'history: true is not built yet').default(false),
-  onError: z.literal('halt', 'only "halt" is built yet').default('halt'),
+  /** A change that cannot be applied: the projection halts, or its table is put aside and other tables go on. */
+  onError: z.enum(['halt', 'quarantine']).default('halt'),
 });
 
 export const lakeSink = z.strictObject({

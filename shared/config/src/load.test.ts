@@ -114,6 +114,7 @@ describe('config', () => {
     const sink = {
       type: 'ods' as const,
       partitions: 1,
+      onError: 'halt' as const,
       name: 'ods',
       from: ['shop.*', 'pay.public.bills'],
       postgres: { host: '', port: 1, user: '', database: '' },

@@ -271,8 +271,8 @@ function sourceOf({ kind: _kind, heartbeat, ...rest }: kinds.SourceDocument): So
 
 function sinkOf(document: Extract<Checked, { kind: 'Ods' | 'Lake' }>): SinkConfig {
   if (document.kind === 'Ods') {
-    const { name, from, postgres, schema, partitions } = document.value;
-    return { type: 'ods', name, from, postgres, partitions, ...(schema === undefined ? {} : { schema }) };
+    const { name, from, postgres, schema, partitions, onError } = document.value;
+    return { type: 'ods', name, from, postgres, partitions, onError, ...(schema === undefined ? {} : { schema }) };
   }
   const { name, from, flush, compact } = document.value;
   return { type: 'lake', name, from, flush: { everyMs: flush.every, bytes: flush.bytes }, compact: { everyMs: compact.every } };

@@ -109,6 +109,8 @@ export interface Batch {
   readonly sections: readonly Section[];
   /** Size on the wire. */
   readonly bytes: number;
+  /** The message as it was stored, with every table. */
+  readonly wire: Uint8Array;
 }
 
 /** A batch with its place in the stream. */

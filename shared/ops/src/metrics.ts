@@ -28,6 +28,7 @@ export const METRICS = {
   tributary_projection_lag_bytes: gauge('Changelog bytes not yet applied: messages × mean size of a message.', 'projection'),
   tributary_projection_watermark_seconds: gauge('Commit time, Unix, up to which the projection is complete.', 'projection'),
   tributary_projection_applied_rows_total: counter('Row changes applied since the actor started.', 'projection'),
+  tributary_quarantined_batches: gauge('Batches put aside because they could not be applied, until a person acts.', 'projection'),
   tributary_projection_held_seconds_total: counter('Time reading stood still because the target was behind.', 'projection'),
   tributary_actor_led_state: gauge('1 while some worker leads the actor, whether it runs or not.', 'actor', 'kind'),
   tributary_actor_running_state: gauge('1 while the actor does its work.', 'actor', 'kind'),

@@ -1,11 +1,13 @@
 import type { Changelogs } from '@tributary/changelog';
 import type { Actor } from '@tributary/cluster';
-import { type Bus, type Clock, Fault, formatLsn, type Part, partName, type Position } from '@tributary/core';
+import { type Bus, type Clock, Fault, formatLsn, type Part, partName, type Position, type StoredBatch } from '@tributary/core';
 import { traceApply } from '@tributary/ops';
 import { GroupQueue } from './group-queue.ts';
 import { leaveOut } from './leave-out.ts';
 import type { Projection } from './projection.ts';
-import { answerReplay, goBack, type ReplayOrder } from './replay.ts';
+import type { Order } from './order.ts';
+import { culpritOf, Quarantine } from './quarantine.ts';
+import { answerReplay } from './replay.ts';
 
 export interface ProjectionActorOptions {
   /** Name of the sink. */
@@ -21,6 +23,8 @@ export interface ProjectionActorOptions {
   readonly groupBytes: number;
   /** How long it gathers changes between two groups, unless somebody waits for a position; 0 = not at all. */
   readonly restMs: number;
+  /** What happens to a table whose change cannot be applied; default: halt. */
+  readonly onError?: 'halt' | 'quarantine';
   readonly open: (signal: AbortSignal) => Promise<Projection>;
 }
 
@@ -40,7 +44,12 @@ export class ProjectionActor implements Actor {
   /** Back-pressure: how long reading stood still because the target was behind. */
   #heldMs = 0;
   #reachedWaiters: { readonly seq: number; readonly resolve: () => void; readonly reject: (error: Error) => void }[] = [];
-  #order: ReplayOrder | null = null;
+  #order: Order | null = null;
+  #quarantine: Quarantine | null = null;
+  /** Up to here batch by batch, to find the one that cannot be applied; null = in groups. */
+  #carefulTo: Position | null = null;
+  /** End of the group that is being applied. */
+  #trying: Position | null = null;
   /** Why it stands still until a person acts; null while it works. */
   #halted: Fault | null = null;
   #interrupt: () => void = () => {};
@@ -62,6 +71,7 @@ export class ProjectionActor implements Actor {
       applied: this.#applied,
       appliedAt: this.#appliedAt,
       heldMs: this.#heldMs,
+      quarantine: { tables: this.#quarantine?.tables ?? [], batches: this.#quarantine?.batches ?? 0 },
       ...(this.#options.part.of > 1 ? { part: this.#options.part } : {}),
       ...this.#projection?.facts?.(),
     };
@@ -72,15 +82,23 @@ export class ProjectionActor implements Actor {
     this.#projection = projection;
     const stops: (() => Promise<void>)[] = [];
     try {
-      stops.push(...(await this.#serve(projection, signal)));
+      await projection.position();
+      const { changelogs, clock } = this.#options;
+      const quarantine = await Quarantine.open(changelogs.deadLetters, {
+        projection: this.#name,
+        clock,
+        held: projection.held(),
+      });
+      this.#quarantine = quarantine;
+      stops.push(...(await this.#serve(projection, quarantine, signal)));
       while (!signal.aborted) {
         try {
-          await this.#follow(projection, signal, ready);
+          await this.#follow(projection, quarantine, { signal, ready });
         } catch (error) {
           if (!(error instanceof Fault) || error.reaction !== 'operator' || signal.aborted) throw error;
-          await this.#halt(this.#named(error), halted);
+          if (!this.#putAside(quarantine, error)) await this.#halt(this.#named(error), halted);
         }
-        if (this.#order && !signal.aborted) await this.#goBack(projection, this.#order, signal);
+        if (this.#order && !signal.aborted) await this.#obeyed(projection, this.#order, signal);
       }
     } finally {
       for (const stop of stops) await stop();
@@ -104,6 +122,20 @@ export class ProjectionActor implements Actor {
     this.#halted = null;
   }
 
+  /**
+   * A table whose change cannot be applied goes to quarantine, once the batch is known: the group is first tried again
+   * batch by batch. @returns false when that is not allowed, or no help
+   */
+  #putAside(quarantine: Quarantine, fault: Fault): boolean {
+    const table = this.#options.onError === 'quarantine' ? culpritOf(fault) : null;
+    if (table === null || !this.#trying || quarantine.tables.includes(table)) return false;
+    if (this.#carefulTo) {
+      quarantine.begin(table, fault);
+      this.#carefulTo = null;
+    } else this.#carefulTo = this.#trying;
+    return true;
+  }
+
   /** A fault that a replay mends names the command. */
   #named(fault: Fault): Fault {
     const from = fault.facts['replayFrom'];
@@ -114,13 +146,17 @@ export class ProjectionActor implements Actor {
   }
 
   /** Applies until `signal` aborts or a replay is asked for. */
-  async #follow(projection: Projection, signal: AbortSignal, ready: () => void): Promise<void> {
+  async #follow(
+    projection: Projection,
+    quarantine: Quarantine,
+    { signal, ready }: { signal: AbortSignal; ready: () => void },
+  ): Promise<void> {
     this.#position = await projection.position();
     ready();
     this.#answerReached();
     const { clock } = this.#options;
     const stop = new AbortController();
-    const queue = new GroupQueue(this.#options.groupBytes);
+    const queue = new GroupQueue(this.#carefulTo ? 1 : this.#options.groupBytes);
     this.#interrupt = () => {
       stop.abort();
       queue.end();
@@ -132,12 +168,19 @@ export class ProjectionActor implements Actor {
       for (let taken = await queue.take(); taken; taken = await queue.take()) {
         const last = taken.batches.at(-1) as (typeof taken.batches)[number];
         const after: Position = { seq: last.seq, ...last.header.position, epoch: last.header.epoch };
-        const batches = taken.batches.map((batch) => leaveOut(batch, projection.held()));
+        this.#trying = after;
+        const batches: StoredBatch[] = [];
+        for (const batch of taken.batches) batches.push(await quarantine.divert(leaveOut(batch, projection.held())));
         const traced = traceApply(this.#name, batches, clock.now());
         await projection.apply({ batches, partial: taken.partial, after, watermark: last.header.watermark });
         traced?.(clock.now());
         for (const batch of batches) for (const section of batch.sections) this.#applied += section.rows;
         if (!taken.partial) this.#advance(after, last.header.watermark, last.header.transactions.at(-1)?.committedAt);
+        // The batch by batch part is over: in groups again.
+        if (!taken.partial && this.#carefulTo && this.#carefulTo.seq <= after.seq) {
+          this.#carefulTo = null;
+          break;
+        }
         if (stop.signal.aborted) break;
         if (!taken.partial) await this.#rest(stop.signal);
       }
@@ -200,21 +243,20 @@ export class ProjectionActor implements Actor {
     });
   }
 
-  async #goBack(projection: Projection, order: ReplayOrder, signal: AbortSignal): Promise<void> {
+  async #obeyed(projection: Projection, order: Order, signal: AbortSignal): Promise<void> {
     this.#order = null;
     try {
-      const kept = await goBack(projection, this.#replayOptions, { to: order.to, signal });
+      await order.obey(projection, signal);
       this.#position = await projection.position();
-      order.done(kept);
     } catch (error) {
       order.failed(error as Error);
-      // A question that cannot be obeyed is the asker's matter: nothing has changed here.
-      if (!(error instanceof Fault && error.kind === 'outside_history')) throw error;
+      // What cannot be obeyed is the asker's matter: nothing has changed here. What broke on the way is ours.
+      if (!(error instanceof Fault) || error.reaction !== 'operator') throw error;
     }
   }
 
-  #obey(order: ReplayOrder): void {
-    this.#order?.failed(new Fault('fenced', 'another replay was asked for'));
+  #obey(order: Order): void {
+    this.#order?.failed(new Fault('fenced', 'something else was asked for'));
     this.#order = order;
     this.#interrupt();
   }
@@ -233,7 +275,7 @@ export class ProjectionActor implements Actor {
     });
   }
 
-  async #serve(projection: Projection, signal: AbortSignal): Promise<(() => Promise<void>)[]> {
+  async #serve(projection: Projection, quarantine: Quarantine, signal: AbortSignal): Promise<(() => Promise<void>)[]> {
     const { bus } = this.#options;
     const subject = (what: string) => `tributary.projection.${this.#name.replace('/', '.')}.${what}`;
     const reached = (seq: number) => this.#reached(seq);
@@ -249,10 +291,27 @@ export class ProjectionActor implements Actor {
         yield { reached: true };
       }),
       await bus.serve(subject('replay'), (question) => replaying((question as { from?: string }).from ?? 'start')),
+      await bus.serve(subject('quarantine'), (question) =>
+        this.#settle(quarantine, question as { do: 'retry' | 'drop'; table?: string }),
+      ),
     ];
     for (const [what, answer] of Object.entries(projection.commands?.({ reached, signal }) ?? {})) {
       stops.push(await bus.serve(subject(what), answer));
     }
     return stops;
+  }
+
+  /** Takes quarantined tables back, or gives them up, one after the other. */
+  async *#settle(quarantine: Quarantine, question: { do: 'retry' | 'drop'; table?: string }): AsyncGenerator<unknown> {
+    for (const table of quarantine.chosen(question.table)) {
+      const batches = await new Promise<number>((resolve, failed) => {
+        const obey: Order['obey'] = async (projection) =>
+          resolve(
+            question.do === 'drop' ? await quarantine.drop(table) : await quarantine.retry(projection, table, this.#watermark),
+          );
+        this.#obey({ obey, failed });
+      });
+      yield { projection: this.#name, table, batches };
+    }
   }
 }

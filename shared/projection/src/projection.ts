@@ -68,4 +68,6 @@ export interface Group {
   /** Source commit time (microseconds since 1970) up to which the source is complete after this group. */
   readonly watermark: number;
   readonly partial: boolean;
+  /** Noted in the same write: the table holds everything up to there ({@link Projection.held}). */
+  readonly holds?: { readonly table: string; readonly until: SourcePosition };
 }

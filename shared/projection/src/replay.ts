@@ -1,15 +1,8 @@
 import { type Changelogs, type ReplayPlace, replayPlace } from '@tributary/changelog';
 import { type Clock, compareSourcePosition, Fault, formatSourcePosition, parseSourcePosition } from '@tributary/core';
+import type { Order } from './order.ts';
 import type { Projection } from './projection.ts';
 import { surveyWindow } from './window.ts';
-
-/** Somebody asked to go back: obeyed between two groups. */
-export interface ReplayOrder {
-  readonly to: ReplayPlace;
-  /** Told the tables that stay as they are. */
-  readonly done: (kept: readonly string[]) => void;
-  readonly failed: (error: Error) => void;
-}
 
 /** What a replay tells of itself as it goes. */
 export interface ReplayPart {
@@ -78,7 +71,7 @@ export async function* answerReplay(
   options: ReplayOptions & { readonly clock: Clock },
   from: string,
   driver: {
-    readonly obey: (order: ReplayOrder) => void;
+    readonly obey: (order: Order) => void;
     readonly reached: (seq: number) => Promise<void>;
     readonly seq: () => number;
   },
@@ -88,7 +81,10 @@ export async function* answerReplay(
   const status = await changelogs.status(source);
   const target = status?.lastSeq ?? 0;
   const before = Math.max(to.seq, (status?.firstSeq ?? 1) - 1);
-  const kept = await new Promise<readonly string[]>((done, failed) => driver.obey({ to, done, failed }));
+  const kept = await new Promise<readonly string[]>((done, failed) => {
+    const obey: Order['obey'] = async (projection, signal) => done(await goBack(projection, options, { to, signal }));
+    driver.obey({ obey, failed });
+  });
   let arrived = false;
   let failure: { readonly error: unknown } | null = null;
   const end = driver.reached(target).then(

@@ -18,7 +18,9 @@ export async function benchOds(rows: number, output: Output): Promise<void> {
     const source = await world.session('bench');
     await source.run(ORDERS);
     await source.run('CREATE TABLE public.ticks (n bigint PRIMARY KEY, at timestamptz NOT NULL)');
-    const config = world.config([{ type: 'ods', name: 'ods', from: ['*'], postgres: world.connection('ods'), partitions: 1 }]);
+    const config = world.config([
+      { type: 'ods', name: 'ods', from: ['*'], postgres: world.connection('ods'), partitions: 1, onError: 'halt' },
+    ]);
     const capture = await startSources(config, world.runtime);
     const far = () => Date.now() + 900_000;
     const reached = (seq: number) => askUntil(world.broker.bus, projectionSubject('ods/bench', 'reached'), { seq }, far());

@@ -71,7 +71,7 @@ function show({ sources, changelogs, projections, workers, leases }: StatusView,
   );
   output.line(
     `\n${table(
-      ['projection', 'kind', 'state', 'position', 'lag ms', 'behind'],
+      ['projection', 'kind', 'state', 'position', 'lag ms', 'behind', 'quarantined'],
       projections.map((p) => [
         p.name,
         p.kind,
@@ -79,6 +79,7 @@ function show({ sources, changelogs, projections, workers, leases }: StatusView,
         p.position?.lsn,
         p.lagMs === null ? null : Math.round(p.lagMs),
         p.lagMessages,
+        p.quarantinedTables.length === 0 ? null : `${p.quarantinedBatches} of ${p.quarantinedTables.join(', ')}`,
       ]),
     )}`,
   );

@@ -17,6 +17,8 @@ interface VerifiedTable {
   readonly rows: number;
   readonly equal: boolean;
   readonly differences: readonly { readonly key: string; readonly problem: string }[];
+  /** Batches of it that wait in quarantine, because one could not be applied. */
+  readonly quarantined?: number;
   /** Every key that differs, where the projection can name them all. */
   readonly keys?: readonly (readonly string[])[];
 }
@@ -90,7 +92,20 @@ async function compare(connected: Connected, options: VerifyOptions, output: Out
     }
   }
   progress.end();
-  return tables;
+  return withQuarantine(connected, tables);
+}
+
+/** Tells of tables whose changes are put aside: no wonder that they differ. */
+async function withQuarantine({ broker }: Connected, tables: readonly VerifiedTable[]): Promise<VerifiedTable[]> {
+  const counts = new Map<string, number>();
+  for (const { projection, table: name } of await broker.changelogs.deadLetters.list()) {
+    const id = `${projection.replace(/#\d+$/, '')} ${name}`;
+    counts.set(id, (counts.get(id) ?? 0) + 1);
+  }
+  return tables.map((one) => {
+    const quarantined = counts.get(`${one.projection}/${one.source} ${one.table}`);
+    return quarantined === undefined ? one : { ...one, quarantined };
+  });
 }
 
 /**
@@ -145,7 +160,7 @@ function show(tables: readonly VerifiedTable[], output: Output): void {
         one.table,
         one.projection,
         one.rows,
-        one.equal ? 'equal' : `${one.differences.length} or more keys differ`,
+        `${one.equal ? 'equal' : `${one.differences.length} or more keys differ`}${one.quarantined ? ` (${one.quarantined} batches in quarantine)` : ''}`,
       ]),
     ),
   );

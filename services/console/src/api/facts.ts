@@ -51,6 +51,8 @@ export function projectionView(worker: string, actor: ActorStatus): ProjectionVi
     watermark: watermark ? watermark / 1_000 : null,
     heldMs: number(facts['heldMs']),
     applied: number(facts['applied']),
+    quarantinedTables: texts(inside(facts, 'quarantine')['tables']),
+    quarantinedBatches: number(inside(facts, 'quarantine')['batches']),
     appliedPerSecond: null,
   };
 }
@@ -86,6 +88,8 @@ export function joinParts(name: string, parts: readonly ProjectionView[]): Proje
     watermark: watermarks.length < parts.length ? null : Math.min(...watermarks),
     heldMs: sum(known((part) => part.heldMs)),
     applied: sum(known((part) => part.applied)),
+    quarantinedTables: parts.flatMap((part) => part.quarantinedTables),
+    quarantinedBatches: sum(known((part) => part.quarantinedBatches)),
     appliedPerSecond: sum(known((part) => part.appliedPerSecond)),
     parts: [...parts].sort((a, b) => (a.name < b.name ? -1 : 1)),
   };
@@ -176,6 +180,10 @@ function counts(value: unknown): Readonly<Record<string, number>> {
 function inside(facts: Facts, name: string): Facts {
   const value = facts[name];
   return typeof value === 'object' && value !== null ? (value as Facts) : {};
+}
+
+function texts(value: unknown): string[] {
+  return Array.isArray(value) ? value.filter((one): one is string => typeof one === 'string') : [];
 }
 
 function text(value: unknown): string | null {

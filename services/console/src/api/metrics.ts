@@ -51,6 +51,7 @@ function ofProjection(projection: ProjectionView): Sample[] {
     sample('tributary_projection_lag_bytes', labels, projection.lagBytes),
     sample('tributary_projection_watermark_seconds', labels, seconds(projection.watermark)),
     sample('tributary_projection_applied_rows_total', labels, projection.applied),
+    sample('tributary_quarantined_batches', labels, projection.quarantinedBatches),
     sample('tributary_projection_held_seconds_total', labels, seconds(projection.heldMs)),
   ];
 }

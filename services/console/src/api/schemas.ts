@@ -73,6 +73,8 @@ const part = {
     watermark: numberOrNull,
     heldMs: numberOrNull,
     applied: numberOrNull,
+    quarantinedTables: { type: 'array', items: text },
+    quarantinedBatches: numberOrNull,
     appliedPerSecond: numberOrNull,
   },
 } as const;

@@ -125,8 +125,9 @@ export class OdsProjection implements Projection {
       if (!this.#open) await this.#session.run('BEGIN');
       this.#open = true;
       for (const batch of group.batches) await this.#batch(batch);
-      for (const writer of this.#writers.values()) await writer.flush();
+      for (const [name, writer] of this.#writers) await about(name, () => writer.flush());
       if (group.partial) return;
+      if (group.holds) await this.#tables.hold(this.#session, group.holds.table, group.holds.until);
       await this.#position.save(group.after, group.watermark);
       await this.#session.run('COMMIT');
       this.#open = false;
@@ -220,11 +221,13 @@ export class OdsProjection implements Projection {
       if (!(await this.#owns(name))) continue;
       let writer = this.#writers.get(name);
       if (writer && writer.table.version !== section.schemaVersion) {
-        await writer.flush();
+        const before = writer;
+        await about(name, () => before.flush());
         writer = undefined;
       }
       writer ??= await this.#writer(name, { schema: section.schema, version: section.schemaVersion });
-      await writer.write(section);
+      const own = writer;
+      await about(name, () => own.write(section));
     }
     if (mark && mark.step === 'end' && !mark.reset && (await this.#owns(mark.table))) await this.#endSnapshot(mark);
   }
@@ -311,4 +314,14 @@ async function openSessions({ config, source }: OdsOptions, part: Part): Promise
 /** Somebody dropped a table of ours while it was in use: it is made anew at the next start. */
 function dropped(error: Fault): Fault {
   return new Fault('target_dropped', error.message, error.facts, { cause: error.cause });
+}
+
+/** Adds to a fault of which table it is, so that this one alone can be put aside. */
+async function about<T>(sourceTable: string, work: () => Promise<T>): Promise<T> {
+  try {
+    return await work();
+  } catch (error) {
+    if (!(error instanceof Fault)) throw error;
+    throw new Fault(error.kind, error.message, { ...error.facts, sourceTable }, { cause: error.cause });
+  }
 }

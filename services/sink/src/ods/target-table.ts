@@ -118,6 +118,15 @@ export class TargetTables {
     return new Map(rows.map(({ name, lsn, ordinal }) => [name, { lsn: parseLsn(lsn), ordinal: Number(ordinal) }]));
   }
 
+  /** Notes that a table holds everything up to a position. */
+  async hold(session: Session, name: string, until: SourcePosition): Promise<void> {
+    const { sink, source } = this.#options;
+    await session.run(
+      'UPDATE tributary.tables SET held_lsn = $4, held_ordinal = $5 WHERE sink = $1 AND source = $2 AND name = $3',
+      [sink, source, name, formatLsn(until.lsn), until.ordinal],
+    );
+  }
+
   /**
    * Notes which tables stay as they are until the position passes `until` again. A table that an earlier rewind kept and
    * whose place lies further ahead keeps that place. Keys noted for snapshots that will begin again are let go of.
