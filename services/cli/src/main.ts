@@ -147,7 +147,7 @@ talking('query <sql>', 'read-only SQL over the compacted tables')
   .action((sql: string, options: Options & Parameters<typeof query>[1]) => run((output) => query(sql, options, output), options));
 program
   .command('bench <name>')
-  .description('measure: source, snapshot or ods, each beside a reference in the same run')
+  .description('measure: source, snapshot, ods or scale, each beside a reference in the same run')
   .option('--rows <n>', 'rows to measure with')
   .option('--json', 'print JSON')
   .action((name: string, options: Options & { rows?: string }) => run((output) => bench(name, options, output), options));

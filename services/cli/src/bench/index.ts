@@ -1,6 +1,7 @@
 import { Fault } from '@tributary/core';
 import type { Output } from '../output.ts';
 import { benchOds } from './ods.ts';
+import { benchScale } from './scale.ts';
 import { benchSnapshot } from './snapshot.ts';
 import { benchSource } from './source.ts';
 
@@ -10,6 +11,7 @@ const BENCHES: Readonly<
   source: { run: benchSource, rows: 1_000_000 },
   snapshot: { run: benchSnapshot, rows: 3_000_000 },
   ods: { run: benchOds, rows: 300_000 },
+  scale: { run: benchScale, rows: 100_000 },
 };
 
 export async function bench(name: string, options: { rows?: string }, output: Output): Promise<void> {

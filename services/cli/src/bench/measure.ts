@@ -11,6 +11,11 @@ export interface Usage {
 
 const TICKS_PER_SECOND = 100;
 
+/** Resident memory of another process now, MB. */
+export function rssMbOf(pid: number): number {
+  return Number(/VmRSS:\s+(\d+) kB/.exec(readFileSync(`/proc/${pid}/status`, 'utf8'))?.[1] ?? 0) / 1024;
+}
+
 /** Highest resident memory of this process so far, MB, from the kernel. */
 export function peakRssMb(pid: number | 'self' = 'self'): number {
   try {
@@ -21,10 +26,11 @@ export function peakRssMb(pid: number | 'self' = 'self'): number {
 }
 
 /** CPU seconds of another process so far. */
-export function cpuSecondsOf(pid: number): number {
+export function cpuSecondsOf(pid: number, { withEndedChildren = false } = {}): number {
   try {
-    const fields = readFileSync(`/proc/${pid}/stat`, 'utf8').split(') ')[1]?.split(' ') ?? [];
-    return (Number(fields[11]) + Number(fields[12])) / TICKS_PER_SECOND;
+    const fields = readFileSync(`/proc/${pid}/stat`, 'utf8').split(') ')[1]?.split(' ').map(Number) ?? [];
+    const counted = withEndedChildren ? fields.slice(11, 15) : fields.slice(11, 13);
+    return counted.reduce((sum, ticks) => sum + ticks, 0) / TICKS_PER_SECOND;
   } catch {
     return 0;
   }

@@ -38,9 +38,12 @@ const SETTINGS = {
   autovacuum: 'off',
 };
 
-export async function openWorld(databases: readonly string[]): Promise<World> {
+export async function openWorld(
+  databases: readonly string[],
+  { settings = {} }: { settings?: Readonly<Record<string, string>> } = {},
+): Promise<World> {
   const folder = await temporaryFolder('bench');
-  const postgres = await startPostgres({ dir: join(folder, 'postgres'), databases, settings: SETTINGS });
+  const postgres = await startPostgres({ dir: join(folder, 'postgres'), databases, settings: { ...SETTINGS, ...settings } });
   const binary = await obtainNatsServer({});
   const nats = await startNats({ dir: join(folder, 'nats'), binary: binary.path });
   const broker = await connectNats({ url: nats.url, name: 'bench' });
