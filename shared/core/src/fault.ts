@@ -35,7 +35,12 @@ export const FAULTS = {
   },
   history_trimmed: {
     reaction: 'operator',
-    advice: 'Retention removed history this projection needs. Run: tributary snapshot SOURCE, then tributary replay NAME.',
+    advice:
+      'Retention removed history this projection needs. A snapshot is asked of the source by itself, every minute; see the message.',
+  },
+  source_silent: {
+    reaction: 'restart',
+    advice: 'The source does not run, or not yet: see tributary status. It is asked again by itself.',
   },
   outside_history: {
     reaction: 'operator',

@@ -2,6 +2,7 @@ import type { Changelogs } from '@tributary/changelog';
 import type { Actor } from '@tributary/cluster';
 import { type Bus, type Clock, Fault, formatLsn, type Part, partName, type Position, type StoredBatch } from '@tributary/core';
 import { traceApply } from '@tributary/ops';
+import { bridge } from './bridge.ts';
 import { GroupQueue } from './group-queue.ts';
 import { leaveOut } from './leave-out.ts';
 import type { Projection } from './projection.ts';
@@ -48,6 +49,8 @@ export class ProjectionActor implements Actor {
   #quarantine: Quarantine | null = null;
   /** Up to here batch by batch, to find the one that cannot be applied; null = in groups. */
   #carefulTo: Position | null = null;
+  /** It waits for a snapshot of its source. */
+  #bridging = false;
   /** End of the group that is being applied. */
   #trying: Position | null = null;
   /** Why it stands still until a person acts; null while it works. */
@@ -71,6 +74,7 @@ export class ProjectionActor implements Actor {
       applied: this.#applied,
       appliedAt: this.#appliedAt,
       heldMs: this.#heldMs,
+      bridging: this.#bridging,
       quarantine: { tables: this.#quarantine?.tables ?? [], batches: this.#quarantine?.batches ?? 0 },
       ...(this.#options.part.of > 1 ? { part: this.#options.part } : {}),
       ...this.#projection?.facts?.(),
@@ -96,7 +100,8 @@ export class ProjectionActor implements Actor {
           await this.#follow(projection, quarantine, { signal, ready });
         } catch (error) {
           if (!(error instanceof Fault) || error.reaction !== 'operator' || signal.aborted) throw error;
-          if (!this.#putAside(quarantine, error)) await this.#halt(this.#named(error), halted);
+          if (error.kind === 'history_trimmed') await this.#bridge(projection, { signal, halted });
+          else if (!this.#putAside(quarantine, error)) await this.#halt(this.#named(error), halted);
         }
         if (this.#order && !signal.aborted) await this.#obeyed(projection, this.#order, signal);
       }
@@ -134,6 +139,22 @@ export class ProjectionActor implements Actor {
       this.#carefulTo = null;
     } else this.#carefulTo = this.#trying;
     return true;
+  }
+
+  /** History that it needs is gone: a snapshot of the source takes its place, without anybody having to ask. */
+  async #bridge(
+    projection: Projection,
+    { signal, halted }: { signal: AbortSignal; halted: (fault: Fault) => Promise<void> },
+  ): Promise<void> {
+    this.#bridging = true;
+    try {
+      await bridge(projection, this.#options, signal);
+    } catch (error) {
+      if (signal.aborted || !(error instanceof Fault) || error.reaction !== 'operator') throw error;
+      await this.#halt(error, halted);
+    } finally {
+      this.#bridging = false;
+    }
   }
 
   /** A fault that a replay mends names the command. */
