@@ -1,3 +1,5 @@
+import { readFile, writeFile } from 'node:fs/promises';
+import { join } from 'node:path';
 import { type BatchDraft, type Broker, type ChangelogWriter, connectNats, SectionDraft } from '@tributary/changelog';
 import { askOne, Fault, Op, ORIGIN, type TableSchema } from '@tributary/core';
 import { temporaryFolder } from '@tributary/embedded';
@@ -5,6 +7,8 @@ import { afterAll, beforeAll, describe, expect, it } from 'vitest';
 import { NatsCluster } from '../fixtures/nats-cluster.ts';
 import { TcpProxy } from '../fixtures/tcp-proxy.ts';
 import { until } from '../fixtures/wait.ts';
+import { Warden } from '../fixtures/warden.ts';
+import { Worker } from '../fixtures/worker.ts';
 
 const table: TableSchema = {
   schema: 'public',
@@ -155,6 +159,54 @@ describe('a changelog on three servers', () => {
       await broker.close();
       await other.close();
       await Promise.all(proxies.map((proxy) => proxy.stop()));
+    }
+  });
+
+  it('is waited for by a worker that starts while two of the three servers are away', async () => {
+    const folder = await temporaryFolder('broker-cluster-worker');
+    const config = join(folder, 'tributary.yaml');
+    const logFile = join(folder, 'worker.log');
+    await writeFile(
+      config,
+      'kind: Cluster\nnats: { replicas: 3 }\n---\nkind: Source\nname: shop\npostgres: postgres://me@127.0.0.1:1/shop\n',
+    );
+    const args = ['console', '-f', config, '--data', folder, '--nats', nats.url, '--port', '0'];
+    const warden = new Warden(folder);
+    const worker = new Worker({ name: 'worker', args, folder, logFile, warden });
+    try {
+      await nats.kill(0);
+      await nats.kill(1);
+      const started = worker.start();
+      started.catch(() => {});
+      await until('the worker to say that it waits', async () => (await readFile(logFile, 'utf8')).includes('waiting for it'));
+      await nats.restart(0);
+      await nats.restart(1);
+      await started;
+      await worker.stop();
+    } finally {
+      await worker.kill();
+      await warden.close();
+    }
+  });
+
+  it('lets a worker end that is told to while it dials a server which does not answer', async () => {
+    const folder = await temporaryFolder('broker-cluster-worker');
+    const config = join(folder, 'tributary.yaml');
+    await writeFile(config, 'kind: Source\nname: shop\npostgres: postgres://me@127.0.0.1:1/shop\n');
+    const proxy = await TcpProxy.start(nats.ports[0] as number);
+    const url = `nats://127.0.0.1:${proxy.port}`;
+    const args = ['console', '-f', config, '--data', folder, '--nats', url, '--port', '0'];
+    const warden = new Warden(folder);
+    const worker = new Worker({ name: 'worker', args, folder, logFile: join(folder, 'worker.log'), warden });
+    try {
+      await worker.start();
+      proxy.set('silent');
+      await until('the worker to dial again', async () => proxy.stranded > 0);
+      await worker.stop();
+    } finally {
+      await worker.kill();
+      await warden.close();
+      await proxy.stop();
     }
   });
 });

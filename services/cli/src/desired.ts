@@ -2,12 +2,14 @@ import { createCipheriv, createDecipheriv, createHash, randomBytes } from 'node:
 import { mkdir, readFile, writeFile } from 'node:fs/promises';
 import { join } from 'node:path';
 import { compareDocuments, type Config, type ConfigFile, configOf, holdsSecret } from '@tributary/config';
-import { type Clock, describeError, Fault, type Kv } from '@tributary/core';
+import { type Clock, describeError, Fault, type Kv, type KvEntry } from '@tributary/core';
 import { environment, type OpsLog } from '@tributary/ops';
 
 const KEY = 'config';
 const CIPHER = 'aes-256-gcm';
 const REOPEN_MS = 200;
+/** How long a worker that starts waits for a broker cluster to elect its leaders, ms; servers that must start too need a while. */
+const BEGIN_MS = 60_000;
 
 /** What stands at `config`: the files as applied, readable, or sealed where one of them holds a secret. */
 interface Stored {
@@ -54,12 +56,14 @@ export class DesiredState {
   }
 
   /**
-   * What a worker begins with: the applied state where there is one, else its own files.
+   * What a worker begins with: the applied state where there is one, else its own files. A broker that cannot answer yet
+   * is waited for: the worker may have been started together with it, or while it elects a leader.
    * @returns also the revision to {@link follow} from
+   * @throws Fault `broker_unreachable` when it has not answered for a minute
    */
   async begin(files: readonly ConfigFile[], log: OpsLog): Promise<{ readonly config: Config; readonly revision: number }> {
     const own = configOf(files, { env: environment() });
-    const entry = await this.#kv.get(KEY);
+    const entry = await this.#entryWhenAnswered(log);
     const applied = entry && (await this.#configOf(entry.value as Stored, log));
     if (!entry || !applied) return { config: own, revision: entry?.revision ?? 0 };
     const changes = compareDocuments(await this.#open(entry.value as Stored), files);
@@ -71,6 +75,19 @@ export class DesiredState {
       );
     }
     return { config: applied, revision: entry.revision };
+  }
+
+  async #entryWhenAnswered(log: OpsLog): Promise<KvEntry | null> {
+    const end = performance.now() + BEGIN_MS;
+    for (;;) {
+      try {
+        return await this.#kv.get(KEY);
+      } catch (error) {
+        if (!(error instanceof Fault) || error.kind !== 'broker_unreachable' || performance.now() > end) throw error;
+        log.warn({ error: describeError(error) }, 'the broker does not answer yet; waiting for it');
+        await new Promise((resolve) => setTimeout(resolve, REOPEN_MS));
+      }
+    }
   }
 
   /** Makes `files` the applied state, whatever was before: for the one process of a cluster of its own. @returns its revision */

@@ -43,7 +43,8 @@ async function run(task: ThreadTask): Promise<void> {
       .stop()
       .then(() => Promise.all([broker.close(), stopTracing()]))
       .catch((error: unknown) => log.error({ error: describeError(error) }, 'stopping failed'))
-      .finally(() => parentPort?.close());
+      // Ends this thread only; why not by closing the port: see main.ts.
+      .finally(() => process.exit());
   });
   parentPort?.postMessage('started');
 }

@@ -82,7 +82,11 @@ function lakeAssignment(sink: LakeSinkConfig, config: Config, runtime: Runtime<C
   const sources = sourcesOf(sink, config);
   const root = lakeFolder(config, runtime.dataDir);
   const shared = new SharedStore(join(runtime.dataDir, 'lake-state'), sink.name);
-  const serve = async () => serveQueries({ bus, changelogs, store: await shared.open(), sink: sink.name, sources });
+  const serve = async () => {
+    const store = await shared.open();
+    const unserve = await serveQueries({ bus, changelogs, store, sink: sink.name, sources });
+    return { unserve, invalid: store.database.invalid };
+  };
   return {
     name: sink.name,
     labels: {},
@@ -111,7 +115,7 @@ function lakeAssignment(sink: LakeSinkConfig, config: Config, runtime: Runtime<C
   };
 }
 
-/** The state that all actors of one lake share: opened by the first of them, closed after the last. */
+/** The state that all actors of one lake share: opened by the first of them, closed after the last, and anew when DuckDB gave it up. */
 class SharedStore {
   readonly #folder: string;
   readonly #sink: string;
@@ -122,14 +126,15 @@ class SharedStore {
     this.#sink = sink;
   }
 
+  /** Concurrent callers get the same one. @throws Fault of {@link LakeStore.open}; then the next caller tries again */
   open(): Promise<LakeStore> {
-    if (this.#opening) return this.#opening;
-    const opening = LakeStore.open(this.#folder, this.#sink);
-    this.#opening = opening;
-    opening.catch(() => {
-      // The next actor tries again.
-      if (this.#opening === opening) this.#opening = null;
+    const before = this.#opening?.catch(() => null) ?? Promise.resolve(null);
+    const opening = before.then((store) => {
+      if (store && !store.database.invalid.aborted) return store;
+      store?.close();
+      return LakeStore.open(this.#folder, this.#sink);
     });
+    this.#opening = opening;
     return opening;
   }
 
@@ -140,11 +145,17 @@ class SharedStore {
   }
 }
 
+interface Served {
+  readonly unserve: () => Promise<void>;
+  /** Aborts when what is served can be read no longer. */
+  readonly invalid: AbortSignal;
+}
+
 /** Answers queries as long as it runs. */
 class QueryActor implements Actor {
-  readonly #serve: () => Promise<() => Promise<void>>;
+  readonly #serve: () => Promise<Served>;
 
-  constructor(serve: () => Promise<() => Promise<void>>) {
+  constructor(serve: () => Promise<Served>) {
     this.#serve = serve;
   }
 
@@ -153,10 +164,11 @@ class QueryActor implements Actor {
   }
 
   async run(signal: AbortSignal, ready: () => void): Promise<void> {
-    const unserve = await this.#serve();
+    const { unserve, invalid } = await this.#serve();
     ready();
-    await aborted(signal);
+    await aborted(AbortSignal.any([signal, invalid]));
     await unserve();
+    if (!signal.aborted) throw invalid.reason as Error;
   }
 }
 

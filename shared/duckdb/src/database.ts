@@ -18,6 +18,7 @@ export interface Answer {
 /** One DuckDB file, open in this process and nowhere else. Statements run off the main thread. */
 export class Database {
   readonly #instance: DuckDBInstance;
+  readonly #invalid = new AbortController();
 
   private constructor(instance: DuckDBInstance) {
     this.#instance = instance;
@@ -40,10 +41,19 @@ export class Database {
     }
   }
 
+  /**
+   * Aborts when DuckDB gave this database up, with the fault as its reason: a checkpoint that the disk had no room for, for
+   * instance. Every statement fails from then on, until it is closed and opened again; nothing committed is lost.
+   */
+  get invalid(): AbortSignal {
+    return this.#invalid.signal;
+  }
+
+  /** @throws Fault as {@link Duck.run} */
   async connect(): Promise<Duck> {
-    const connection = await this.#instance.connect();
-    await connection.run(`SET TimeZone = 'UTC'`);
-    return new Duck(connection);
+    const duck = new Duck(await this.#instance.connect(), (fault) => this.#invalid.abort(fault));
+    await duck.run(`SET TimeZone = 'UTC'`);
+    return duck;
   }
 
   close(): void {
@@ -54,9 +64,12 @@ export class Database {
 /** One connection of a {@link Database}. */
 export class Duck {
   readonly #connection: DuckDBConnection;
+  readonly #invalidated: (fault: Fault) => void;
 
-  constructor(connection: DuckDBConnection) {
+  /** @param invalidated told when the whole database fails from now on */
+  constructor(connection: DuckDBConnection, invalidated: (fault: Fault) => void) {
     this.#connection = connection;
+    this.#invalidated = invalidated;
   }
 
   /** @throws Fault `database_rejected`, without any value of a row or of the statement */
@@ -64,8 +77,15 @@ export class Duck {
     try {
       await this.#connection.run(sql, values as DuckDBValue[] | undefined);
     } catch (error) {
-      throw rejected(error, sql);
+      throw this.#failed(error, sql, (one) => rejected(one, sql));
     }
+  }
+
+  #failed(error: unknown, sql: string, refusal: (error: unknown) => Fault): Fault {
+    if (firstLine(error).kind !== FATAL) return refusal(error);
+    const fault = rejected(error, sql);
+    this.#invalidated(fault);
+    return fault;
   }
 
   /** Rows as plain JSON values: integers as numbers where they are exact, decimals and the rest as text. */
@@ -93,7 +113,7 @@ export class Duck {
         );
       return { columns: names.map((name, c) => ({ name, type: types[c] as string })), rows };
     } catch (error) {
-      throw refusal(error);
+      throw this.#failed(error, sql, refusal);
     }
   }
 
@@ -119,10 +139,17 @@ function exact(text: string): number | string {
 /** Kinds of error whose text speaks of names, files and limits. Every other one may quote a row value, and is not shown. */
 const SPEAKS_OF_NAMES = /^(Binder|Catalog|Connection|IO|Interrupt|Out of Memory|Parser|Permission|TransactionContext) Error$/i;
 
+/** What ends a database until it is opened again; the cause stands in a later line of the text. */
+const FATAL = 'FATAL Error';
+/** ENOSPC, and EFBIG for a process whose files may not grow further. */
+const NO_ROOM = /No space left on device|File too large|max_temp_directory_size/;
+
 function rejected(error: unknown, sql: string): Fault {
   const { kind, text } = firstLine(error);
   const named = SPEAKS_OF_NAMES.test(kind);
-  if (named && /No space left|disk/i.test(text)) return new Fault('disk_full', `DuckDB: ${text}`);
+  if (named && NO_ROOM.test(text)) return new Fault('disk_full', `DuckDB: ${text}`);
+  if (kind === FATAL && NO_ROOM.test(describeError(error)))
+    return new Fault('disk_full', 'DuckDB had no room for its checkpoint and gave the database up; it is opened again');
   if (kind === 'Out of Memory Error') return new Fault('memory_full', `DuckDB: ${text}`, { statement: firstWords(sql) });
   return new Fault('database_rejected', `DuckDB: ${named ? text : `${kind || 'Error'} (its text may quote a row)`}`, {
     statement: firstWords(sql),

@@ -109,7 +109,7 @@ export class Manifests {
     } catch (error) {
       const code = (error as { code?: string }).code;
       if (code === 'EEXIST') throw refused();
-      if (code === 'ENOSPC') throw new Fault('disk_full', `the lake's disk is full`, {}, { cause: error });
+      if (code === 'ENOSPC' || code === 'EFBIG') throw new Fault('disk_full', `the lake's disk is full`, {}, { cause: error });
       throw error;
     } finally {
       await unlink(scratch).catch(() => {});
