@@ -1,5 +1,7 @@
-import { writeFile } from 'node:fs/promises';
+import { readFile, writeFile } from 'node:fs/promises';
 import { join } from 'node:path';
+import { connectNats } from '@tributary/changelog';
+import { ORIGIN, tableName } from '@tributary/core';
 import { startPostgres, temporaryFolder } from '@tributary/embedded';
 import { Client } from 'pg';
 import { afterAll, beforeAll, describe, expect, it } from 'vitest';
@@ -196,6 +198,37 @@ describe(`an ODS split by table while it is loaded and killed (seed ${seed})`, (
     await system.stop();
     await system.start();
     expect(await shareOf(child)).toBe(await shareOf(parent));
+    await expectEqual();
+  });
+
+  it('shares nothing out while a table is in quarantine', async () => {
+    const connect = async () =>
+      connectNats({ url: (JSON.parse(await readFile(join(system.data, 'addresses.json'), 'utf8')) as { nats: string }).nats });
+    const parts = (await positions()).length;
+    const { part } = (await ods.query<{ part: number }>(`SELECT part FROM tributary.parts WHERE name = 'public.staff'`))
+      .rows[0] as { part: number };
+    const letter = { projection: `ods/shop#${part}`, table: 'public.staff' };
+    const before = await connect();
+    for await (const batch of before.changelogs.read('shop', { after: ORIGIN, signal: new AbortController().signal })) {
+      if (!batch.sections.some((section) => tableName(section.schema) === letter.table)) continue;
+      await before.changelogs.deadLetters.put(batch, { ...letter, reason: null, at: 0 });
+      break;
+    }
+    await before.close();
+    await system.stop();
+    await split(2);
+    system.launch();
+    await until('the sink to refuse', async () => {
+      const { stdout } = await system.run(['status']);
+      return stdout.includes(`public.staff of ${letter.projection} is in quarantine`);
+    });
+    expect((await positions()).length).toBe(parts);
+    const after = await connect();
+    await after.changelogs.deadLetters.drop(letter.projection, letter.table);
+    await after.close();
+    await system.stop();
+    await system.start();
+    expect((await positions()).length).toBe(2);
     await expectEqual();
   });
 });

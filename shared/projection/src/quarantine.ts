@@ -53,7 +53,7 @@ export class Quarantine {
       if (known) tables.set(table, { ...known, last: position, batches: known.batches + 1 });
       else tables.set(table, { reason, first: position, last: position, batches: 1 });
     }
-    for (const [table, { last }] of [...tables]) {
+    for (const [table, { last }] of tables) {
       const until = held.get(table);
       if (until && last && compareSourcePosition(last, until) <= 0) await quarantine.drop(table);
     }

@@ -6,6 +6,7 @@ import {
   formatSourcePosition,
   ORIGIN,
   type Part,
+  partName,
   type Position,
   type StoredBatch,
 } from '@tributary/core';
@@ -26,7 +27,7 @@ export interface LayoutOptions {
   readonly parts: number;
   /** Holds the lock while the layout is looked at, and nothing else meanwhile. */
   readonly session: Session;
-  readonly changelogs: Pick<Changelogs, 'read'>;
+  readonly changelogs: Pick<Changelogs, 'read' | 'deadLetters'>;
   readonly signal: AbortSignal;
   /** One part of the layout that is being left. */
   readonly openPart: (part: Part, layout: number) => Promise<Projection>;
@@ -62,7 +63,10 @@ export async function settleLayout(options: LayoutOptions): Promise<number> {
       const [first] = rows;
       if (!first) await begin(options);
       else if (first.parts === parts && !(await isTorn(options, first.layout))) return first.layout;
-      else await share(options, await level(options));
+      else {
+        await refuseQuarantine(options, rows);
+        await share(options, await level(options));
+      }
     }
   } finally {
     signal.removeEventListener('abort', leave);
@@ -106,6 +110,21 @@ async function isTorn({ session, sink, source }: LayoutOptions, layout: number):
     [sink, source, layout],
   );
   return torn;
+}
+
+/** A part's quarantine holds what its table lacks: whoever takes the table over would go on without it. */
+async function refuseQuarantine({ changelogs, sink, source }: LayoutOptions, rows: readonly Row[]): Promise<void> {
+  for (const { part, parts } of rows) {
+    const name = partName(`${sink}/${source}`, { index: part, of: parts });
+    const letters = await changelogs.deadLetters.list(name);
+    if (letters.length === 0) continue;
+    const tables = [...new Set(letters.map(({ table }) => table))].join(', ');
+    throw new Fault(
+      'config_invalid',
+      `${tables} of ${name} is in quarantine, so tables cannot be shared out anew. Set "partitions" back to ${parts}, run tributary quarantine retry ${name} (or drop), and then change it`,
+      { projection: name },
+    );
+  }
 }
 
 /** Steps 1 and 2. @returns the layout whose parts all stand at one position */

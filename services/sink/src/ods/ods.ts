@@ -27,7 +27,7 @@ export interface OdsOptions {
   readonly sourceConnection: ConnectionConfig;
   /** The part of the source's tables that this projection applies. */
   readonly part: Part;
-  readonly changelogs: Pick<Changelogs, 'read'>;
+  readonly changelogs: Pick<Changelogs, 'read' | 'deadLetters'>;
   readonly signal: AbortSignal;
 }
 
