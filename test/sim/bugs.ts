@@ -1,5 +1,5 @@
 import { type Changelogs, decodeBatch, type Store } from '@tributary/changelog';
-import { ORIGIN } from '@tributary/core';
+import { Fault, ORIGIN } from '@tributary/core';
 import { Visibility } from '@tributary/postgres';
 import type { Replication, ReplicateOptions, SourceDatabase, SourceSession } from '@tributary/source';
 import type { FaultPlan } from './faults.ts';
@@ -116,6 +116,19 @@ export const BUGS: readonly Bug[] = [
     breakage: { write: ({ model, statement, batches, after }) => statement(() => model.commit(model.position, batches, after)) },
     caughtBy: ['exactly once', 'projection'],
     faults: { pause: 4_000 },
+  },
+  {
+    name: 'a sink that knows where it stands by sequence alone',
+    breakage: {
+      write: ({ model, statement, expected, batches, after }) =>
+        statement(() => {
+          if (model.position.seq !== expected.seq) throw new Fault('fenced', `the sink stands at ${model.position.seq}`);
+          model.commit(model.position, batches, after);
+        }),
+    },
+    caughtBy: ['exactly once', 'projection'],
+    faults: { pause: 2_000, brokerCrash: 1_500, sinkTrouble: 1_500 },
+    workload: { everyMs: 150 },
   },
   {
     name: 'a reader that goes by sequence alone',

@@ -9,6 +9,7 @@ import {
   type SourcePosition,
   type StoredBatch,
   tableName,
+  ORIGIN,
 } from '@tributary/core';
 import { type ConnectionConfig, Session, sqlState } from '@tributary/postgres';
 import type { DriverView, Group, Projection, Rewind } from '@tributary/projection';
@@ -131,7 +132,7 @@ export class OdsProjection implements Projection {
       await this.#position.save(group.after, group.watermark);
       await this.#session.run('COMMIT');
       this.#open = false;
-      this.#position.saved(group.after.seq);
+      this.#position.saved(group.after);
       this.#types.committed();
     } catch (error) {
       await this.#rollback();
@@ -155,7 +156,7 @@ export class OdsProjection implements Projection {
       }
       await this.#position.reset();
     });
-    this.#position.saved(0);
+    this.#position.saved(ORIGIN);
     this.#tables.forget();
     this.#types.forget();
     this.#writers.clear();

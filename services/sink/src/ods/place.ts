@@ -57,7 +57,7 @@ export interface Place {
 export class StoredPosition {
   readonly #place: Place;
   readonly #session: Session;
-  #seq = 0;
+  #held: Position = ORIGIN;
 
   constructor(place: Place, session: Session) {
     this.#place = place;
@@ -72,12 +72,13 @@ export class StoredPosition {
       [sink, source, part.index, layout],
     );
     if (!row) throw this.#fenced();
-    this.#seq = Number(row.seq);
-    return positionOf(row);
+    this.#held = positionOf(row);
+    return this.#held;
   }
 
   /**
-   * Moves on only from where this projection stood, and only in its layout: two of them cannot both apply.
+   * Moves on only from where this projection stood, and only in its layout: two of them cannot both apply. The whole
+   * position is compared: after a broker lost its tail the same sequence stands for something else.
    * Call {@link saved} once the transaction is committed.
    * @param watermark microseconds since 1970; null = not known
    */
@@ -87,7 +88,7 @@ export class StoredPosition {
       'position',
       `UPDATE tributary.position SET seq = $5, lsn = $6, ordinal = $7, watermark = to_timestamp($8::float8 / 1e6), applied_at = now(),
               epoch = $10
-        WHERE sink = $1 AND source = $2 AND part = $3 AND layout = $4 AND seq = $9`,
+        WHERE sink = $1 AND source = $2 AND part = $3 AND layout = $4 AND seq = $9 AND lsn = $11 AND ordinal = $12`,
       [
         sink,
         source,
@@ -97,15 +98,17 @@ export class StoredPosition {
         formatLsn(after.lsn),
         after.ordinal,
         watermark,
-        this.#seq,
+        this.#held.seq,
         after.epoch ?? null,
+        formatLsn(this.#held.lsn),
+        this.#held.ordinal,
       ],
     );
     if (saved !== 1) throw this.#fenced();
   }
 
-  saved(seq: number): void {
-    this.#seq = seq;
+  saved(after: Position): void {
+    this.#held = after;
   }
 
   /** Back to the start, inside the transaction that empties the tables. */
@@ -115,6 +118,6 @@ export class StoredPosition {
 
   #fenced(): Fault {
     const { sink, source, part, layout } = this.#place;
-    return new Fault('fenced', `another worker applies ${sink}/${source}`, { part: part.index, layout, seq: this.#seq });
+    return new Fault('fenced', `another worker applies ${sink}/${source}`, { part: part.index, layout, seq: this.#held.seq });
   }
 }
