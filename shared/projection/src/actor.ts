@@ -266,6 +266,8 @@ export class ProjectionActor implements Actor {
 
   async #obeyed(projection: Projection, order: Order, signal: AbortSignal): Promise<void> {
     this.#order = null;
+    // Whoever asks from now on whether a sequence is reached must not be answered from where it stood before.
+    this.#position = null;
     try {
       await order.obey(projection, signal);
       this.#position = await projection.position();
