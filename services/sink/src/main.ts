@@ -103,7 +103,7 @@ function lakeAssignment(sink: LakeSinkConfig, config: Config, runtime: Runtime<C
               sourceConnection: named(config, source).postgres,
               store: await shared.open(),
               folder: join(root, source),
-              now: () => clock.now(),
+              now: () => clock.monotonic(),
               warn: (facts, message) => runtime.log.warn(facts, message),
             }),
           groupBytes: LAKE_GROUP_BYTES,

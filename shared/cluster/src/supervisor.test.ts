@@ -6,12 +6,14 @@ import { Supervisor } from './supervisor.ts';
 const quiet: Log = { debug() {}, info() {}, warn() {}, error() {} };
 
 /** A clock whose sleeps end only when the test says so. */
-function heldClock(): Clock & { readonly slept: number[]; wake(): void } {
+function heldClock(): Clock & { readonly slept: number[]; wake(): void; jump(ms: number): void } {
   const slept: number[] = [];
   let wake = () => {};
+  let wall = 0;
   return {
     slept,
-    now: () => 0,
+    jump: (ms) => (wall += ms),
+    now: () => wall,
     monotonic: () => 0,
     wake: () => wake(),
     sleep: (ms, signal) =>
@@ -61,6 +63,22 @@ describe('supervisor', () => {
     await w.supervisor.stop('a');
     expect(w.states).toEqual(['starting', 'running', 'draining', 'stopped']);
     expect(w.supervisor.status()).toEqual([]);
+  });
+
+  it('does not take a jump of the wall clock for a minute of undisturbed work', async () => {
+    const w = world(async (_signal, ready) => {
+      ready();
+      w.clock.jump(3_600_000);
+      throw new Fault('database_unreachable', 'no route');
+    });
+    for (const expected of [100, 200]) {
+      const waits = w.until('waiting');
+      if (expected === 100) w.start();
+      else w.clock.wake();
+      await waits;
+      expect(w.clock.slept.at(-1)).toBe(expected);
+    }
+    await w.supervisor.stop();
   });
 
   it('starts it again after a fault, with doubling back-off', async () => {

@@ -98,7 +98,7 @@ export class Supervisor {
       try {
         one.actor = one.spec.make();
         const ready = () => {
-          readyAt = this.#clock.now();
+          readyAt = this.#clock.monotonic();
           one.fault = null;
           if (!stopping.aborted) this.#enter(one, 'running');
         };
@@ -109,7 +109,7 @@ export class Supervisor {
           this.#log.warn({ actor: one.spec.name, error: describeError(error) }, 'actor failed while stopping');
           break;
         }
-        if (readyAt !== null && this.#clock.now() - readyAt > HEALTHY_AFTER_MS) one.restarts = 0;
+        if (readyAt !== null && this.#clock.monotonic() - readyAt > HEALTHY_AFTER_MS) one.restarts = 0;
         one.restarts++;
         if (await this.#react(one, error)) break;
       }

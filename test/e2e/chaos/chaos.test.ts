@@ -25,6 +25,7 @@ describe(`three NATS servers, three sources and six workers under ${minutes} min
 
   beforeAll(async () => {
     logs = await mkdtemp(join(tmpdir(), `tributary-chaos-${seed}-logs-`));
+    process.stderr.write(`Chaos with seed ${seed} for ${minutes} min. Logs meanwhile: ${logs}\n`);
     world = await World.open(logs);
     await world.fill();
     await world.start();

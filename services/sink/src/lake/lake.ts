@@ -29,6 +29,7 @@ export interface LakeOptions {
   readonly store: Pick<LakeStore, 'connect' | 'lock'>;
   /** Folder of this source's lake. */
   readonly folder: string;
+  /** Milliseconds, monotonic: a machine whose clock is set must not stop flushing for as long. */
   readonly now: () => number;
   readonly warn: (facts: object, message: string) => void;
 }
