@@ -81,7 +81,9 @@ function lakeAssignment(sink: LakeSinkConfig, config: Config, runtime: Runtime<C
   const { bus, changelogs, clock } = runtime;
   const sources = sourcesOf(sink, config);
   const root = lakeFolder(config, runtime.dataDir);
-  const shared = new SharedStore(join(runtime.dataDir, 'lake-state'), sink.name);
+  const shared = new SharedStore(join(runtime.dataDir, 'lake-state'), sink.name, (facts, message) =>
+    runtime.log.warn(facts, message),
+  );
   const serve = async () => {
     const store = await shared.open();
     const unserve = await serveQueries({ bus, changelogs, store, sink: sink.name, sources });
@@ -119,11 +121,13 @@ function lakeAssignment(sink: LakeSinkConfig, config: Config, runtime: Runtime<C
 class SharedStore {
   readonly #folder: string;
   readonly #sink: string;
+  readonly #warn: (facts: object, message: string) => void;
   #opening: Promise<LakeStore> | null = null;
 
-  constructor(folder: string, sink: string) {
+  constructor(folder: string, sink: string, warn: (facts: object, message: string) => void) {
     this.#folder = folder;
     this.#sink = sink;
+    this.#warn = warn;
   }
 
   /** Concurrent callers get the same one. @throws Fault of {@link LakeStore.open}; then the next caller tries again */
@@ -132,7 +136,7 @@ class SharedStore {
     const opening = before.then((store) => {
       if (store && !store.database.invalid.aborted) return store;
       store?.close();
-      return LakeStore.open(this.#folder, this.#sink);
+      return LakeStore.open(this.#folder, this.#sink, this.#warn);
     });
     this.#opening = opening;
     return opening;

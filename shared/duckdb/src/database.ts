@@ -15,6 +15,9 @@ export interface Answer {
   readonly rows: readonly Readonly<Record<string, unknown>>[];
 }
 
+/** What DuckDB says of a file that was cut short or overwritten. */
+const UNREADABLE = /Could not read enough bytes|not a valid DuckDB database file|Corrupt database file/;
+
 /** One DuckDB file, open in this process and nowhere else. Statements run off the main thread. */
 export class Database {
   readonly #instance: DuckDBInstance;
@@ -24,7 +27,7 @@ export class Database {
     this.#instance = instance;
   }
 
-  /** @throws Fault `database_unreachable` when another process holds the file */
+  /** @throws Fault `database_unreachable` when another process holds the file; with the fact `unreadable` when what it holds is no whole database */
   static async open(options: DatabaseOptions): Promise<Database> {
     try {
       const instance = await DuckDBInstance.create(options.path, {
@@ -37,7 +40,9 @@ export class Database {
       });
       return new Database(instance);
     } catch (error) {
-      throw new Fault('database_unreachable', `cannot open ${options.path}: ${describeError(error)}`, {}, { cause: error });
+      const text = describeError(error);
+      const unreadable = UNREADABLE.test(text);
+      throw new Fault('database_unreachable', `cannot open ${options.path}: ${text}`, { unreadable }, { cause: error });
     }
   }
 

@@ -11,7 +11,7 @@ const QUIET_MAX_MS = 8_000;
  */
 export async function chaos(
   lanes: readonly (readonly Fault[])[],
-  blow: Omit<Blow, 'hold'>,
+  blow: Omit<Blow, 'hold' | 'ending'>,
   signal: AbortSignal,
 ): Promise<number> {
   const over = new AbortController();
@@ -25,7 +25,7 @@ export async function chaos(
           if (deck.length === 0) deck = shuffled(lane, blow.random);
           await hold(QUIET_MIN_MS + blow.random() * (QUIET_MAX_MS - QUIET_MIN_MS));
           if (all.aborted) return;
-          await (deck.pop() as Fault)({ ...blow, hold });
+          await (deck.pop() as Fault)({ ...blow, hold, ending: all });
           blows++;
         }
       } catch (error) {

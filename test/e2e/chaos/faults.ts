@@ -14,6 +14,8 @@ export interface Blow {
   readonly random: () => number;
   /** Waits; at once when the run ends, so that every fault heals what it broke. */
   readonly hold: (ms: number) => Promise<void>;
+  /** Aborts when the run ends. */
+  readonly ending: AbortSignal;
   readonly say: (what: string, facts?: object) => void;
 }
 
@@ -66,6 +68,7 @@ const paused = hurting(['source', 'sink'], async ({ worker }, blow) => {
 async function rolled(blow: Blow): Promise<void> {
   const { world } = blow;
   for (const place of world.places) {
+    if (blow.ending.aborted) return;
     if (world.hurt.has(place)) continue;
     world.hurt.add(place);
     const { worker } = place;

@@ -1,5 +1,6 @@
-import { mkdir } from 'node:fs/promises';
+import { mkdir, rename, rm } from 'node:fs/promises';
 import { join } from 'node:path';
+import { describeError, Fault } from '@tributary/core';
 import { Database, type Duck } from '@tributary/duckdb';
 
 const SETUP = [
@@ -29,17 +30,34 @@ export class LakeStore {
     this.database = database;
   }
 
-  static async open(folder: string, sink: string): Promise<LakeStore> {
+  /**
+   * A file that DuckDB cannot read (a disk that was full while it was made leaves one) is put aside as `.unreadable`: the
+   * state is a cache of the lake, and is loaded from it anew.
+   * @param warn told of that
+   * @throws Fault `database_unreachable` when another process holds the file, `disk_full`
+   */
+  static async open(folder: string, sink: string, warn: (facts: object, message: string) => void): Promise<LakeStore> {
     await mkdir(folder, { recursive: true });
-    const database = await Database.open({
-      path: join(folder, `${sink}.duckdb`),
-      memoryBytes: MEMORY_BYTES,
-      threads: 1,
-      spillDir: join(folder, `${sink}.spill`),
-    });
-    const duck = await database.connect();
-    for (const statement of SETUP) await duck.run(statement);
-    duck.close();
+    const path = join(folder, `${sink}.duckdb`);
+    const options = { path, memoryBytes: MEMORY_BYTES, threads: 1, spillDir: join(folder, `${sink}.spill`) };
+    let database: Database;
+    try {
+      database = await Database.open(options);
+    } catch (error) {
+      if (!(error instanceof Fault) || error.facts['unreadable'] !== true) throw error;
+      warn({ path, error: describeError(error) }, 'the state of the lake cannot be read; it is put aside and loaded anew');
+      await rename(path, `${path}.unreadable`);
+      await rm(`${path}.wal`, { force: true });
+      database = await Database.open(options);
+    }
+    try {
+      const duck = await database.connect();
+      for (const statement of SETUP) await duck.run(statement);
+      duck.close();
+    } catch (error) {
+      database.close();
+      throw error;
+    }
     return new LakeStore(database);
   }
 

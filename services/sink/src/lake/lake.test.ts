@@ -110,7 +110,7 @@ class Worker {
 
   /** @param statements how many succeed before the worker "dies"; every connection counts for itself */
   async open(statements = Infinity): Promise<LakeProjection> {
-    const store = await LakeStore.open(this.#state, 'lake');
+    const store = await LakeStore.open(this.#state, 'lake', () => {});
     this.#store = store;
     const mortal = { lock: () => store.lock(), connect: async () => dying(await store.connect(), statements) };
     this.lake = await LakeProjection.open({
