@@ -440,6 +440,21 @@ describe('a stream that is not what the reader knew (memory)', () => {
     expect(ids(await take(broker, 'fresh', old, { count: 1 }))).toEqual(['a']);
   });
 
+  it('I7: an epoch that begins with a gap takes every reader that stands no further than it says', async () => {
+    const broker = memoryBroker();
+    const begun = await broker.changelogs.write('s', options);
+    const mark = { step: 'gap', table: '', generation: 1, reset: false, progress: '0/A' } as const;
+    await begun.append(batch(4, 'x', { epoch: '7.two', kind: 'read', position: { lsn: 4n, ordinal: READ_ORDINAL_MIN }, mark }));
+    for (const lsn of [6, 9, 12]) await begun.append(batch(lsn, `${lsn}`, { epoch: '7.two' }));
+    const held = (lsn: bigint, epoch = '7.one') => ({ seq: 90, lsn, ordinal: 1, epoch });
+    expect(ids(await take(broker, 's', held(3n), { count: 2 }))).toEqual(['x', '6']);
+    expect(ids(await take(broker, 's', held(7n), { count: 2 }))).toEqual(['9', '12']);
+    expect(ids(await take(broker, 's', held(10n), { count: 1 }))).toEqual(['12']);
+    await expect(take(broker, 's', held(11n), { count: 1 })).rejects.toMatchObject({ kind: 'other_epoch' });
+    await expect(take(broker, 's', held(7n, '8.one'), { count: 1 })).rejects.toMatchObject({ kind: 'other_system' });
+    expect(await broker.changelogs.foreign('s', held(7n))).toBeNull();
+  });
+
   it('positions rise strictly', () => {
     expect(compareSourcePosition({ lsn: 1n, ordinal: 5 }, { lsn: 2n, ordinal: 0 })).toBeLessThan(0);
     expect(compareSourcePosition({ lsn: 1n, ordinal: READ_ORDINAL_MIN + 1 }, { lsn: 1n, ordinal: 9 })).toBeGreaterThan(0);

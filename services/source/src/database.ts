@@ -98,7 +98,7 @@ export interface SourceSession {
 
 export interface ReplicateOptions {
   readonly slot: string;
-  /** Start here; PostgreSQL never starts before what was confirmed. */
+  /** Transactions whose commit record begins here or later are sent; PostgreSQL never starts before what was confirmed. */
   readonly from: Lsn;
   /** One pgoutput message; the bytes are only valid during the call. Never throws. */
   readonly message: (bytes: Buffer) => void;

@@ -1,4 +1,5 @@
 import { type ChangelogWriter, CsvCutter, SectionDraft } from '@tributary/changelog';
+import { aborted } from '@tributary/cluster';
 import { type Clock, Fault, formatLsn, LIMITS, type Lsn, type TableSchema } from '@tributary/core';
 import { type CatalogTable, sqlState, type Visibility } from '@tributary/postgres';
 import type { CatalogWatch } from './catalog-watch.ts';
@@ -31,6 +32,8 @@ export interface SnapshotterOptions {
   readonly clock: Clock;
   /** Makes the stream pass the present WAL position soon. */
   readonly heartbeat: () => void;
+  /** Resolves when the stream has stored a commit that was made after this call. */
+  readonly pass: () => Promise<unknown>;
 }
 
 export interface SnapshotProgress {
@@ -77,9 +80,16 @@ export class Snapshotter {
 
   async run(signal: AbortSignal): Promise<void> {
     const sessions: SourceSession[] = [];
+    let passed = false;
     try {
       while (!signal.aborted) {
         const name = this.#next();
+        if (name !== null && !passed) {
+          // A projection may stand beyond the place where the stream began: behind a fresh commit none does.
+          await Promise.race([this.#options.pass(), aborted(signal)]);
+          passed = true;
+          continue;
+        }
         if (name === null) {
           this.#progress = null;
           this.#done = 0;
@@ -160,7 +170,7 @@ export class Snapshotter {
       await stream.whenPassed(0n, () => {
         check(run);
         const touched = touches.keys(name);
-        const reset = !known.churn && touched.length === 0;
+        const reset = !known.churn && touched.length === 0 && !state.regained;
         run.snapshot.reread = touched;
         stream.collectIncomplete(name, touched);
         run.snapshot.begun = true;

@@ -1,10 +1,23 @@
 import type { ChangelogOptions, Changelogs, ChangelogWriter, LastBatch } from '@tributary/changelog';
 import { type Actor, aborted, together } from '@tributary/cluster';
 import { matchesTable, type SourceConfig } from '@tributary/config';
-import { type Bus, type Clock, epochOf, Fault, formatLsn, ORIGIN, parseLsn, type Random } from '@tributary/core';
+import {
+  type Bus,
+  type Clock,
+  epochOf,
+  Fault,
+  formatLsn,
+  type Lsn,
+  ORIGIN,
+  parseLsn,
+  type Random,
+  READ_ORDINAL_MIN,
+  unreachable,
+} from '@tributary/core';
 import { Visibility } from '@tributary/postgres';
 import { CatalogWatch } from './catalog-watch.ts';
 import { ConfirmedPrefix } from './confirmed-prefix.ts';
+import { type Anchor, branchOf, continuity, type Gap, rewound } from './continuity.ts';
 import type { Replication, Slot, SourceDatabase, SourceSession } from './database.ts';
 import { recoverSnapshots } from './recover.ts';
 import { Snapshotter } from './snapshotter.ts';
@@ -81,9 +94,9 @@ export class SourceActor implements Actor {
     const server = await control.server();
     await control.ensurePublications();
     const slot = await control.ensureSlot();
-    const { state, gap } = this.#continueFrom(writer.last, slot, server.systemId);
-    const restart = writer.last && !gap ? writer.last.header.restart : slot.confirmed;
-    const recovered = gap ? new Map<string, Set<string>>() : await recoverSnapshots(changelogs, config.name, writer.last, state);
+    const { last, state, start } = await this.#start(lead, slot, server.systemId);
+    const restart = last?.header.restart ?? start.from;
+    const recovered = await recoverSnapshots(changelogs, config.name, last, state);
     const touches = new Touches(await control.visibility(), await control.nextXid());
     const confirmed = new ConfirmedPrefix(confirmAfterMs, slot.confirmed);
     const failed = new Failure();
@@ -91,9 +104,10 @@ export class SourceActor implements Actor {
       source: config.name,
       epoch: state.epoch,
       writer,
-      resume: writer.last?.header.position ?? ORIGIN,
+      resume: last?.header.position ?? ORIGIN,
       restart,
-      watermark: writer.last?.header.watermark ?? 0,
+      anchor: start.anchor,
+      watermark: last?.header.watermark ?? 0,
       lingerMs: this.#options.lingerMs,
       touches,
       confirmed,
@@ -122,6 +136,7 @@ export class SourceActor implements Actor {
       state,
       clock,
       heartbeat: () => heart.beat(),
+      pass: () => heart.pass(),
     });
     for (const [table, keys] of recovered) stream.collectIncomplete(table, keys);
     for (const [name, table] of Object.entries(state.tables)) {
@@ -129,7 +144,7 @@ export class SourceActor implements Actor {
     }
     const reader: Replication = database.replicate({
       slot: slot.name,
-      from: restart,
+      from: start.from,
       message: (bytes) => stream.message(bytes),
       keepalive: (walEnd, replyRequested) => {
         stream.keepalive(walEnd);
@@ -146,8 +161,6 @@ export class SourceActor implements Actor {
     });
     const commands = { watch, snapshotter, heart, stream, state, signal };
     await watch.check(false);
-    // What is due must be in the changelog before anything that follows the gap, or the next leader would not know of it.
-    if (gap) void stream.whenPassed(0n, () => stream.publish(null, [], state));
     const stops = await this.#serve(commands);
     try {
       await together(signal, [
@@ -167,6 +180,10 @@ export class SourceActor implements Actor {
           stream.close();
         },
       ]);
+    } catch (error) {
+      if (error instanceof Fault && error.kind === 'source_rewound' && last)
+        await this.#tellGap(lead, rewound(last, await control.walPosition()), { last, systemId: server.systemId });
+      throw error;
     } finally {
       stream.close();
       for (const stop of stops) await stop();
@@ -183,29 +200,72 @@ export class SourceActor implements Actor {
     return { ...facts, confirmedLsn: formatLsn(safe), ...vitals.facts(facts.lagMs) };
   }
 
-  /** Decides whether the slot still follows the changelog; where it does not, every table is read again and reconciled. */
-  #continueFrom(last: LastBatch | null, slot: Slot, systemId: string): { state: SourceState; gap: boolean } {
-    const { config, warn } = this.#options;
-    if (!last) return { state: emptyState(this.#newEpoch(systemId), systemId), gap: false };
-    const known = last.state as SourceState | null;
+  /**
+   * Where to go on. An epoch that does not follow the changelog is told to it first, by a message without rows that carries
+   * the state in which every table is due: whoever leads from then on finds that, and cannot pass it over.
+   */
+  async #start(lead: Lead, slot: Slot, systemId: string): Promise<Start> {
+    const { config } = this.#options;
+    const { last } = lead.writer;
+    const known = (last?.state ?? null) as SourceState | null;
     if (known && known.systemId !== systemId) {
       throw new Fault(
         'identity_mismatch',
         `changelog ${config.name} was made from another database cluster (system ${known.systemId}, now ${systemId}). Give this source another name.`,
       );
     }
-    const gap = slot.created || slot.confirmed > last.header.restart;
-    if (!gap) return { state: known ?? emptyState(last.header.epoch, systemId), gap };
-    warn(
-      { source: config.name, confirmed: formatLsn(slot.confirmed), changelog: formatLsn(last.header.restart) },
-      'the slot does not reach back to the changelog: every table is read again and reconciled',
-    );
-    const state: SourceState = { ...(known ?? emptyState('', systemId)), epoch: this.#newEpoch(systemId) };
+    const found = continuity(last, slot, await lead.control.walPosition());
+    switch (found.kind) {
+      case 'fresh':
+        return { last, state: emptyState(this.#newEpoch(systemId), systemId), start: { from: found.from, anchor: null } };
+      case 'follows':
+        return { last, state: known ?? emptyState(last?.header.epoch ?? this.#newEpoch(systemId), systemId), start: found };
+      case 'gap': {
+        const told = await this.#tellGap(lead, found, { last, systemId });
+        return { last: told, state: told.state as SourceState, start: { from: found.from, anchor: null } };
+      }
+      default:
+        return unreachable(found);
+    }
+  }
+
+  /** @returns the changelog's last batch from then on */
+  async #tellGap(
+    { writer, control }: Lead,
+    { reason, from, place }: Gap,
+    { last, systemId }: { last: LastBatch | null; systemId: string },
+  ): Promise<LastBatch> {
+    const { config, warn } = this.#options;
+    const names = { source: config.name, reason, from: formatLsn(from), changelog: formatLsn(last?.header.position.lsn ?? 0n) };
+    warn(names, 'the database does not go on where the changelog ends: every table is read again and reconciled');
+    const known = (last?.state ?? null) as SourceState | null;
+    const state: SourceState = {
+      ...(known ?? emptyState('', systemId)),
+      epoch: this.#newEpoch(systemId),
+      ...(last ? {} : { regained: true }),
+    };
     for (const table of Object.values(state.tables)) {
       table.skip = null;
       table.snapshot = { generation: ++state.generation, begun: false, leaf: 0, block: 0, reread: [] };
     }
-    return { state, gap };
+    const beyond = branchOf(place) + (await control.walPosition());
+    const mark = { step: 'gap', table: '', generation: state.generation, reset: false, progress: formatLsn(beyond) } as const;
+    const header = {
+      source: config.name,
+      epoch: state.epoch,
+      kind: 'read',
+      position: { lsn: place, ordinal: READ_ORDINAL_MIN },
+      restart: from,
+      watermark: last?.header.watermark ?? 0,
+      continues: false,
+      more: false,
+      transactions: [],
+      mark,
+      state,
+    } as const;
+    const seq = await writer.append({ header, sections: [] });
+    const follows = last?.header.position ?? ORIGIN;
+    return { seq, header: { ...header, follows, stateSeq: 0 }, state, statePosition: { seq, ...header.position } };
   }
 
   #newEpoch(systemId: string): string {
@@ -278,6 +338,13 @@ interface Lead {
   readonly catalog: SourceSession;
   readonly open: (name: string) => Promise<SourceSession>;
   readonly writer: ChangelogWriter;
+}
+
+/** Where a leader goes on: the changelog's last batch, what it says, and what PostgreSQL is asked for. */
+interface Start {
+  readonly last: LastBatch | null;
+  readonly state: SourceState;
+  readonly start: { readonly from: Lsn; readonly anchor: Anchor | null };
 }
 
 interface Commands {

@@ -3,6 +3,8 @@ export interface SourceState {
   readonly epoch: string;
   /** Of the database cluster: another one means another history. */
   readonly systemId: string;
+  /** An earlier changelog of this source was lost: projections may hold its rows, so no table is emptied before it is read. */
+  readonly regained?: boolean;
   /** Rises with every snapshot. */
   generation: number;
   /** By `schema.table`. */

@@ -1,9 +1,20 @@
 import type { ChangelogWriter, ColumnDraft, SectionDraft } from '@tributary/changelog';
-import { assert, type Clock, compareSourcePosition, Fault, keyColumns, type Lsn, Op, READ_ORDINAL_MIN } from '@tributary/core';
+import {
+  assert,
+  type Clock,
+  compareSourcePosition,
+  Fault,
+  formatLsn,
+  keyColumns,
+  type Lsn,
+  Op,
+  READ_ORDINAL_MIN,
+} from '@tributary/core';
 import type { SnapshotMark, SourcePosition, TableSchema } from '@tributary/core';
 import { tableName } from '@tributary/core';
 import type { Visibility } from '@tributary/postgres';
 import { Batcher } from './batcher.ts';
+import { type Anchor, branchOf } from './continuity.ts';
 import type { ConfirmedPrefix } from './confirmed-prefix.ts';
 import { readLsn, readRelation, readTime, readTuple, type RelationMessage, Tag, TupleKind } from './pgoutput.ts';
 import type { SourceState } from './state.ts';
@@ -28,6 +39,8 @@ export interface StreamOptions {
   /** What the changelog holds already: changes at or before it are dropped. */
   readonly resume: SourcePosition;
   readonly restart: Lsn;
+  /** What must come first; null = whatever comes. */
+  readonly anchor: Anchor | null;
   readonly watermark: number;
   readonly lingerMs: number;
   readonly touches: Touches;
@@ -68,7 +81,12 @@ export class Stream {
   #blocks = 0;
   #failed = false;
   #inTransaction = false;
+  /** Until the anchor has come nothing is let in, and nothing goes out. */
+  #anchor: Anchor | null;
+  /** PostgreSQL's LSN, and the place in the changelog that belongs to it. */
   #commitLsn: Lsn = 0n;
+  #place: Lsn = 0n;
+  readonly #branch: Lsn;
   #ordinal = 0;
   #xid = 0;
   /** The transaction's xid while its touches are to be remembered. */
@@ -85,6 +103,8 @@ export class Stream {
     this.#options = options;
     this.#batcher = new Batcher(options);
     this.#passed = options.restart;
+    this.#anchor = options.anchor;
+    this.#branch = branchOf(options.resume.lsn);
   }
 
   /** One pgoutput message. Never throws: what goes wrong ends the stream through `fail`. */
@@ -102,7 +122,7 @@ export class Stream {
   }
 
   keepalive(walEnd: Lsn): void {
-    if (this.#blocks > 0 || this.#queue.length > 0 || this.#inTransaction || this.#failed) return;
+    if (this.#blocks > 0 || this.#queue.length > 0 || this.#inTransaction || this.#failed || this.#anchor) return;
     if (walEnd > this.#passed) this.#passed = walEnd;
     this.#runWaiting();
   }
@@ -203,7 +223,7 @@ export class Stream {
   }
 
   #runWaiting(): void {
-    while (!this.#inTransaction && this.#blocks === 0 && !this.#failed) {
+    while (!this.#inTransaction && this.#blocks === 0 && !this.#failed && !this.#anchor) {
       const first = this.#waiting[0];
       if (!first || first.lsn > this.#passed) return;
       this.#waiting.shift();
@@ -239,11 +259,27 @@ export class Stream {
     assert(!this.#inTransaction, 'a transaction inside a transaction');
     this.#inTransaction = true;
     this.#commitLsn = readLsn(bytes, 1);
+    this.#place = this.#branch + this.#commitLsn;
+    const committedAt = readTime(bytes, 9);
+    if (this.#anchor) this.#hold(this.#anchor, committedAt);
     this.#xid = bytes.readUInt32BE(17);
     this.#ordinal = 0;
     this.#touching = this.#options.touches.begin(this.#xid);
-    this.#skipping = this.#commitLsn <= this.#options.resume.lsn;
-    this.#batcher.begin(this.#commitLsn, this.#xid, readTime(bytes, 9));
+    this.#skipping = this.#place <= this.#options.resume.lsn;
+    this.#batcher.begin(this.#place, this.#xid, committedAt);
+  }
+
+  /** The first transaction must be the one the changelog ends with. @throws Fault `source_rewound` */
+  #hold({ commit, committedBy }: Anchor, committedAt: number): void {
+    if (this.#commitLsn !== commit || (committedBy !== null && committedAt > committedBy)) {
+      const names = { expected: formatLsn(commit), found: formatLsn(this.#commitLsn) };
+      throw new Fault(
+        'source_rewound',
+        `the changelog ends with a transaction at ${names.expected}, but the database has another one at ${names.found}`,
+        names,
+      );
+    }
+    this.#anchor = null;
   }
 
   #commit(bytes: Buffer): void {
@@ -261,7 +297,7 @@ export class Stream {
     assert(ordinal < READ_ORDINAL_MIN, 'a transaction of more than 2^32 changes');
     const track = this.#tracks.get(bytes.readUInt32BE(1));
     assert(track, 'a change of a relation that was never described');
-    if (this.#skipping && compareSourcePosition({ lsn: this.#commitLsn, ordinal }, this.#options.resume) <= 0) return null;
+    if (this.#skipping && compareSourcePosition({ lsn: this.#place, ordinal }, this.#options.resume) <= 0) return null;
     const skip = this.#skips.size > 0 ? this.#skips.get(track.name) : undefined;
     if (skip) {
       if (this.#commitLsn >= skip.until) this.#skips.delete(track.name);

@@ -5,6 +5,7 @@ import {
   compareSourcePosition,
   Fault,
   formatSourcePosition,
+  parseLsn,
   type Position,
   type Random,
   type SourcePosition,
@@ -164,11 +165,16 @@ export class StoredChangelogs implements Changelogs {
       if (from === null) return;
       const assembler = new Assembler();
       let settled = false;
+      let passed: string | undefined;
       for await (const stored of this.#store.follow(source, from, signal)) {
         const whole = assembler.offer(stored.bytes);
         if (!whole) continue;
         const batch = decodeBatch(whole, wants);
-        if (isForeign(batch.header, held)) throw await this.#foreign(source, held);
+        if (batch.header.epoch !== passed && isForeign(batch.header, held)) {
+          if (!(await this.#heals(source, { seq: stored.seq, header: batch.header }, held)))
+            throw await this.#foreign(source, held);
+          passed = batch.header.epoch;
+        }
         const joined = join(batch, held);
         if (joined === 'gap') {
           // The stream was cut anew under a running reader: look for the place. There is none: history is gone.
@@ -216,7 +222,18 @@ export class StoredChangelogs implements Changelogs {
     const from = found ? found.seq + 1 : Math.max(1, firstSeq);
     // What lies there, or the end where nothing does yet, must belong to the history that the reader knows.
     const next = (await this.#firstWhole(source, from, lastSeq)) ?? found;
-    return { from, foreign: next !== null && isForeign(next.header, held) };
+    const foreign = next !== null && isForeign(next.header, held) && !(await this.#heals(source, next, held));
+    return { from, foreign };
+  }
+
+  /** Did the epoch of a batch begin with a gap that a reader which stands there passes? Everything is read again behind it. */
+  async #heals(source: string, { seq, header: { epoch } }: Placed, held: Position): Promise<boolean> {
+    const status = await this.status(source);
+    if (!status || isOtherSystem(held.epoch, epoch)) return false;
+    const before = await this.#endBefore(source, { floor: status.firstSeq, end: seq, epoch });
+    const begin = await this.#firstWhole(source, before + 1, seq);
+    const { step, progress } = begin?.header.mark ?? {};
+    return step === 'gap' && progress !== undefined && held.lsn <= parseLsn(progress);
   }
 
   /**
@@ -287,13 +304,17 @@ function isPlace({ position, epoch }: BatchHeader, held: Position): boolean {
 }
 
 /**
- * A batch of another epoch that begins before what the reader holds ends: positions of two epochs do not compare, so this
- * one neither follows nor comes before. (One that begins later leaves a gap, whatever its epoch.)
+ * A batch of another epoch that begins before what the reader holds ends: its epoch goes on from something else, unless it
+ * began with a `gap` that heals that. (One that begins later leaves a gap, whatever its epoch.)
  */
 function isForeign({ follows, epoch }: BatchHeader, held: Position): boolean {
   if (held.epoch === undefined || held.epoch === epoch) return false;
-  const [system, other] = [systemOf(held.epoch), systemOf(epoch)];
-  return compareSourcePosition(follows, held) < 0 || (system !== null && other !== null && system !== other);
+  return compareSourcePosition(follows, held) < 0 || isOtherSystem(held.epoch, epoch);
+}
+
+function isOtherSystem(held: string | undefined, epoch: string): boolean {
+  const [system, other] = [held === undefined ? null : systemOf(held), systemOf(epoch)];
+  return system !== null && other !== null && system !== other;
 }
 
 /** The batch, without what the reader holds already; `before`: it holds all of it; `gap`: something lies between. */

@@ -66,14 +66,16 @@ export interface Transaction {
  * - `begin`: rows of the table that neither a later `read` nor a streamed change names before `end` are gone.
  *   `reset` says that the table is to be emptied at once (keyless tables, first captures).
  * - `chunk`: this message holds rows of it.   - `end`: every row has been seen; sweep.
+ * - `gap`: of no table: an epoch begins here that does not follow what is before. A snapshot of every table comes behind
+ *   the LSN in `progress`, so a reader that stands no further goes on, wherever it comes from, and is right at their end.
  */
 export interface SnapshotMark {
-  readonly step: 'begin' | 'chunk' | 'end';
+  readonly step: 'gap' | 'begin' | 'chunk' | 'end';
   readonly table: string;
   /** Rises with every snapshot of the source. */
   readonly generation: number;
   readonly reset: boolean;
-  /** How far a chunk brought the snapshot; only the next leader reads it. */
+  /** `chunk`: how far it brought the snapshot; only the next leader reads it. `gap`: see there. */
   readonly progress?: string;
 }
 

@@ -51,6 +51,10 @@ export const FAULTS = {
   database_rejected: { reaction: 'operator', advice: 'The database refused a statement; see the message.' },
   slot_in_use: { reaction: 'restart', advice: 'Another reader holds the replication slot; waiting for it to let go.' },
   slot_lost: { reaction: 'operator', advice: 'The slot was dropped or invalidated. Run: tributary snapshot SOURCE.' },
+  source_rewound: {
+    reaction: 'restart',
+    advice: 'The database was set back to an earlier state; every table is read again and reconciled by itself.',
+  },
   slot_budget: { reaction: 'operator', advice: 'Raise max_replication_slots and max_wal_senders, or drop unused slots.' },
   source_misconfigured: { reaction: 'operator', advice: 'Run: tributary check -f FILE, and mend what it names.' },
   identity_mismatch: { reaction: 'operator', advice: 'The database is not the one this changelog was made from.' },
