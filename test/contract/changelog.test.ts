@@ -453,6 +453,9 @@ describe('a stream that is not what the reader knew (memory)', () => {
     await expect(take(broker, 's', held(11n), { count: 1 })).rejects.toMatchObject({ kind: 'other_epoch' });
     await expect(take(broker, 's', held(7n, '8.one'), { count: 1 })).rejects.toMatchObject({ kind: 'other_system' });
     expect(await broker.changelogs.foreign('s', held(7n))).toBeNull();
+    // Sequences count anew: how far a reader holds this changelog goes by places.
+    expect(await Promise.all([3n, 7n, 99n].map((lsn) => broker.changelogs.reached('s', held(lsn))))).toEqual([0, 2, 4]);
+    expect(await broker.changelogs.reached('absent', held(7n))).toBe(0);
   });
 
   it('positions rise strictly', () => {

@@ -4,6 +4,7 @@ import { type Clock, Fault, formatLsn, LIMITS, type Lsn, type TableSchema } from
 import { type CatalogTable, sqlState, type Visibility } from '@tributary/postgres';
 import type { CatalogWatch } from './catalog-watch.ts';
 import type { Rows, SourceSession } from './database.ts';
+import { type Range, Ranges } from './ranges.ts';
 import { type ChunkRows, reconcile } from './reconcile.ts';
 import type { SnapshotState, SourceState, TableState } from './state.ts';
 import type { Stream } from './stream.ts';
@@ -13,9 +14,6 @@ import { type Flight, keyCells, keyText, type Touches } from './touches.ts';
 const READERS = 3;
 /** Size of a chunk that is aimed at, bytes of CSV: one message of it fits into what a reader asks for at once. */
 const CHUNK_BYTES = 768 * 1024;
-/** Blocks of the first range of a table; the next ones follow what it gave. */
-const FIRST_BLOCKS = 8;
-const BLOCKS_MAX = 16_384;
 /** Every so many chunks the whole state goes along, so that the next leader has little to read. */
 const STATE_EVERY = 64;
 const REREAD_KEYS = 1_000;
@@ -198,7 +196,7 @@ export class Snapshotter {
   }
 
   async #readRanges(run: Run, sessions: readonly SourceSession[], signal: AbortSignal): Promise<void> {
-    const ranges = new Ranges(run.table, run.snapshot);
+    const ranges = new Ranges(run.table, run.snapshot, CHUNK_BYTES);
     // Chunks are published in the order of their ranges, so that progress is one place.
     let turn: Promise<void> = Promise.resolve();
     await Promise.all(
@@ -447,52 +445,6 @@ function piecesOf(chosen: Chosen): Chosen[] {
   }));
 }
 
-interface Range {
-  readonly leaf: number;
-  readonly rows: Rows;
-  readonly blocks: number;
-  /** First block behind the range. */
-  readonly end: number;
-}
-
 function check(run: Run): void {
   if (!run.still()) throw new Superseded();
-}
-
-/** Hands out ranges of blocks, leaf by leaf, sized so that a chunk comes near the target. */
-class Ranges {
-  readonly #leaves: CatalogTable['leaves'];
-  #leaf: number;
-  #block: number;
-  #size = FIRST_BLOCKS;
-
-  constructor(table: CatalogTable, snapshot: SnapshotState) {
-    this.#leaves = table.leaves;
-    const at = table.leaves.findIndex((leaf) => leaf.oid === snapshot.leaf);
-    this.#leaf = Math.max(0, at);
-    this.#block = at === -1 ? 0 : snapshot.block;
-  }
-
-  next(): Range | null {
-    const leaf = this.#leaves[this.#leaf];
-    if (!leaf) return null;
-    const start = this.#block;
-    const last = start + this.#size >= leaf.blocks;
-    // The last range has no end: rows that moved behind the last block as it was are in it.
-    const end = last ? Math.max(leaf.blocks, start + 1) : start + this.#size;
-    this.#block = last ? 0 : end;
-    if (last) this.#leaf++;
-    return {
-      leaf: leaf.oid,
-      rows: { kind: 'range', leaf: leaf.name, start, end: last ? null : end },
-      blocks: end - start,
-      end,
-    };
-  }
-
-  /** A chunk of so many blocks gave so many bytes. */
-  learn(blocks: number, bytes: number): void {
-    const ideal = Math.floor((blocks * CHUNK_BYTES) / Math.max(bytes, 1));
-    this.#size = Math.max(1, Math.min(BLOCKS_MAX, ideal, this.#size * 4));
-  }
 }

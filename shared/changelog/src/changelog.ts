@@ -113,6 +113,11 @@ export interface Changelogs {
    * could. Null when the position belongs to this changelog's history.
    */
   foreign(source: string, held: Position): Promise<Fault | null>;
+  /**
+   * The sequence up to which a reader that stands there holds this changelog, whatever it was called when the reader came
+   * by it (a stream that was lost begins again at 1). 0 = nothing of it, or there is none.
+   */
+  reached(source: string, held: Position): Promise<number>;
   /** Names of the sources that have a changelog here. */
   list(): Promise<string[]>;
 }

@@ -209,6 +209,12 @@ export class StoredChangelogs implements Changelogs {
     return found?.foreign ? this.#foreign(source, held) : null;
   }
 
+  async reached(source: string, held: Position): Promise<number> {
+    const status = await this.status(source);
+    if (!status || (held.seq === 0 && held.lsn === 0n)) return 0;
+    return (await this.#placeIn(source, status, held)).from - 1;
+  }
+
   async #placeIn(
     source: string,
     status: ChangelogStatus,

@@ -172,7 +172,7 @@ export class ProjectionActor implements Actor {
     quarantine: Quarantine,
     { signal, ready }: { signal: AbortSignal; ready: () => void },
   ): Promise<void> {
-    this.#position = await projection.position();
+    this.#position = await this.#seated(await projection.position());
     ready();
     this.#answerReached();
     const { clock } = this.#options;
@@ -210,6 +210,12 @@ export class ProjectionActor implements Actor {
       signal.removeEventListener('abort', this.#interrupt);
       await reading;
     }
+  }
+
+  /** The same place, by the sequences of the changelog as it is now: it may have been lost and begun again. */
+  async #seated(position: Position): Promise<Position> {
+    const { changelogs, source } = this.#options;
+    return { ...position, seq: await changelogs.reached(source, position) };
   }
 
   async #read(projection: Projection, queue: GroupQueue, signal: AbortSignal): Promise<void> {
@@ -289,8 +295,14 @@ export class ProjectionActor implements Actor {
     return { name: this.#name, source, changelogs, clock };
   }
 
-  #reached(seq: number): Promise<void> {
-    if (this.#halted) return Promise.reject(this.#halted);
+  async #reached(seq: number): Promise<void> {
+    if (this.#halted) throw this.#halted;
+    const position = this.#position;
+    const status = await this.#options.changelogs.status(this.#options.source);
+    if (position && status && position.seq > status.lastSeq) {
+      const seated = await this.#seated(position);
+      if (this.#position === position) this.#position = seated;
+    }
     return new Promise((resolve, reject) => {
       this.#reachedWaiters.push({ seq, resolve, reject });
       this.#wake();

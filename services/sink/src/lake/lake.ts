@@ -124,12 +124,14 @@ export class LakeProjection implements Projection {
   /**
    * The state is written down as it is; then one commit says that it is to be read on from `to`, with the history behind it
    * cut, except of kept tables. The state becomes what that commit says by being loaded, here or after a crash.
+   * A state that the lake's history is ahead of may go only where it cannot go on anyway: between the two commits the
+   * history is said to end where the state stands.
    */
   async rewind(rewind: Rewind): Promise<void> {
     await this.#rollback();
     await this.#locked(async () => {
       const { source, folder } = this.#options;
-      if (this.#state.place.ahead)
+      if (this.#state.place.ahead && !rewind.foreign)
         throw new Fault('outside_history', `the lake of ${source} is still being loaded: ask again when it has caught up`);
       await this.#compact();
       const commit = this.#nextCommit();
