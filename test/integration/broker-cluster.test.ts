@@ -1,4 +1,4 @@
-import { readFile, writeFile } from 'node:fs/promises';
+import { readFile, rm, writeFile } from 'node:fs/promises';
 import { join } from 'node:path';
 import { type BatchDraft, type Broker, type ChangelogWriter, connectNats, SectionDraft } from '@tributary/changelog';
 import { askOne, Fault, Op, ORIGIN, type TableSchema } from '@tributary/core';
@@ -74,11 +74,16 @@ async function read(broker: Broker, source: string, ids: string[], done: () => b
 }
 
 describe('a changelog on three servers', () => {
+  let folder: string;
   let nats: NatsCluster;
   beforeAll(async () => {
-    nats = await NatsCluster.start(await temporaryFolder('broker-cluster'));
+    folder = await temporaryFolder('broker-cluster');
+    nats = await NatsCluster.start(folder);
   }, 60_000);
-  afterAll(() => nats?.stop());
+  afterAll(async () => {
+    await nats?.stop();
+    await rm(folder, { recursive: true });
+  });
 
   it('outlives the crash of its leader: one writer and one reader go on, in order, nothing lost or twice', async () => {
     const broker = await connectNats({ url: nats.url });

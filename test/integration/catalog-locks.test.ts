@@ -1,3 +1,4 @@
+import { rm } from 'node:fs/promises';
 import { join } from 'node:path';
 import { type PostgresServer, startPostgres, temporaryFolder } from '@tributary/embedded';
 import { readTables, Session } from '@tributary/postgres';
@@ -6,10 +7,12 @@ import { afterAll, beforeAll, describe, expect, it } from 'vitest';
 import { until } from '../fixtures/wait.ts';
 
 describe('reading the catalog beside a team that locks its tables', () => {
+  let folder: string;
   let postgres: PostgresServer;
   let team: Client;
   beforeAll(async () => {
-    postgres = await startPostgres({ dir: join(await temporaryFolder('locks'), 'postgres'), databases: ['shop'] });
+    folder = await temporaryFolder('locks');
+    postgres = await startPostgres({ dir: join(folder, 'postgres'), databases: ['shop'] });
     team = new Client({ connectionString: postgres.url('shop') });
     await team.connect();
     await team.query(`CREATE TABLE parted (id int PRIMARY KEY) PARTITION BY RANGE (id)`);
@@ -19,6 +22,7 @@ describe('reading the catalog beside a team that locks its tables', () => {
   afterAll(async () => {
     await team?.end();
     await postgres?.stop();
+    await rm(folder, { recursive: true });
   });
 
   it('gives way instead of running into a deadlock, and reads when the tables are free', async () => {
