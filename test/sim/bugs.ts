@@ -143,6 +143,14 @@ export const BUGS: readonly Bug[] = [
     faults: { breakConnection: 500 },
   },
   {
+    name: 'a slot that was made anew is taken for the old one',
+    breakage: {
+      database: session((one) => ({ ensureSlot: async () => ({ ...(await one.ensureSlot()), confirmed: 0n, created: false }) })),
+    },
+    caughtBy: ['gap'],
+    faults: { brokerCrash: 0, slotDrop: 5_000 },
+  },
+  {
     name: 'drops no duplicates on resume',
     breakage: {
       changelogs: keepsDuplicates,

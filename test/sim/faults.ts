@@ -1,4 +1,5 @@
 import type { Link } from './link.ts';
+import { SLOT } from './pg-database.ts';
 import { type Cluster, SOURCE, Worker } from './worker.ts';
 
 /** How often each fault comes in this world, mean ms between two; 0 = never. */
@@ -13,6 +14,8 @@ export interface FaultPlan {
   readonly clockJump: number;
   readonly weather: number;
   readonly kvLoss: number;
+  /** After how long the slot is dropped, once. */
+  readonly slotDrop: number;
 }
 
 /** Brings the faults of a plan over the workers of a world, until it is healed. */
@@ -46,6 +49,7 @@ export class Faults {
     });
     this.#every(this.#plan.weather, () => this.#changeWeather());
     this.#every(this.#plan.kvLoss, () => this.#cluster.kv?.lose());
+    if (this.#plan.slotDrop > 0) this.#later(this.#plan.slotDrop, () => this.#dropSlot());
   }
 
   /** Everything that was broken works again, for good. */
@@ -141,6 +145,13 @@ export class Faults {
     this.#later(world.random.between(200, 4_000), () => {
       postgres.running = true;
     });
+  }
+
+  #dropSlot(): void {
+    const { world, postgres } = this.#cluster;
+    world.tell('the slot is dropped');
+    postgres.drop(SLOT);
+    for (const worker of this.workers) for (const link of worker.databaseLinks) link.break('terminated by an administrator');
   }
 
   #crashBroker(): void {

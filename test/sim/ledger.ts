@@ -20,6 +20,7 @@ interface Checkpoint {
   readonly transaction: number;
   readonly change: number;
   readonly position: SourcePosition;
+  readonly epoch: string;
   /** Fragments of a batch that is not whole yet. */
   readonly parts: readonly Uint8Array[];
 }
@@ -86,9 +87,19 @@ export class Ledger implements StoreWatch {
   }
 
   #start(): Checkpoint {
-    const [slot] = this.#model.slots.values();
-    const first = this.#model.wal.findIndex((transaction) => slot && transaction.commitLsn >= slot.createdAt);
-    return { transaction: first === -1 ? this.#model.wal.length : first, change: 0, position: ORIGIN, parts: [] };
+    return {
+      transaction: this.#from(this.#model.firstSlotAt ?? this.#model.lsn),
+      change: 0,
+      position: ORIGIN,
+      epoch: '',
+      parts: [],
+    };
+  }
+
+  /** Index of the first transaction whose commit record starts at or after `lsn`. */
+  #from(lsn: Lsn): number {
+    const first = this.#model.wal.findIndex((transaction) => transaction.commitLsn >= lsn);
+    return first === -1 ? this.#model.wal.length : first;
   }
 
   #fenced({ id }: Place): void {
@@ -100,7 +111,8 @@ export class Ledger implements StoreWatch {
   }
 
   #nextPublished(from: number): Transaction | null {
-    for (let at = from; at < this.#model.wal.length; at++) {
+    const start = this.#model.gapped ? Math.max(from, this.#from(this.#model.newestSlotAt)) : from;
+    for (let at = start; at < this.#model.wal.length; at++) {
       const transaction = this.#model.wal[at] as Transaction;
       if (this.#publishedOf(transaction).length > 0) return transaction;
     }
@@ -135,10 +147,18 @@ export class Ledger implements StoreWatch {
     }
     if (compareSourcePosition(position, follows) <= 0)
       this.#world.broke('order', `a batch at ${formatSourcePosition(position)} follows ${formatSourcePosition(follows)}`);
-    const place = header.kind === 'stream' ? this.#events(batch, before) : before;
+    const begun = this.#begun(before, header.epoch);
+    const place = header.kind === 'stream' ? this.#events(batch, begun) : begun;
     const { transaction, change } = this.#skipEmpty(place.transaction, place.change);
     this.#covers(batch, transaction, change);
-    return { transaction, change, position, parts: [] };
+    return { transaction, change, position, epoch: header.epoch, parts: [] };
+  }
+
+  /** A new epoch begins where its slot does: what lies before is closed by a snapshot. */
+  #begun(before: Checkpoint, epoch: string): Pick<Checkpoint, 'transaction' | 'change'> {
+    if (before.epoch === epoch || !this.#model.gapped) return before;
+    const first = this.#from(this.#model.newestSlotAt);
+    return first > before.transaction ? { transaction: first, change: 0 } : before;
   }
 
   /** Passes over transactions without (further) published changes. */
@@ -164,7 +184,7 @@ export class Ledger implements StoreWatch {
     }
   }
 
-  #events(batch: Batch, before: Checkpoint): { transaction: number; change: number } {
+  #events(batch: Batch, before: Pick<Checkpoint, 'transaction' | 'change'>): { transaction: number; change: number } {
     let { transaction, change } = before;
     for (const event of eventsOf(batch)) {
       this.events++;

@@ -48,7 +48,7 @@ export class SimDatabase implements SourceDatabase {
   }
 }
 
-const SLOT = 'tributary_s';
+export const SLOT = 'tributary_s';
 
 class SimSession implements SourceSession {
   readonly #options: DatabaseOptions;
@@ -96,7 +96,9 @@ class SimSession implements SourceSession {
       const known = model.slots.get(SLOT);
       if (known) return { name: SLOT, confirmed: known.confirmed, created: false };
       const { lsn } = model;
-      model.slots.set(SLOT, { confirmed: lsn, persisted: lsn, createdAt: lsn, reader: null });
+      model.firstSlotAt ??= lsn;
+      model.newestSlotAt = lsn;
+      model.slots.set(SLOT, { confirmed: lsn, persisted: lsn, reader: null });
       return { name: SLOT, confirmed: lsn, created: true };
     });
   }

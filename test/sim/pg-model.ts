@@ -53,7 +53,6 @@ export interface Slot {
   confirmed: Lsn;
   /** What a crash leaves of `confirmed`. */
   persisted: Lsn;
-  readonly createdAt: Lsn;
   /** Ends whoever reads it; null = nobody does. */
   reader: object | null;
 }
@@ -101,6 +100,9 @@ export class PostgresModel {
   /** Committed transactions in the order of their commit records. */
   readonly wal: Transaction[] = [];
   readonly slots = new Map<string, Slot>();
+  /** Where the first slot ever made begins, and where the newest does: what lies between may be missing where a slot was dropped. */
+  firstSlotAt: Lsn | null = null;
+  newestSlotAt: Lsn = 0n;
   readonly published = { all: new Set<number>(), append: new Set<number>() };
   publicationsMade = false;
   readonly #world: World;
@@ -253,6 +255,18 @@ export class PostgresModel {
       if (entry.lsn <= lsn) return entry.digest;
     }
     return 0;
+  }
+
+  /** A slot and what it kept are gone, as when it was invalidated or somebody dropped it. */
+  drop(name: string): void {
+    const slot = this.slots.get(name);
+    if (slot) slot.reader = null;
+    this.slots.delete(name);
+  }
+
+  /** True once a slot was made in place of one that was lost. */
+  get gapped(): boolean {
+    return this.firstSlotAt !== null && this.newestSlotAt > this.firstSlotAt;
   }
 
   /** Everything that had no commit record never was; everything that had is visible; slots are as they were last written. */

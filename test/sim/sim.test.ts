@@ -8,16 +8,25 @@ import { simulate } from './simulate.ts';
 const SEEDS = 500;
 const PARTS = 10;
 
-const kept = readFileSync(join(ROOT, 'test/sim/seeds.txt'), 'utf8')
+interface Kept {
+  readonly seed: number;
+  readonly faults: Readonly<Record<string, string>>;
+}
+
+const kept: readonly Kept[] = readFileSync(join(ROOT, 'test/sim/seeds.txt'), 'utf8')
   .split('\n')
   .map((line) => line.trim())
   .filter((line) => line && !line.startsWith('#'))
-  .map(Number);
+  .map((line) => {
+    const [seed, ...faults] = line.split(/\s+/);
+    return { seed: Number(seed), faults: Object.fromEntries(faults.map((fault) => fault.split('='))) as Record<string, string> };
+  });
 
-async function broken(seeds: Iterable<number>): Promise<string[]> {
+async function broken(seeds: Iterable<Kept>): Promise<string[]> {
   const found: string[] = [];
-  for (const seed of seeds) {
-    const { violation } = await simulate(seed);
+  for (const { seed, faults } of seeds) {
+    const plan = Object.fromEntries(Object.entries(faults).map(([fault, ms]) => [fault, Number(ms)]));
+    const { violation } = await simulate(seed, { faults: plan });
     if (violation) found.push(`seed ${seed}: ${violation.message} (again: npm run sim -- --seed ${seed} --trace)`);
   }
   return found;
@@ -40,7 +49,7 @@ describe('simulation', () => {
   });
 
   it.each(Array.from({ length: PARTS }, (_, part) => part))('holds every rule, part %i', async (part) => {
-    const seeds = Array.from({ length: SEEDS / PARTS }, (_, i) => 1 + part * (SEEDS / PARTS) + i);
+    const seeds = Array.from({ length: SEEDS / PARTS }, (_, i) => ({ seed: 1 + part * (SEEDS / PARTS) + i, faults: {} }));
     expect(await broken(seeds)).toEqual([]);
   });
 });

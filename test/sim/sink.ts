@@ -32,6 +32,9 @@ export class SinkModel {
   readonly tables = new Map<string, SinkTable>();
   /** Changes of the stream that were applied: what a sink that sums or tells would have seen. */
   applied = 0;
+  #epoch = '';
+  /** Epochs of the slot that it has met. */
+  epochs = 0;
   readonly #world: World;
   /** Called after each commit. */
   committed: (sink: SinkModel) => void = () => {};
@@ -66,6 +69,12 @@ export class SinkModel {
   apply(batches: readonly StoredBatch[]): void {
     for (const { header, sections } of batches) {
       const { mark } = header;
+      // After a gap no table is whole until it has been read again.
+      if (header.epoch !== this.#epoch) {
+        for (const table of this.tables.values()) table.whole = false;
+        this.epochs++;
+      }
+      this.#epoch = header.epoch;
       if (mark?.step === 'begin') this.#begin(mark.table, mark.reset);
       for (const section of sections) {
         if (header.kind === 'stream') this.applied += section.rows;

@@ -206,11 +206,11 @@ export class Snapshotter {
           const mine = this.#chunk(run, session, { rows: range.rows, before, range }, signal).then(({ bytes }) =>
             ranges.learn(range.blocks, bytes),
           );
-          // A failure is thrown below by whoever awaits its own chunk; those behind it must not hang.
-          turn = mine.then(
-            () => {},
-            () => {},
-          );
+          // Where one fails those behind it fail too: published alone, their progress would say that the failed range was read.
+          turn = mine.then(() => {});
+          turn.catch(() => {
+            // Thrown by whoever awaits its own chunk.
+          });
           await mine;
         }
       }),
