@@ -1,5 +1,5 @@
 import type { Link } from './link.ts';
-import { SLOT } from './pg-database.ts';
+import { SLOT } from './pg-model.ts';
 import { type Cluster, SOURCE, Worker } from './worker.ts';
 
 /** How often each fault comes in this world, mean ms between two; 0 = never. */

@@ -2,7 +2,7 @@ import { Fault, type Lsn, type TableSchema } from '@tributary/core';
 import type { CatalogTable, Visibility } from '@tributary/postgres';
 import type { Replication, ReplicateOptions, Rows, SourceDatabase, SourceSession } from '@tributary/source';
 import { Link, type Weather } from './link.ts';
-import { type ModelTable, type PostgresModel, TOAST_LENGTH, type Values } from './pg-model.ts';
+import { type ModelTable, type PostgresModel, SLOT, TOAST_LENGTH, type Values } from './pg-model.ts';
 import type { Process } from './scheduler.ts';
 import { Walsender } from './walsender.ts';
 import type { World } from './world.ts';
@@ -47,8 +47,6 @@ export class SimDatabase implements SourceDatabase {
     return new Walsender({ ...this.#options, link, options, closed: () => this.links.delete(link) });
   }
 }
-
-export const SLOT = 'tributary_s';
 
 class SimSession implements SourceSession {
   readonly #options: DatabaseOptions;

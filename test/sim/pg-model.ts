@@ -57,6 +57,7 @@ export interface Slot {
   reader: object | null;
 }
 
+export const SLOT = 'tributary_s';
 const ROWS_PER_BLOCK = 4;
 /** Values longer than this are stored out of line: an update that leaves them alone does not repeat them. */
 export const TOAST_LENGTH = 24;

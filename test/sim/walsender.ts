@@ -1,9 +1,9 @@
 import { Fault, type Lsn } from '@tributary/core';
 import type { Replication, ReplicateOptions } from '@tributary/source';
-import { type DatabaseOptions, SLOT } from './pg-database.ts';
+import type { DatabaseOptions } from './pg-database.ts';
 import type { Link } from './link.ts';
 import { encodeTransaction } from './pgoutput.ts';
-import type { Slot, Transaction } from './pg-model.ts';
+import { SLOT, type Slot, type Transaction } from './pg-model.ts';
 
 /** PostgreSQL gives up a reader that says nothing for so long. */
 const TIMEOUT_MS = 12_000;
