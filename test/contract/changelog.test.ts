@@ -247,6 +247,15 @@ describe.each(BROKERS)('changelog on $name', ({ open }) => {
     await expect(replayPlace(other.changelogs, 'nothing', '0/1')).rejects.toMatchObject({ kind: 'outside_history' });
   });
 
+  it('lets a reader that stands somewhere wait at a changelog that is still empty', async () => {
+    const source = fresh();
+    const writer = await broker.changelogs.write(source, options);
+    const reading = take(other, source, { seq: 7, lsn: 5n, ordinal: 1 }, { count: 1 });
+    expect(await other.changelogs.foreign(source, { seq: 7, lsn: 5n, ordinal: 1, epoch: 'other' })).toBeNull();
+    await writer.append(batch(6, 'a'));
+    expect(ids(await reading)).toEqual(['a']);
+  });
+
   it('ends a reader that is told to stop', async () => {
     const source = fresh();
     await broker.changelogs.write(source, options);

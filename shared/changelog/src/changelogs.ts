@@ -132,7 +132,8 @@ export class StoredChangelogs implements Changelogs {
     holds: (header: BatchHeader) => boolean,
   ): Promise<Placed | null> {
     let found: Placed | null = null;
-    let low = firstSeq;
+    // An empty stream may say that its first message is number 0; the broker refuses to be asked for that.
+    let low = Math.max(1, firstSeq);
     let high = lastSeq + 1;
     while (low < high) {
       const middle = Math.floor((low + high) / 2);
