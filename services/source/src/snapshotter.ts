@@ -111,11 +111,13 @@ export class Snapshotter {
   }
 
   async #sleepUntilWoken(signal: AbortSignal): Promise<void> {
+    const end = () => this.#wake();
+    signal.addEventListener('abort', end);
     await new Promise<void>((resolve) => {
       this.#wake = resolve;
-      signal.addEventListener('abort', () => resolve(), { once: true });
       if (this.#next() !== null || signal.aborted) resolve();
     });
+    signal.removeEventListener('abort', end);
   }
 
   async #table(name: string, sessions: readonly SourceSession[], signal: AbortSignal): Promise<void> {
