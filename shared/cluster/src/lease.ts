@@ -36,7 +36,8 @@ export function readLease(value: unknown): LeaseRecord {
  * L1 It is taken and kept only by writes over the revision that was read: of two, one wins.
  * L2 `heldUntil` counts from before the last successful write was sent, on this process's monotonic clock, and ends
  *    before any other worker, which counts from when it saw that write, may take it.
- * L3 Epochs only rise, also when the bucket was lost, as long as somebody who knew the last one lives.
+ * L3 Epochs only rise, as long as the bucket lives. In a bucket made anew revisions begin at 1 again, so the renewal of an
+ *    owner that slept through it may once write over a newer lease; the simulation shows it, and that no data is harmed.
  */
 export class Lease {
   readonly epoch: number;

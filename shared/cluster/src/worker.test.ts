@@ -243,7 +243,7 @@ describe('worker', () => {
     await again.worker.stop();
   });
 
-  it('L3: a lost bucket stops nobody, and epochs do not fall', async () => {
+  it('a lost bucket stops nobody: the lease is made anew with its epoch', async () => {
     const cluster = new Cluster();
     const { worker } = cluster.join('one', four);
     await cluster.clock.pass(100);
