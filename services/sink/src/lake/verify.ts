@@ -34,7 +34,8 @@ const PIECE_BYTES = 1024 * 1024;
 
 /**
  * Compares the source's rows with the compacted state that queries see (projection `query`) and with the Parquet files of
- * the last commit (the sink's name), table by table and value by value. A row on its way is asked for again, later.
+ * the last commit (the sink's name), table by table and value by value. What differs is asked for again, later: a row on
+ * its way has moved by then ({@link standing}).
  */
 export async function* verifyLake(options: VerifyLakeOptions): AsyncGenerator<Verified> {
   await options.reached(options.ask.seq);
@@ -62,34 +63,52 @@ async function* verifyTable(
   const name = `${table.schema}.${table.table}`;
   for (const projection of ['query', options.sink]) {
     const base = { source: options.source, table: name, projection };
-    let suspects: Set<string> | null = null;
+    let earlier: Differing | null = null;
     for (let round = 1; ; round++) {
       const { rows, differing } = await compare(options, table, { ...places, projection });
-      const earlier: Set<string> | null = suspects;
-      const still: string[] = earlier ? differing.filter((key) => earlier.has(key)) : differing;
-      if (still.length === 0 || round === ROUNDS) {
-        const differences = still
+      const still: Differing = earlier ? standing(earlier, differing) : differing;
+      if (still.size === 0 || round === ROUNDS) {
+        const differences = [...still.keys()]
           .slice(0, SHOWN_MAX)
           .map((key) => ({ key: key.slice(1), problem: key.startsWith('-') ? ('missing' as const) : ('extra' as const) }));
-        yield { ...base, rows, equal: still.length === 0, differences };
+        yield { ...base, rows, equal: still.size === 0, differences };
         break;
       }
-      suspects = new Set(still);
+      earlier = still;
       await new Promise((resolve) => setTimeout(resolve, 250 * 2 ** round));
       if (projection !== 'query') await options.compact();
     }
   }
 }
 
-/** @returns the source's row count, and the keys that differ, as `-key` (missing here) or `+key` (extra here) */
+/** Rows that only one side has, by sign and key (`-key`: the source, `+key`: the lake), with a hash of the row. */
+type Differing = ReadonlyMap<string, string>;
+
+/**
+ * What stands as it stood: rows of the lake that differ and have not moved since the earlier look, and rows that it lacked
+ * then and still lacks. Under load a busy row differs at every look, because the two sides are read one after the other,
+ * and each time with another value; one look that finds a key again says nothing.
+ */
+export function standing(earlier: Differing, now: Differing): Differing {
+  const opposite = (key: string) => `+${key.slice(1)}`;
+  return new Map(
+    [...now].filter(([key, hash]) => {
+      if (key.startsWith('+')) return earlier.get(key) === hash;
+      if (now.has(opposite(key))) return earlier.get(opposite(key)) === now.get(opposite(key));
+      return earlier.has(key) && !earlier.has(opposite(key));
+    }),
+  );
+}
+
+/** @returns the source's row count, and what differs */
 async function compare(
   options: VerifyLakeOptions,
   table: CatalogTable,
   { session, duck, projection }: { session: Session; duck: Duck; projection: string },
-): Promise<{ rows: number; differing: string[] }> {
+): Promise<{ rows: number; differing: Differing }> {
   const found = await options.currentOf(`${table.schema}.${table.table}`);
   const rows = await loadSource(session, duck, table);
-  if (!found) return { rows, differing: rows === 0 ? [] : ['-table'] };
+  if (!found) return { rows, differing: new Map(rows === 0 ? [] : [['-table', '']]) };
   const { table: lake, parquet } = found;
   const columns = lake.columns;
   const exact = new Set(columns.filter((column) => column.lossy).map((column) => column.name));
@@ -101,7 +120,7 @@ async function compare(
       .toSorted()
       .join()
   )
-    return { rows, differing: ['-columns'] };
+    return { rows, differing: new Map([['-columns', '']]) };
   const here =
     projection === 'query'
       ? `SELECT ${names.map(duckIdent).join(', ')} FROM ${lake.current}`
@@ -113,12 +132,13 @@ async function compare(
   const key = lake.key.length > 0 ? lake.key.map((c) => duckIdent(names[c] as string)) : names.map(duckIdent);
   const keyText = `concat_ws('|', ${key.map((one) => `${one}::VARCHAR`).join(', ')})`;
   try {
-    const differing = await duck.rows<{ key: string }>(
-      `SELECT '-' || ${keyText} AS key FROM ((${there}) EXCEPT ALL (${here})) UNION ALL SELECT '+' || ${keyText} AS key FROM ((${here}) EXCEPT ALL (${there}))`,
+    const differing = await duck.rows<{ key: string; seen: string }>(
+      `SELECT '-' || ${keyText} AS key, hash(d)::VARCHAR AS seen FROM ((${there}) EXCEPT ALL (${here})) d
+        UNION ALL SELECT '+' || ${keyText} AS key, hash(d)::VARCHAR AS seen FROM ((${here}) EXCEPT ALL (${there})) d`,
     );
-    return { rows, differing: differing.map((row) => row.key) };
+    return { rows, differing: new Map(differing.map((row) => [row.key, row.seen])) };
   } catch (error) {
-    return { rows, differing: [`-${describeError(error)}`] };
+    return { rows, differing: new Map([[`-${describeError(error)}`, '']]) };
   }
 }
 
