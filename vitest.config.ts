@@ -9,6 +9,7 @@ const tier = (name: string, include: string[], timeout: number, parallel: boolea
     testTimeout: timeout,
     hookTimeout: Math.max(timeout, 60_000),
     fileParallelism: parallel,
+    ...(parallel ? { maxWorkers: 2 } : {}),
     passWithNoTests: false,
   },
 });

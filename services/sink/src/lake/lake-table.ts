@@ -31,6 +31,19 @@ interface HistoryRecord {
   readonly cells: readonly Cell[];
 }
 
+/** What is kept of every change beside its values. */
+const HISTORY = [
+  ['_op', 'VARCHAR'],
+  ['_lsn', 'VARCHAR'],
+  ['_ordinal', 'BIGINT'],
+  ['_xid', 'BIGINT'],
+  ['_committed_at', 'TIMESTAMPTZ'],
+  ['_seq', 'BIGINT'],
+  ['_unchanged', 'VARCHAR'],
+  ['_before', 'VARCHAR'],
+] as const;
+const HISTORY_NAMES = HISTORY.map(([name]) => name).join(', ');
+
 /**
  * One table of the lake's state, inside the open transaction: every row of the compacted changelog as PostgreSQL's own
  * text, and the part of its history that is not in Parquet yet. Changes are folded to the last one per key and written
@@ -73,20 +86,21 @@ export class LakeTable {
     const columns = this.columns.map((column) => `${duckIdent(column.name)} VARCHAR`).join(', ');
     await this.#duck.run(`CREATE TABLE IF NOT EXISTS ${this.current} (${columns})`);
     await this.#duck.run(
-      `CREATE TABLE IF NOT EXISTS ${this.history} (_op VARCHAR, _lsn VARCHAR, _ordinal BIGINT, _xid BIGINT, _committed_at TIMESTAMPTZ, _seq BIGINT, _unchanged VARCHAR, _before VARCHAR, ${columns})`,
+      `CREATE TABLE IF NOT EXISTS ${this.history} (${HISTORY.map(([name, type]) => `${name} ${type}`).join(', ')}, ${columns})`,
     );
   }
 
-  /** Gives both state tables this shape. Values are text, so only names matter. */
+  /**
+   * Gives both state tables this shape; values are text, so only names matter. Road not taken: ALTER TABLE, which DuckDB refuses
+   * at commit when the same transaction updated or deleted rows before (1.3 and later).
+   */
   async reshape(from: TableSchema): Promise<void> {
     const before = new Set(from.columns.map((column) => column.name));
-    const after = new Set(this.schema.columns.map((column) => column.name));
-    for (const table of [this.current, this.history]) {
-      for (const name of after)
-        if (!before.has(name)) await this.#duck.run(`ALTER TABLE ${table} ADD COLUMN ${duckIdent(name)} VARCHAR`);
-      for (const name of before)
-        if (!after.has(name)) await this.#duck.run(`ALTER TABLE ${table} DROP COLUMN ${duckIdent(name)}`);
-    }
+    const columns = this.schema.columns
+      .map(({ name }) => (before.has(name) ? duckIdent(name) : `NULL::VARCHAR AS ${duckIdent(name)}`))
+      .join(', ');
+    await this.#duck.run(`CREATE OR REPLACE TABLE ${this.current} AS SELECT ${columns} FROM ${this.current}`);
+    await this.#duck.run(`CREATE OR REPLACE TABLE ${this.history} AS SELECT ${HISTORY_NAMES}, ${columns} FROM ${this.history}`);
   }
 
   /** @param recorded up to here the lake has the history already: it is left out; null = nothing is */
