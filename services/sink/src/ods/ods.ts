@@ -246,7 +246,8 @@ export class OdsProjection implements Projection {
 
   async #writer(name: string, shape: Parameters<TargetTables['ensure']>[2]): Promise<TableWriter> {
     const { config, source, part } = this.#options;
-    if (part.of > 1 && !this.#tables.has(name, shape.version)) {
+    // Held until this transaction ends, so only where something is to be made: it may wait for somebody's lock on a table.
+    if (part.of > 1 && !(await this.#tables.has(this.#session, name, shape.version))) {
       await this.#session.run('SELECT pg_advisory_xact_lock($1, hashtext($2))', [SHAPE_LOCK, `${config.name}/${source}`]);
     }
     const table = await this.#tables.ensure(this.#session, this.#side, shape);

@@ -61,8 +61,8 @@ export class TargetTables {
   }
 
   /** Is nothing to be made or altered for this shape? */
-  has(name: string, version: string): boolean {
-    return this.#tables.get(name)?.version === version;
+  async has(session: Session, name: string, version: string): Promise<boolean> {
+    return this.#tables.get(name)?.version === version || (await this.#registered(session, name))?.version === version;
   }
 
   /** The target of a section, in exactly its shape. @throws Fault `target_conflict` */
