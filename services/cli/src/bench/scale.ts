@@ -130,10 +130,26 @@ async function replayed(world: World, setting: Setting): Promise<Run> {
       await askUntil(bus, projectionSubject(actor, 'reached'), { seq }, far());
     }
     const rounds: Run[] = [];
-    for (let round = 0; round < ROUNDS; round++) rounds.push(await replayOnce(world, setting, { workers, actors }));
+    for (let round = 0; round < ROUNDS; round++) {
+      rounds.push(await replayOnce(world, setting, { workers, actors }));
+      await expectRows(world, setting, sources);
+    }
     return rounds.toSorted((a, b) => a.cores.others - b.cores.others)[0] as Run;
   } finally {
     for (const worker of workers) await worker.stop();
+  }
+}
+
+/** A figure counts only when every row of the source is in the target, changed as often as there. */
+async function expectRows(world: World, { load }: Setting, sources: readonly SourceConfig[]): Promise<void> {
+  const tables = Array.from({ length: TABLES }, (_, t) => `orders_${t + 1}`);
+  const sums = (schema: string) =>
+    `SELECT ${tables.map((table) => `(SELECT count(*) || '/' || coalesce(sum(qty), 0) FROM ${schema}.${table})`).join(` || ' ' || `)} AS sums`;
+  const expected = (await (await world.session(load)).row<{ sums: string }>(sums('public'))).sums;
+  const target = await world.session('ods');
+  for (const { name } of sources) {
+    const found = (await target.row<{ sums: string }>(sums(name))).sums;
+    if (found !== expected) throw new Error(`after its replay the ODS holds ${found} of ${name}, the source ${expected}`);
   }
 }
 
