@@ -56,6 +56,7 @@ export class Session {
   readonly #where: string;
   #broken: Fault | null = null;
   #closed = false;
+  #turn: Promise<void> = Promise.resolve();
 
   private constructor(client: pg.Client, where: string) {
     this.#client = client;
@@ -208,7 +209,17 @@ export class Session {
     if (this.#closed) throw new Fault('database_unreachable', `the session with ${this.#where} was closed`);
   }
 
-  async #run<T>(work: () => Promise<T>, sql: string): Promise<T> {
+  /** Statements wait for their turn here: the client's own queue is deprecated. */
+  #run<T>(work: () => Promise<T>, sql: string): Promise<T> {
+    const turn = this.#turn.then(() => this.#now(work, sql));
+    this.#turn = turn.then(
+      () => {},
+      () => {},
+    );
+    return turn;
+  }
+
+  async #now<T>(work: () => Promise<T>, sql: string): Promise<T> {
     this.#check();
     try {
       return await work();
