@@ -10,9 +10,17 @@ import {
   runService,
   type Runtime,
 } from '@tributary/cluster';
-import { type Config, type LakeSinkConfig, type SinkConfig, type SourceConfig, sourcesOf } from '@tributary/config';
+import {
+  type Config,
+  type EventsSinkConfig,
+  type LakeSinkConfig,
+  type SinkConfig,
+  type SourceConfig,
+  sourcesOf,
+} from '@tributary/config';
 import { type Part, partName, partsOf, WHOLE } from '@tributary/core';
 import { type Projection, ProjectionActor } from '@tributary/projection';
+import { openEvents } from './events/open.ts';
 import { LakeProjection } from './lake/lake.ts';
 import { LakeStore } from './lake/lake-store.ts';
 import { serveQueries } from './lake/query.ts';
@@ -21,18 +29,21 @@ import { OdsProjection } from './ods/ods.ts';
 /** Changelog applied together while catching up. */
 const ODS_GROUP_BYTES = 2 * 2 ** 20;
 const LAKE_GROUP_BYTES = 2 * 2 ** 20;
+/** Small: a group's rows become objects and JSON, several times its size. */
+const EVENTS_GROUP_BYTES = 512 * 1024;
 /** The lake gathers changes this long: it is asked rarely, and every group costs the same whatever its size. */
 const LAKE_REST_MS = 250;
 
 /**
- * Runs this worker's share of the projections. An ODS moves source by source, or part by part; a lake moves as a whole, because its
+ * Runs this worker's share of the projections. An ODS moves source by source, or part by part, events source by source; a lake moves as a whole, because its
  * projections share one state, which queries read.
  */
 export async function startSinks(config: Config, runtime: Runtime<Changelogs>): Promise<ConfiguredService<Config>> {
   const assignmentsOf = (desired: Config) =>
-    desired.sinks.flatMap((sink) =>
-      sink.type === 'ods' ? odsAssignments(sink, desired, runtime) : lakeAssignment(sink, desired, runtime),
-    );
+    desired.sinks.flatMap((sink) => {
+      if (sink.type === 'ods') return odsAssignments(sink, desired, runtime);
+      return sink.type === 'lake' ? lakeAssignment(sink, desired, runtime) : eventsAssignments(sink, desired, runtime);
+    });
   return runService('sink', runtime, { config, assignmentsOf });
 }
 
@@ -74,6 +85,26 @@ function odsAssignments(sink: Extract<SinkConfig, { type: 'ods' }>, config: Conf
         }),
       ],
     }));
+  });
+}
+
+function eventsAssignments(sink: EventsSinkConfig, config: Config, runtime: Runtime<Changelogs>): Assignment[] {
+  const { replicas } = config.cluster.nats;
+  return sourcesOf(sink, config).map((source) => {
+    const { database } = named(config, source).postgres;
+    return {
+      name: `${sink.name}/${source}`,
+      labels: {},
+      fingerprint: JSON.stringify([sink, database, replicas]),
+      actors: [
+        spec(sink, source, runtime, {
+          part: WHOLE,
+          open: async () => openEvents({ config: sink, source, database, replicas, runtime }),
+          groupBytes: EVENTS_GROUP_BYTES,
+          restMs: 0,
+        }),
+      ],
+    };
   });
 }
 

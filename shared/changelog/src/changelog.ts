@@ -1,5 +1,6 @@
-import type { BatchHeader, Fault, Position, StoredBatch } from '@tributary/core';
+import type { BatchHeader, Fault, Kv, Position, StoredBatch } from '@tributary/core';
 import type { DeadLetters } from './dead-letters.ts';
+import type { EventStreams } from './event-stream.ts';
 import type { SectionDraft } from './draft.ts';
 
 /** A batch on its way in: the changelog fills in the chain (`follows`) and the sequence. */
@@ -88,6 +89,10 @@ export interface ReadOptions {
 export interface Changelogs {
   /** What projections could not apply, until somebody takes it back or gives it up. */
   readonly deadLetters: DeadLetters;
+  /** Streams for programs outside. */
+  readonly eventStreams: EventStreams;
+  /** Where projections stand that have no other place for it; as durable as a changelog. */
+  readonly positions: Kv;
   /** Creates the stream when missing, and takes the pen: the newest writer wins, older ones are fenced. */
   write(source: string, options: ChangelogOptions): Promise<ChangelogWriter>;
   /**

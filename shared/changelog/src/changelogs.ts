@@ -5,6 +5,7 @@ import {
   compareSourcePosition,
   Fault,
   formatSourcePosition,
+  type Kv,
   parseLsn,
   type Position,
   type Random,
@@ -27,12 +28,23 @@ import type {
 import { batchAfter, decodeBatch } from './codec.ts';
 import { DeadLetters, type LetterStore } from './dead-letters.ts';
 import { Assembler, fragmentOf, isFragment } from './fragments.ts';
+import type { EventStreams } from './event-stream.ts';
+import { MemoryEventStreams } from './memory/event-streams.ts';
+import { MemoryKv } from './memory/kv.ts';
 import { MemoryLetters } from './memory/letters.ts';
 import type { Store } from './store.ts';
 import { Writer } from './writer.ts';
 
 /** How often a reader looks for a changelog that is not there yet, ms. */
 const ABSENT_POLL_MS = 250;
+
+interface ChangelogsParts {
+  readonly clock?: Clock;
+  readonly random?: Random;
+  readonly letters?: LetterStore;
+  readonly eventStreams?: EventStreams;
+  readonly positions?: Kv;
+}
 
 /** Changelogs over any {@link Store}. */
 export class StoredChangelogs implements Changelogs {
@@ -41,11 +53,15 @@ export class StoredChangelogs implements Changelogs {
   readonly #random: Random;
 
   readonly deadLetters: DeadLetters;
+  readonly eventStreams: EventStreams;
+  readonly positions: Kv;
 
-  /** @param parts what is not the system's own; dead letters are kept in memory unless a store is given */
-  constructor(store: Store, parts: { clock?: Clock; random?: Random; letters?: LetterStore } = {}) {
+  /** @param parts what is not the system's own; what is beside changelogs is kept in memory unless a place is given */
+  constructor(store: Store, parts: ChangelogsParts = {}) {
     const { clock = systemClock, random = systemRandom, letters = new MemoryLetters() } = parts;
     this.deadLetters = new DeadLetters(letters);
+    this.eventStreams = parts.eventStreams ?? new MemoryEventStreams();
+    this.positions = parts.positions ?? new MemoryKv();
     this.#store = store;
     this.#clock = clock;
     this.#random = random;

@@ -7,7 +7,8 @@ import { MemoryLetters } from './memory/letters.ts';
 import { MemoryStore } from './memory/store.ts';
 import { NatsBus } from './nats/bus.ts';
 import { type NatsOptions, openLink } from './nats/connection.ts';
-import { NatsKv } from './nats/kv.ts';
+import { NatsEventStreams } from './nats/event-streams.ts';
+import { CLUSTER_BUCKET, NatsKv, POSITIONS_BUCKET } from './nats/kv.ts';
 import { NatsLetters } from './nats/letters.ts';
 import { NatsStore } from './nats/store.ts';
 
@@ -26,10 +27,15 @@ export interface Broker {
 /** @throws Fault `broker_unreachable` when the first connection cannot be made; later it reconnects for ever */
 export async function connectNats(options: NatsOptions): Promise<Broker> {
   const link = await openLink(options);
+  const replicas = options.replicas ?? 1;
   return {
-    changelogs: new StoredChangelogs(await NatsStore.open(link), { letters: await NatsLetters.open(link) }),
+    changelogs: new StoredChangelogs(await NatsStore.open(link), {
+      letters: await NatsLetters.open(link),
+      eventStreams: await NatsEventStreams.open(link),
+      positions: new NatsKv(link, POSITIONS_BUCKET, replicas),
+    }),
     bus: new NatsBus(link.connection),
-    kv: new NatsKv(link, options.replicas ?? 1),
+    kv: new NatsKv(link, CLUSTER_BUCKET, replicas),
     version: link.connection.info?.version ?? 'unknown',
     connected: () => link.connected,
     close: () => link.connection.close(),

@@ -10,6 +10,8 @@ export type {
   Sought,
 } from './changelog.ts';
 export { type Change, changesOf } from './change.ts';
+export type { EventMessage, EventStreamOptions, EventStreams, EventStreamWriter } from './event-stream.ts';
+export { MemoryEventStreams } from './memory/event-streams.ts';
 export { CsvRows } from './column.ts';
 export type { DeadLetter, DeadLetters } from './dead-letters.ts';
 export type { ColumnDraft } from './column-draft.ts';

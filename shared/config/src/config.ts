@@ -1,4 +1,5 @@
 import type { ConnectionConfig } from './connection.ts';
+import type { EventsSinkConfig } from './events.ts';
 
 /** The whole desired state, checked and with every default filled in. */
 export interface Config {
@@ -58,7 +59,7 @@ export interface LakeSinkConfig {
   readonly compact: { readonly everyMs: number };
 }
 
-export type SinkConfig = OdsSinkConfig | LakeSinkConfig;
+export type SinkConfig = OdsSinkConfig | LakeSinkConfig | EventsSinkConfig;
 
 /** The schema where a source's table lands: source, or source_schema where the schema is not public. */
 export function targetSchema(source: string, schema: string, template?: string): string {

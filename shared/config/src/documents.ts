@@ -1,4 +1,4 @@
-import { isScalar, stringify, visit } from 'yaml';
+import { isScalar, isSeq, stringify, visit } from 'yaml';
 import { type ConfigFile, parse } from './load.ts';
 
 /** One document that differs between two desired states. */
@@ -41,7 +41,7 @@ function documentsOf(files: readonly ConfigFile[]): Map<string, Known> {
 }
 
 /** Keys whose value is a secret, wherever they stand. */
-const SECRET_KEY = /^(password|token|key|secret|secretAccessKey)$/;
+const SECRET_KEY = /^(password|token|key|secret|secretAccessKey|authorization|cookie|.+-(key|token|secret))$/i;
 const REFERENCE = /^\$\{(env|file):[^}]*\}$/;
 /** A URL with a password that is not a reference. */
 const SECRET_URL = /:\/\/[^/@:\s]*:(?!\$\{[^}]*\}@)[^@\s]+@/;
@@ -53,8 +53,11 @@ export function holdsSecret(files: readonly ConfigFile[]): boolean {
     for (const { document } of parse(name, text, [])) {
       visit(document, {
         Pair(_, { key, value }) {
-          if (!isScalar(key) || !SECRET_KEY.test(String(key.value)) || !isScalar(value)) return;
-          if (typeof value.value === 'string' && !REFERENCE.test(value.value)) found = true;
+          if (!isScalar(key) || !SECRET_KEY.test(String(key.value))) return;
+          // Several secrets of a webhook; other lists under such a name are lists of columns.
+          const values = isSeq(value) && key.value === 'secret' ? value.items : [value];
+          for (const one of values)
+            if (isScalar(one) && typeof one.value === 'string' && !REFERENCE.test(one.value)) found = true;
         },
         Scalar(_, node) {
           if (typeof node.value === 'string' && SECRET_URL.test(node.value)) found = true;

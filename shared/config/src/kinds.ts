@@ -1,5 +1,6 @@
 import { z } from 'zod';
 import { connection } from './connection.ts';
+import { checkEvents, eventsKeys } from './events.ts';
 import { duration, optionalDuration, size } from './units.ts';
 
 /** Names become stream, subject, slot and schema names: lower case keeps them equal everywhere. */
@@ -94,6 +95,10 @@ export const lakeSink = z.strictObject({
   compact: z.strictObject({ every: duration('5m') }).prefault({}),
 });
 
+export const eventsSink = z
+  .strictObject({ kind: z.literal('Sink'), type: z.literal('events'), name, from: from.default(['*']), ...eventsKeys })
+  .superRefine(checkEvents);
+
 /**
  * JetStream acknowledges before its disk does: one server may lose what it said it had within its sync interval (2 min
  * by default). What stands on several servers outlives the crash of any of them, and is confirmed at once.
@@ -114,3 +119,4 @@ export type ClusterDocument = z.output<typeof cluster>;
 export type SourceDocument = z.output<typeof source>;
 export type OdsDocument = z.output<typeof odsSink>;
 export type LakeDocument = z.output<typeof lakeSink>;
+export type EventsDocument = z.output<typeof eventsSink>;

@@ -5,6 +5,7 @@ import { Fault } from '@tributary/core';
 import { type Document, isScalar, LineCounter, parseAllDocuments, visit } from 'yaml';
 import type { z } from 'zod';
 import type { Config, SinkConfig, SourceConfig } from './config.ts';
+import { eventsSinkOf } from './events.ts';
 import * as kinds from './kinds.ts';
 
 export interface LoadOptions {
@@ -144,6 +145,7 @@ type Checked = { readonly place: Place } & (
   | { readonly kind: 'Source'; readonly value: kinds.SourceDocument }
   | { readonly kind: 'Ods'; readonly value: kinds.OdsDocument }
   | { readonly kind: 'Lake'; readonly value: kinds.LakeDocument }
+  | { readonly kind: 'Events'; readonly value: kinds.EventsDocument }
 );
 
 function check(parsed: Parsed, complaints: Complaint[]): Checked | null {
@@ -172,7 +174,8 @@ function check(parsed: Parsed, complaints: Complaint[]): Checked | null {
     if (type === 'ods') return wrap('Ods', place, run(kinds.odsSink));
     if (type === 'lake' && 'partitions' in value) return complain(kinds.LAKE_IS_WHOLE, ['partitions']);
     if (type === 'lake') return wrap('Lake', place, run(kinds.lakeSink));
-    return complain(type === 'events' ? 'a Sink of type events is not built yet' : 'a Sink needs type: ods or lake', ['type']);
+    if (type === 'events') return wrap('Events', place, run(kinds.eventsSink));
+    return complain('a Sink needs type: ods, lake or events', ['type']);
   }
   const unbuilt = typeof kind === 'string' ? kinds.NOT_BUILT[kind] : undefined;
   return complain(unbuilt ?? 'expected kind: Cluster, Source or Sink', ['kind']);
@@ -189,7 +192,8 @@ function explain(issue: z.core.$ZodIssue, complain: (message: string, path: read
   } else if (issue.code === 'invalid_type' && issue.input === undefined && /received undefined/.test(issue.message)) {
     complain(`"${at}" is missing`, issue.path);
   } else {
-    complain(at ? `"${at}": ${issue.message}` : issue.message, issue.path);
+    const message = issue.code === 'invalid_key' ? (issue.issues[0]?.message ?? issue.message) : issue.message;
+    complain(at ? `"${at}": ${message}` : message, issue.path);
   }
 }
 
@@ -269,11 +273,12 @@ function sourceOf({ kind: _kind, heartbeat, ...rest }: kinds.SourceDocument): So
   return { ...rest, heartbeatMs: heartbeat };
 }
 
-function sinkOf(document: Extract<Checked, { kind: 'Ods' | 'Lake' }>): SinkConfig {
+function sinkOf(document: Extract<Checked, { kind: 'Ods' | 'Lake' | 'Events' }>): SinkConfig {
   if (document.kind === 'Ods') {
     const { name, from, postgres, schema, partitions, onError } = document.value;
     return { type: 'ods', name, from, postgres, partitions, onError, ...(schema === undefined ? {} : { schema }) };
   }
+  if (document.kind === 'Events') return eventsSinkOf(document.value);
   const { name, from, flush, compact } = document.value;
   return { type: 'lake', name, from, flush: { everyMs: flush.every, bytes: flush.bytes }, compact: { everyMs: compact.every } };
 }

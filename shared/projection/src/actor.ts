@@ -185,6 +185,7 @@ export class ProjectionActor implements Actor {
     signal.addEventListener('abort', this.#interrupt, { once: true });
     if (this.#order || signal.aborted) this.#interrupt();
     const reading = this.#read(projection, queue, stop.signal);
+    let following = true;
     try {
       for (let taken = await queue.take(); taken; taken = await queue.take()) {
         const last = taken.batches.at(-1) as (typeof taken.batches)[number];
@@ -193,10 +194,21 @@ export class ProjectionActor implements Actor {
         const batches: StoredBatch[] = [];
         for (const batch of taken.batches) batches.push(await quarantine.divert(leaveOut(batch, projection.held())));
         const traced = traceApply(this.#name, batches, clock.now());
-        await projection.apply({ batches, partial: taken.partial, after, watermark: last.header.watermark });
-        traced?.(clock.now());
-        for (const batch of batches) for (const section of batch.sections) this.#applied += section.rows;
-        if (!taken.partial) this.#advance(after, last.header.watermark, last.header.transactions.at(-1)?.committedAt);
+        const { watermark, transactions } = last.header;
+        const accepted = await projection.apply({ batches, partial: taken.partial, after, watermark });
+        const applied = () => {
+          traced?.(clock.now());
+          for (const batch of batches) for (const section of batch.sections) this.#applied += section.rows;
+          if (!taken.partial) this.#advance(after, watermark, transactions.at(-1)?.committedAt);
+        };
+        if (!accepted) applied();
+        else
+          accepted.settled.then(
+            () => {
+              if (following) applied();
+            },
+            (error: unknown) => queue.end(error),
+          );
         // The batch by batch part is over: in groups again.
         if (!taken.partial && this.#carefulTo && this.#carefulTo.seq <= after.seq) {
           this.#carefulTo = null;
@@ -206,6 +218,7 @@ export class ProjectionActor implements Actor {
         if (!taken.partial) await this.#rest(stop.signal);
       }
     } finally {
+      following = false;
       this.#interrupt();
       signal.removeEventListener('abort', this.#interrupt);
       await reading;

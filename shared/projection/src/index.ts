@@ -1,3 +1,3 @@
 export { ProjectionActor, type ProjectionActorOptions } from './actor.ts';
 export { leaveOut } from './leave-out.ts';
-export type { DriverView, Group, Projection, Rewind } from './projection.ts';
+export type { Accepted, DriverView, Group, Projection, Rewind } from './projection.ts';

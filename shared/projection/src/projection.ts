@@ -13,8 +13,10 @@ export interface Projection {
    * Applies whole transactions: the group ends at a transaction end (unless `partial` is true: a transaction
    * larger than memory, of which this is a part; then the effect must stay invisible, or be safe to repeat,
    * until a later call without `partial`).
+   * A projection whose effects take long, each for itself, may say that it has accepted the group and takes more; it then
+   * counts as applied when that is `settled`. What is accepted and not settled is forgotten at the next `position()`.
    */
-  apply(group: Group): Promise<void>;
+  apply(group: Group): Promise<void> | Promise<Accepted>;
   /** Empties the result and sets the position to ORIGIN, in one atomic write. Used by replay. */
   reset(): Promise<void>;
   /**
@@ -29,12 +31,20 @@ export interface Projection {
   held(): ReadonlyMap<string, SourcePosition>;
   /** Does it want rows of `schema.table`? The others never reach {@link apply}. Default: all. */
   wants?(table: string): boolean;
+  /** Its effects are not kept in a state: applying a change once more is what a replay is for, whatever the table. */
+  readonly repeats?: boolean;
   /** Lets go of connections and files. */
   close(): Promise<void>;
   /** What it tells of itself beyond position and lag. */
   facts?(): Record<string, unknown>;
   /** Questions it answers on `tributary.projection.<sink>.<source>.<name>`. */
   commands?(driver: DriverView): Record<string, (question: unknown) => AsyncIterable<unknown>>;
+}
+
+/** A group on its way. */
+export interface Accepted {
+  /** Resolves when effect and position are durable, in the order of the groups. @throws as `apply` does */
+  readonly settled: Promise<void>;
 }
 
 export interface Rewind {

@@ -2,7 +2,7 @@ import { type Changelogs, type ReplayPlace, replayPlace } from '@tributary/chang
 import { type Clock, compareSourcePosition, Fault, formatSourcePosition, parseSourcePosition } from '@tributary/core';
 import type { Order } from './order.ts';
 import type { Projection } from './projection.ts';
-import { surveyWindow } from './window.ts';
+import { surveyWindow, type Window } from './window.ts';
 
 /** What a replay tells of itself as it goes. */
 export interface ReplayPart {
@@ -18,6 +18,8 @@ export interface ReplayPart {
 }
 
 const PROGRESS_MS = 250;
+/** All of it is replayed. */
+const EVERYTHING: Window = { kept: new Set(), begun: new Set() };
 
 export interface ReplayOptions {
   /** `<sink>/<source>`. */
@@ -61,7 +63,7 @@ export async function goBack(
       { projection: name },
     );
   }
-  const window = await surveyWindow(changelogs, source, { from: to, to: until, signal });
+  const window = projection.repeats ? EVERYTHING : await surveyWindow(changelogs, source, { from: to, to: until, signal });
   await projection.rewind({ to: position, watermark, until, ...window, foreign: false });
   return [...window.kept].toSorted();
 }

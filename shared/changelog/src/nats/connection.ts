@@ -113,3 +113,9 @@ function servers(url: string): { servers: string[]; user?: string; pass?: string
     ...(user ? { user: decodeURIComponent(user), pass: decodeURIComponent(pass.join(':')) } : {}),
   };
 }
+
+/** S2 compression of streams exists since nats-server 2.10. */
+export function compresses(version = '0.0'): boolean {
+  const [major = 0, minor = 0] = version.split('.').map(Number);
+  return major > 2 || (major === 2 && minor >= 10);
+}

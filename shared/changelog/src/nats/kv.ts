@@ -2,23 +2,28 @@ import { describeError, Fault, type Kv, type KvEntry, type KvEvent } from '@trib
 import { type KV, type KvEntry as NatsEntry, KvWatchInclude, NatsError, type QueuedIterator, StorageType } from 'nats';
 import type { NatsLink } from './connection.ts';
 
-const BUCKET = 'tributary';
+/** Leases, workers, desired state. */
+export const CLUSTER_BUCKET = 'tributary';
+/** Where projections stand that have no database of their own to note it in. */
+export const POSITIONS_BUCKET = 'tributary_positions';
 const WRONG_LAST_SEQUENCE = 10071;
 const STREAM_NOT_FOUND = 10059;
 /** Shorter than what is left of a lease when its renewal begins: an answer that comes later is of no use. */
 const TIMEOUT_MS = 3_000;
 
 /**
- * A JetStream KV bucket as {@link Kv}; `nats kv get tributary …` reads it. It is made by the first write, and again
+ * A JetStream KV bucket as {@link Kv}; `nats kv get BUCKET …` reads it. It is made by the first write, and again
  * when it was lost. Reads go to the stream's leader (no direct get): a follower may answer with what was.
  */
 export class NatsKv implements Kv {
   readonly #link: NatsLink;
   readonly #replicas: number;
+  readonly #name: string;
   #bucket: Promise<KV> | null = null;
 
-  constructor(link: NatsLink, replicas: number) {
+  constructor(link: NatsLink, name: string, replicas: number) {
     this.#link = link;
+    this.#name = name;
     this.#replicas = replicas;
   }
 
@@ -92,7 +97,7 @@ export class NatsKv implements Kv {
       if (!(error instanceof NatsError)) throw error;
       if (code(error) === WRONG_LAST_SEQUENCE) throw error;
       if (lost(error)) this.#bucket = null;
-      throw new Fault('broker_unreachable', `NATS: bucket ${BUCKET}: ${describeError(error)}`, {}, { cause: error });
+      throw new Fault('broker_unreachable', `NATS: bucket ${this.#name}: ${describeError(error)}`, {}, { cause: error });
     }
   }
 
@@ -100,7 +105,7 @@ export class NatsKv implements Kv {
     if (this.#bucket) return this.#bucket;
     const opening = this.#link.connection
       .jetstream({ timeout: TIMEOUT_MS })
-      .views.kv(BUCKET, { history: 1, storage: StorageType.File, replicas: this.#replicas, allow_direct: false });
+      .views.kv(this.#name, { history: 1, storage: StorageType.File, replicas: this.#replicas, allow_direct: false });
     this.#bucket = opening;
     opening.catch(() => {
       if (this.#bucket === opening) this.#bucket = null;

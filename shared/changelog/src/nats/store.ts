@@ -14,7 +14,7 @@ import {
 } from 'nats';
 import type { ChangelogOptions, ChangelogStatus } from '../changelog.ts';
 import type { Place, Store, Stored } from '../store.ts';
-import { asking, type NatsLink, QUESTION_MS } from './connection.ts';
+import { asking, compresses, type NatsLink, QUESTION_MS } from './connection.ts';
 import { followStream } from './follow.ts';
 
 const STREAM_PREFIX = 'CHANGELOG_';
@@ -164,10 +164,4 @@ export class NatsStore implements Store {
 function unreachableBroker(error: unknown, source: string): Error {
   if (!(error instanceof NatsError)) return error as Error;
   return new Fault('broker_unreachable', `NATS: changelog ${source}: ${describeError(error)}`, { source }, { cause: error });
-}
-
-/** S2 compression of streams exists since nats-server 2.10. */
-function compresses(version = '0.0'): boolean {
-  const [major = 0, minor = 0] = version.split('.').map(Number);
-  return major > 2 || (major === 2 && minor >= 10);
 }
