@@ -4,7 +4,7 @@ import { type PostgresServer, startPostgres, temporaryFolder } from '@tributary/
 import type { NatsConnection } from 'nats';
 import { Client } from 'pg';
 import { afterAll, beforeAll, describe, expect, it } from 'vitest';
-import { connectTo, streamMessages } from '../fixtures/event-streams.ts';
+import { connectTo, streamLength, streamMessages } from '../fixtures/event-streams.ts';
 import { System } from '../fixtures/system.ts';
 import { until } from '../fixtures/wait.ts';
 
@@ -93,8 +93,8 @@ describe('events on NATS', () => {
       },
     });
     // Digits that a double does not hold are written all the same: what becomes of them is the receiver's parser's matter.
-    expect(messages[1]?.body).toContain('"doc":{"n": 12345678901234567890}');
-    expect(messages.find(({ body }) => body.includes('"odd.name"'))?.body).toContain('"v":"y"');
+    expect(messages.some(({ body }) => body.includes('"doc":{"n": 12345678901234567890}'))).toBe(true);
+    expect(messages.some(({ body }) => body.includes('"odd.name"') && body.includes('"v":"y"'))).toBe(true);
   });
 
   it('sends each change exactly once and in order, whoever is killed when', async () => {
@@ -106,10 +106,10 @@ describe('events on NATS', () => {
           INSERT INTO "odd.name" VALUES ('${i}', repeat('x', ${(i * 37) % 400})); COMMIT`);
         if (i % 7 === 0) await source.query(`DELETE FROM account WHERE id = ${id}`);
         if (i === 30)
-          await source.query(`INSERT INTO "odd.name" SELECT 'bulk ' || n, repeat('y', 300) FROM generate_series(1, 8000) n`);
+          await source.query(`INSERT INTO "odd.name" SELECT 'bulk ' || n, repeat('y', 300) FROM generate_series(1, 4000) n`);
       }
     })();
-    await until('the bulk to be on its way', async () => (await events()).some(({ data }) => data.key?.['k'] === 'bulk 100'));
+    await until('the bulk to be on its way', async () => (await streamLength(nats, 'EVENTS_events_shop')) > 1_000);
     await system.kill();
     await system.start();
     stop = true;
@@ -126,7 +126,7 @@ describe('events on NATS', () => {
     const sent = all
       .filter(({ type, data }) => type.startsWith('io.tributary.row') && data.op !== 'r')
       .map(({ data }) => `${data.schema}.${data.table} ${data.op} ${data.lsn} ${data.ordinal}`);
-    expect(sent.length).toBeGreaterThan(8_000);
+    expect(sent.length).toBeGreaterThan(4_000);
     expect(sent).toEqual(wanted);
     expect(new Set(all.map(({ id }) => id)).size).toBe(all.length);
     const sequences = all.map(({ sequence }) => sequence);
