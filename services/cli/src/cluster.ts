@@ -16,11 +16,42 @@ export interface ProjectionEntry {
   readonly actors: readonly string[];
 }
 
+/** Faults that pass by themselves while an actor starts again, or a broker cluster elects a leader. */
+const PASSING = new Set(['not_found', 'fenced', 'broker_unreachable', 'database_unreachable', 'slot_in_use', 'reader_stalled']);
+const AGAIN_MS = 100;
+/** A question or its answer may be lost with a connection or a server on its way: it is asked again after this silence. */
+const SILENCE_MS = 5_000;
+/** How long a command waits for a broker cluster that elects a leader of the bucket (4 to 9 s on nats-server 2.9), ms. */
+const ELECTION_MS = 20_000;
+
+/** Does what may be done twice until it succeeds, fails for good, or the deadline (ms since 1970) is over. */
+async function outlasting<T>(deadline: number, work: (leftMs: number) => Promise<T>): Promise<T> {
+  for (;;) {
+    const left = deadline - Date.now();
+    try {
+      return await work(Math.max(1, left));
+    } catch (error) {
+      if (!(error instanceof Fault) || !PASSING.has(error.kind) || left <= AGAIN_MS) throw error;
+      await new Promise((resolve) => setTimeout(resolve, AGAIN_MS));
+    }
+  }
+}
+
+/** Reads the cluster's bucket, also while nobody leads it for a moment. @throws Fault `broker_unreachable` after {@link ELECTION_MS} */
+export function outlastingElection<T>(read: () => Promise<T>): Promise<T> {
+  return outlasting(Date.now() + ELECTION_MS, read);
+}
+
+/** Asks until somebody answers or the deadline (ms since 1970) is over. For questions that may be asked twice. */
+export function askUntil<T>(bus: Bus, subject: string, question: unknown, deadline: number): Promise<T> {
+  return outlasting(deadline, (leftMs) => askOne<T>(bus, subject, question, { idleMs: Math.min(leftMs, SILENCE_MS) }));
+}
+
 /** From what workers have registered; it does not matter whether they run it at this moment. */
 export async function layoutOf({ broker }: Connected): Promise<Layout> {
   const sources = new Set<string>();
   const projections = new Map<string, { name: string; kind: string; actors: string[] }>();
-  for (const { name: actor, kind } of await registeredActors(broker.kv)) {
+  for (const { name: actor, kind } of await outlastingElection(() => registeredActors(broker.kv))) {
     const name = projectionOf(actor);
     const known = projections.get(name);
     if (kind === 'source') sources.add(actor.slice('source/'.length));
@@ -38,25 +69,6 @@ export interface Barrier {
   readonly seq: number;
   /** Captured tables, `schema.table`. */
   readonly tables: readonly string[];
-}
-
-/** Faults that pass by themselves while an actor starts again. */
-const PASSING = new Set(['not_found', 'fenced', 'broker_unreachable', 'database_unreachable', 'slot_in_use', 'reader_stalled']);
-const AGAIN_MS = 100;
-/** A question or its answer may be lost with a connection or a server on its way: it is asked again after this silence. */
-const SILENCE_MS = 5_000;
-
-/** Asks until somebody answers or the deadline (ms since 1970) is over. For questions that may be asked twice. */
-export async function askUntil<T>(bus: Bus, subject: string, question: unknown, deadline: number): Promise<T> {
-  for (;;) {
-    const left = deadline - Date.now();
-    try {
-      return await askOne<T>(bus, subject, question, { idleMs: Math.max(1, Math.min(left, SILENCE_MS)) });
-    } catch (error) {
-      if (!(error instanceof Fault) || !PASSING.has(error.kind) || left <= AGAIN_MS) throw error;
-      await new Promise((resolve) => setTimeout(resolve, AGAIN_MS));
-    }
-  }
 }
 
 export async function barrier(bus: Bus, source: string, deadline: number): Promise<Barrier> {

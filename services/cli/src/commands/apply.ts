@@ -2,6 +2,7 @@ import { compareDocuments, configOf, type DocumentChange, readFiles } from '@tri
 import { systemClock } from '@tributary/core';
 import { environment } from '@tributary/ops';
 import { connect, type Where } from '../addresses.ts';
+import { outlastingElection } from '../cluster.ts';
 import { DesiredState } from '../desired.ts';
 import type { Output } from '../output.ts';
 
@@ -50,7 +51,7 @@ async function withState(options: ApplyOptions, work: (state: DesiredState, comp
   const { broker } = await connect(options);
   try {
     const state = new DesiredState(broker.kv, options.data);
-    const before = await state.read();
+    const before = await outlastingElection(() => state.read());
     await work(state, { files, before, changes: compareDocuments(before?.files ?? [], files) });
   } finally {
     await broker.close();
