@@ -17,6 +17,19 @@ export interface DeadLetter {
   readonly reason: { readonly kind: string; readonly message: string } | null;
   /** Milliseconds since 1970. */
   readonly at: number;
+  /** Of a letter that is one event, not the changes of a batch. */
+  readonly event?: LetterEvent;
+}
+
+/** What a sink of events must know to send one later. Its body is read with {@link DeadLetters.readEvent}. */
+export interface LetterEvent {
+  readonly id: string;
+  /** Sorts, as text, behind the events before it at the same position. */
+  readonly sequence: string;
+  /** Names of the rows it speaks of: row values. */
+  readonly keys: readonly string[];
+  readonly contentType: string;
+  readonly headers: Readonly<Record<string, string>>;
 }
 
 /** Named keys with bytes: what dead letters need of a broker. NATS keeps them in a stream with one message per subject. */
@@ -48,6 +61,8 @@ interface WireLetter {
   b: number;
   r: [kind: string, message: string] | null;
   a: number;
+  /** Of an event. */
+  e?: [id: string, sequence: string, keys: readonly string[], contentType: string, headers: Readonly<Record<string, string>>];
 }
 
 /**
@@ -80,11 +95,33 @@ export class DeadLetters {
       r: reason && [reason.kind, reason.message],
       a: at,
     };
+    await this.#put(letterKey({ projection, table, position }), wire, bytes);
+  }
+
+  /** Stores one event. Resolves once it is durable. */
+  async putEvent(letter: Omit<DeadLetter, 'rows' | 'bytes'> & { readonly event: LetterEvent }, body: string): Promise<void> {
+    const { projection, table, seq, position, reason, at, event } = letter;
+    const bytes = Buffer.from(body);
+    const wire: WireLetter = {
+      v: FORMAT_VERSION,
+      p: projection,
+      t: table,
+      s: seq,
+      l: [position.lsn, position.ordinal],
+      n: 1,
+      b: bytes.length,
+      r: reason && [reason.kind, reason.message],
+      a: at,
+      e: [event.id, event.sequence, event.keys, event.contentType, event.headers],
+    };
+    await this.#put(letterKey(letter), wire, bytes);
+  }
+
+  async #put(key: string, wire: WireLetter, bytes: Uint8Array): Promise<void> {
     const facts = packr.pack(wire);
     const length = Buffer.alloc(PREFIX_BYTES);
     length.writeUInt32BE(facts.length);
     const whole = Buffer.concat([length, facts, bytes]);
-    const key = letterKey(projection, table, position);
     const size = this.#store.valueBytesMax;
     const parts = Math.ceil(whole.length / size);
     // The first part last: a letter is there when its facts are.
@@ -105,8 +142,18 @@ export class DeadLetters {
   }
 
   /** The changes of a letter, as the batch they came with, without other tables. */
-  async read({ projection, table, position, seq, at, bytes }: DeadLetter): Promise<StoredBatch> {
-    const key = letterKey(projection, table, position);
+  async read(letter: DeadLetter): Promise<StoredBatch> {
+    return { ...decodeBatch(await this.#body(letter)), seq: letter.seq, storedAt: letter.at };
+  }
+
+  /** The body of a letter that is an event. */
+  async readEvent(letter: DeadLetter): Promise<string> {
+    return (await this.#body(letter)).toString('utf8');
+  }
+
+  async #body(letter: DeadLetter): Promise<Buffer> {
+    const { table, position, bytes } = letter;
+    const key = letterKey(letter);
     const parts: Uint8Array[] = [];
     let left = bytes;
     for (let part = 0; left > 0; part++) {
@@ -117,7 +164,12 @@ export class DeadLetters {
       parts.push(body);
       left -= body.length;
     }
-    return { ...decodeBatch(Buffer.concat(parts)), seq, storedAt: at };
+    return Buffer.concat(parts);
+  }
+
+  /** Lets go of one letter. */
+  async dropOne(letter: DeadLetter): Promise<void> {
+    await this.#store.purge(letterKey(letter));
   }
 
   /** Lets go of all letters of a table. */
@@ -139,13 +191,22 @@ function factsOf(first: Uint8Array): { letter: DeadLetter; end: number } {
     bytes: wire.b,
     reason: wire.r && { kind: wire.r[0], message: wire.r[1] },
     at: wire.a,
+    ...(wire.e
+      ? { event: { id: wire.e[0], sequence: wire.e[1], keys: wire.e[2], contentType: wire.e[3], headers: wire.e[4] } }
+      : {}),
   };
   return { letter, end };
 }
 
-/** `<sink>.<source>.<table in hex>.<lsn and ordinal in hex>`: sorts as positions do. */
-function letterKey(projection: string, table: string, { lsn, ordinal }: SourcePosition): string {
-  const place = `${lsn.toString(16).padStart(16, '0')}${ordinal.toString(16).padStart(14, '0')}`;
+/** `<sink>.<source>.<table in hex>.<lsn and ordinal in hex>`, with an event's sequence in their place: sorts as positions do. */
+function letterKey({
+  projection,
+  table,
+  position,
+  event,
+}: Pick<DeadLetter, 'projection' | 'table' | 'position' | 'event'>): string {
+  const { lsn, ordinal } = position;
+  const place = event?.sequence ?? `${lsn.toString(16).padStart(16, '0')}${ordinal.toString(16).padStart(14, '0')}`;
   return `${prefixOf(projection, table)}.${place}`;
 }
 

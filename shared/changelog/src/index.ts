@@ -13,7 +13,7 @@ export { type Change, changesOf } from './change.ts';
 export type { EventMessage, EventStreamOptions, EventStreams, EventStreamWriter } from './event-stream.ts';
 export { MemoryEventStreams } from './memory/event-streams.ts';
 export { CsvRows } from './column.ts';
-export type { DeadLetter, DeadLetters } from './dead-letters.ts';
+export type { DeadLetter, DeadLetters, LetterEvent } from './dead-letters.ts';
 export type { ColumnDraft } from './column-draft.ts';
 export { CsvCutter } from './csv-cutter.ts';
 export { batchAfter, decodeBatch, encodeBatch, FORMAT_VERSION, schemaVersion } from './codec.ts';

@@ -67,6 +67,15 @@ export const FAULTS = {
     advice: 'Somebody dropped a table of the target; it is made anew. What it held comes back by: tributary verify --repair.',
   },
   poison: { reaction: 'operator', advice: 'A change could not be applied; see the message for table and position.' },
+  receiver_refused: {
+    reaction: 'operator',
+    advice:
+      'The receiver of the events must be mended; it is asked again every minute. onError: quarantine puts such events aside.',
+  },
+  receiver_away: {
+    reaction: 'restart',
+    advice: 'Check that the receiver runs and can be reached from here; it is asked again by itself.',
+  },
   disk_full: { reaction: 'restart', advice: 'Free disk space; work goes on by itself.' },
   memory_full: { reaction: 'restart', advice: 'More memory was needed than this part may use; it is tried again by itself.' },
   query_refused: { reaction: 'operator', advice: 'Only a single SELECT over the captured tables is allowed.' },

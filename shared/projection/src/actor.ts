@@ -333,17 +333,16 @@ export class ProjectionActor implements Actor {
         reached,
         seq: () => this.#position?.seq ?? 0,
       });
+    const commands = projection.commands?.({ reached, signal }) ?? {};
     const stops = [
       await bus.serve(subject('reached'), async function* (question) {
         await reached((question as { seq: number }).seq);
         yield { reached: true };
       }),
       await bus.serve(subject('replay'), (question) => replaying((question as { from?: string }).from ?? 'start')),
-      await bus.serve(subject('quarantine'), (question) =>
-        this.#settle(quarantine, question as { do: 'retry' | 'drop'; table?: string }),
-      ),
     ];
-    for (const [what, answer] of Object.entries(projection.commands?.({ reached, signal }) ?? {})) {
+    const settled = (question: unknown) => this.#settle(quarantine, question as { do: 'retry' | 'drop'; table?: string });
+    for (const [what, answer] of Object.entries({ quarantine: settled, ...commands })) {
       stops.push(await bus.serve(subject(what), answer));
     }
     return stops;

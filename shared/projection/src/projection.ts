@@ -37,7 +37,7 @@ export interface Projection {
   close(): Promise<void>;
   /** What it tells of itself beyond position and lag. */
   facts?(): Record<string, unknown>;
-  /** Questions it answers on `tributary.projection.<sink>.<source>.<name>`. */
+  /** Questions it answers on `tributary.projection.<sink>.<source>.<name>`; `quarantine` takes the place of the driver's answer. */
   commands?(driver: DriverView): Record<string, (question: unknown) => AsyncIterable<unknown>>;
 }
 

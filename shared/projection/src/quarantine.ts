@@ -48,7 +48,9 @@ export class Quarantine {
   ): Promise<Quarantine> {
     const quarantine = new Quarantine(letters, projection, clock);
     const tables = quarantine.#tables;
-    for (const { table, position, reason } of await letters.list(projection)) {
+    for (const { table, position, reason, event } of await letters.list(projection)) {
+      // A sink of events keeps its own letters, one by one.
+      if (event) continue;
       const known = tables.get(table);
       if (known) tables.set(table, { ...known, last: position, batches: known.batches + 1 });
       else tables.set(table, { reason, first: position, last: position, batches: 1 });

@@ -29,7 +29,8 @@ export async function quarantine(
 ): Promise<void> {
   const action = ACTIONS.find((one) => one === asked);
   if (!action) throw new Fault('config_invalid', `quarantine ${asked}: expected ${ACTIONS.join(', ')}`);
-  const chosen = name?.includes('.') || name === undefined ? name : `public.${name}`;
+  // Events of whole transactions are of no single table: `*`.
+  const chosen = name === undefined || name === '*' || name.includes('.') ? name : `public.${name}`;
   if (action !== 'list' && projection === undefined)
     throw new Fault('config_invalid', `quarantine ${action} needs a projection, such as ods/shop (see: quarantine list)`);
   if (action === 'drop' && chosen === undefined) throw new Fault('config_invalid', 'quarantine drop needs a table');
@@ -77,13 +78,17 @@ async function show(
   { rows, output }: { rows: boolean; output: Output },
 ): Promise<void> {
   for (const letter of letters) {
-    const { position, at, ...rest } = letter;
-    const facts = { ...rest, position: formatSourcePosition(position), at: new Date(at).toISOString() };
-    const changes = rows ? [...changesOf(await broker.changelogs.deadLetters.read(letter))] : [];
-    if (output.json) output.value(rows ? { ...facts, changes } : facts);
+    const { position, at, event, ...rest } = letter;
+    const named = event ? { id: event.id } : {};
+    const facts = { ...rest, ...named, position: formatSourcePosition(position), at: new Date(at).toISOString() };
+    const { deadLetters } = broker.changelogs;
+    const changes = rows && !event ? [...changesOf(await deadLetters.read(letter))] : [];
+    const body = rows && event ? await deadLetters.readEvent(letter) : null;
+    if (output.json) output.value(rows ? { ...facts, ...(body === null ? { changes } : { event: body }) } : facts);
     else {
       output.line(`${facts.projection} ${facts.table} at ${facts.position}: ${facts.rows} row(s), put aside ${facts.at}`);
       if (facts.reason) output.line(`  ${facts.reason.kind}: ${facts.reason.message}`);
+      if (body !== null) output.line(`  ${body}`);
       for (const { op, key, before, after } of changes) output.line(`  ${JSON.stringify({ op, key, before, after })}`);
     }
   }
@@ -95,12 +100,15 @@ async function settle(
   output: Output,
 ): Promise<void> {
   const question = { do: action, ...(name === undefined ? {} : { table: name }) };
-  const settled: { projection: string; table: string; batches: number }[] = [];
+  const settled: { projection: string; table: string; batches: number; unit?: 'events' }[] = [];
   for await (const part of broker.bus.ask(projectionSubject(projection, 'quarantine'), question, { idleMs: 600_000 })) {
     const one = part as (typeof settled)[number];
     settled.push(one);
     if (output.json) continue;
-    if (action === 'retry') output.line(`${one.projection}: ${one.batches} batches of ${one.table} are applied.`);
+    if (one.unit === 'events') {
+      const what = action === 'retry' ? 'were sent' : 'are GIVEN UP: their receiver never gets them, unless by a replay';
+      output.line(`${one.projection}: ${one.batches} event(s) of ${one.table} ${what}.`);
+    } else if (action === 'retry') output.line(`${one.projection}: ${one.batches} batches of ${one.table} are applied.`);
     else
       output.line(
         `${one.projection}: ${one.batches} batches of ${one.table} are GIVEN UP. The table differs from its source until it is read again: tributary verify --repair --table ${one.table}`,

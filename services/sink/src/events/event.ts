@@ -7,13 +7,15 @@ export interface OutEvent {
   /** The same whoever sends it, however often: receivers drop repeats by it. Holds no full stop. */
   readonly id: string;
   readonly place: EventPlace;
-  /** `schema.table`; '' for one of a whole transaction. */
+  /** `schema.table`; `*` for one of a whole transaction. */
   readonly table: string;
   /**
-   * Keys of the rows that it speaks of, unique over all tables: events that share one are sent in order. Empty: it speaks
-   * of the whole table (or, without one, of everything), so it keeps its place among all its events.
+   * Names of the rows that it speaks of, unique over all tables: events that share one are sent in order. Empty: it speaks
+   * of whole tables, and keeps its place among all their events.
    */
   readonly keys: readonly string[];
+  /** Tables that it speaks of; empty: it keeps its place among all events. */
+  readonly tables: readonly string[];
   /** For subjects; null where it is of no single table. */
   readonly words: { readonly schema: string; readonly table: string; readonly op: EventOp | 'begin' | 'end' } | null;
   readonly contentType: string;

@@ -3,6 +3,7 @@ import type { Runtime } from '@tributary/cluster';
 import type { EventsSinkConfig } from '@tributary/config';
 import { EventsProjection } from './events.ts';
 import { NatsOutlet } from './nats-outlet.ts';
+import { WebhookOutlet } from './webhook/webhook-outlet.ts';
 
 /** Wires the events of one source to where the sink sends them. */
 export function openEvents({
@@ -19,17 +20,12 @@ export function openEvents({
   readonly runtime: Runtime<Changelogs>;
 }): EventsProjection {
   const { changelogs, clock, log } = runtime;
-  const { eventStreams: streams, positions } = changelogs;
-  if (!('nats' in config.target)) throw new Error('webhooks are not built yet');
-  const outlet = new NatsOutlet({
-    sink: config.name,
-    source,
-    target: config.target.nats,
-    replicas,
-    streams,
-    positions,
-    clock,
-    log,
-  });
+  const { eventStreams: streams, positions, deadLetters: letters } = changelogs;
+  const { name: sink, target, onError } = config;
+  const shared = { sink, source, positions, clock };
+  const outlet =
+    'nats' in target
+      ? new NatsOutlet({ ...shared, target: target.nats, replicas, streams, log })
+      : new WebhookOutlet({ ...shared, target: target.webhook, onError, letters, chance: () => Math.random() });
   return new EventsProjection({ config, source, database, outlet });
 }
