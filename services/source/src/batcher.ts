@@ -144,16 +144,6 @@ export class Batcher {
     return new Promise((resolve) => this.#heard.set(token, resolve));
   }
 
-  /**
-   * Up to here the WAL holds nothing more to be captured, whatever else was committed. A place of its own lies behind all of that, and
-   * before whatever comes: records begin at `walEnd` or later.
-   */
-  passed(walEnd: Lsn, branch: Lsn): void {
-    if (walEnd <= this.#restart) return;
-    this.#restart = walEnd;
-    this.#position = { lsn: branch + walEnd - 1n, ordinal: 0 };
-  }
-
   publish(mark: SnapshotMark | null, sections: readonly SectionDraft[], state: SourceState | null): Promise<number> {
     this.#send(false);
     const { lsn, ordinal } = this.#position;

@@ -55,6 +55,8 @@ export class Snapshotter {
   #idle: (() => void)[] = [];
   #progress: SnapshotProgress | null = null;
   #done = 0;
+  /** The changelog stands behind every transaction below this xid. */
+  #behind = -1n;
   rows = 0;
 
   constructor(options: SnapshotterOptions) {
@@ -78,16 +80,9 @@ export class Snapshotter {
 
   async run(signal: AbortSignal): Promise<void> {
     const sessions: SourceSession[] = [];
-    let passed = false;
     try {
       while (!signal.aborted) {
         const name = this.#next();
-        if (name !== null && !passed) {
-          // A projection may stand beyond the place where the stream began: behind a fresh commit none does.
-          await Promise.race([this.#options.pass(), aborted(signal)]);
-          passed = true;
-          continue;
-        }
         if (name === null) {
           this.#progress = null;
           this.#done = 0;
@@ -143,13 +138,24 @@ export class Snapshotter {
     }
   }
 
-  /** Waits until every transaction whose touches nobody remembers, or that wrote before the table was published, is visible. */
+  /**
+   * Waits until every transaction whose touches nobody remembers, or that wrote before the table was published, is visible;
+   * then until the changelog stands behind the latter. What they wrote unpublished is in chunks and never in the stream: at a
+   * position before their commits nothing would tell that the database was set back past them. Nor does a projection stand
+   * beyond that place, as it may beyond the one where the stream began.
+   */
   async #waitTracked(name: string, session: SourceSession, signal: AbortSignal): Promise<void> {
-    const { touches, watch, clock } = this.#options;
+    const { touches, watch, clock, pass } = this.#options;
     while (!signal.aborted) {
-      const below = touches.untrackedBelow > watch.unpublishedBelow(name) ? touches.untrackedBelow : watch.unpublishedBelow(name);
-      if ((await session.visibility()).xmin >= below) return;
-      await clock.sleep(POLL_MS, signal);
+      const unpublished = watch.unpublishedBelow(name);
+      const { xmin } = await session.visibility();
+      if (xmin < unpublished || xmin < touches.untrackedBelow) {
+        await clock.sleep(POLL_MS, signal);
+        continue;
+      }
+      if (unpublished <= this.#behind) return;
+      await Promise.race([pass(), aborted(signal)]);
+      if (!signal.aborted) this.#behind = xmin;
     }
     signal.throwIfAborted();
   }

@@ -153,13 +153,9 @@ export class Stream {
     return () => this.#unblock();
   }
 
-  /**
-   * Everything streamed so far goes out, then this message. Call inside `whenPassed` or a pause only. Its place lies behind every transaction
-   * that was passed: a snapshot also sees those of which the stream tells nothing, because they wrote before their table was published.
-   */
+  /** Everything streamed so far goes out, then this message. Call inside `whenPassed` or a pause only. */
   publish(mark: SnapshotMark | null, sections: readonly SectionDraft[], state: SourceState | null): Promise<number> {
     assert(!this.#inTransaction, 'a snapshot message inside a transaction');
-    this.#batcher.passed(this.#passed, this.#branch);
     return this.#batcher.publish(mark, sections, state);
   }
 
