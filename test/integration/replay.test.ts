@@ -110,6 +110,7 @@ compact: { every: 2s }
     const keys = { 'public.plain': 'id', 'public.pair': `a || '/' || b`, 'public.toasted': 'id', 'public.moving': 'id' };
     const history = await lakeHistory(join(folder, 'lake', 'shop'), keys);
     const tail = await system.run(['tail', 'shop', '--from', 'start', '--until-caught-up']);
+    expect(tail.code, tail.stderr).toBe(0);
     const expected = new Map<string, Map<string, number>>();
     for (const line of tail.stdout.trim().split('\n')) {
       const change = JSON.parse(line) as {

@@ -11,7 +11,7 @@ import { tail } from './commands/tail.ts';
 import { up } from './commands/up.ts';
 import { verify } from './commands/verify.ts';
 import { compact, query, replay, snapshot } from './commands/work.ts';
-import { openOutput, type Output, tellError } from './output.ts';
+import { flushed, openOutput, type Output, tellError } from './output.ts';
 
 const { version } = createRequire(import.meta.url)('../package.json') as { version: string };
 
@@ -153,6 +153,7 @@ program
   .action((name: string, options: Options & { rows?: string }) => run((output) => bench(name, options, output), options));
 
 await program.parseAsync();
+await flushed(process.stdout, process.stderr);
 // A dial of the NATS client that was under way when the connection was closed goes on (nats 2.29), and its socket would keep
 // a process alive that has drained and closed everything.
 process.exit();

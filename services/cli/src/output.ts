@@ -19,6 +19,15 @@ export function openOutput(json: boolean): Output {
   };
 }
 
+/**
+ * Resolves when everything written so far has left this process. To be awaited before `process.exit`: what a slow reader of a pipe has
+ * not taken yet stands in memory, and would be lost without a word.
+ */
+export async function flushed(...streams: readonly NodeJS.WritableStream[]): Promise<void> {
+  // A reader that is gone wants nothing more: its error is as good an end.
+  await Promise.all(streams.map((stream) => new Promise<void>((resolve) => stream.write('', () => resolve()))));
+}
+
 /** Aligned columns; numbers to the right. */
 export function table(head: readonly string[], rows: readonly (readonly unknown[])[]): string {
   const texts = rows.map((row) => row.map((cell) => (cell === null || cell === undefined ? '' : String(cell))));
