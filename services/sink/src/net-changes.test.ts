@@ -8,8 +8,26 @@ describe('net changes', () => {
     net.put(['1', 'b', undefined]);
     net.put(['2', 'x', null]);
     net.delete(['2', undefined, undefined]);
-    expect(net.take()).toEqual({ deleted: ['2'], rows: [{ row: ['1', 'b', 'long'], fill: false }], keys: ['1'] });
+    expect(net.take()).toEqual({ deleted: ['2'], rows: [{ row: ['1', 'b', 'long'], fill: false, there: false }], keys: ['1'] });
     expect(net.size).toBe(0);
+  });
+
+  it('know which rows stand in the target', () => {
+    const net = new NetChanges([0]);
+    net.put(['1', 'updated'], true);
+    net.put(['2', 'created']);
+    net.put(['2', 'created, then updated'], true);
+    net.delete(['3', undefined]);
+    net.put(['3', 'deleted, then created']);
+    net.put(['4', 'created']);
+    net.delete(['4', undefined]);
+    net.put(['4', 'created again']);
+    expect(Object.fromEntries(net.take().rows.map(({ row, there }) => [row?.[0], there]))).toEqual({
+      1: true,
+      2: false,
+      3: true,
+      4: false,
+    });
   });
 
   it('follow keys that are swapped inside one transaction', () => {
@@ -42,8 +60,8 @@ describe('net changes', () => {
     const { deleted, rows } = net.take();
     expect(deleted).toEqual(['3']);
     expect(rows).toEqual([
-      { row: ['1', 'new', 'toast'], fill: false },
-      { row: ['2', undefined, 'toast'], fill: true },
+      { row: ['1', 'new', 'toast'], fill: false, there: false },
+      { row: ['2', undefined, 'toast'], fill: true, there: false },
     ]);
   });
 });

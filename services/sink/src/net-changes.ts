@@ -6,6 +6,8 @@ export interface NetRow {
   readonly row: Cell[] | null;
   /** Only fill an existing row, never make one (`k`). */
   readonly fill: boolean;
+  /** The first change of the key met a row: one stands in the target, unless a history is applied over a newer state. */
+  readonly there: boolean;
 }
 
 /**
@@ -28,11 +30,13 @@ export class NetChanges {
     return this.#key.length === 1 ? String(cells[this.#key[0] as number]) : this.#key.map((c) => cells[c]).join(SEPARATOR);
   }
 
-  /** A row as it is now: created, read, or updated. */
-  put(row: Cell[]): void {
+  /** A row as it is now: created or read, or, when it was there before, updated. */
+  put(row: Cell[], was = false): void {
     const key = this.keyOf(row);
     const before = this.#rows.get(key);
-    this.#rows.set(key, { row: before?.row ? merge(row, before.row) : row, fill: false });
+    // A kept row that is updated is there; one that is only filled may not be.
+    const there = before ? before.there || (before.fill && was) : was;
+    this.#rows.set(key, { row: before?.row ? merge(row, before.row) : row, fill: false, there });
   }
 
   /** A row under a new key: unchanged cells come from the row it was. @returns false when that row is not in this group */
@@ -41,8 +45,9 @@ export class NetChanges {
     const before = this.#rows.get(key);
     const complete = before?.row ? merge(row, before.row) : row;
     if (complete.includes(undefined)) return false;
-    this.#rows.set(key, { row: null, fill: false });
-    this.#rows.set(this.keyOf(row), { row: complete, fill: false });
+    this.#rows.set(key, { row: null, fill: false, there: before?.there ?? true });
+    const there = this.#rows.get(this.keyOf(row))?.there ?? false;
+    this.#rows.set(this.keyOf(row), { row: complete, fill: false, there });
     return true;
   }
 
@@ -50,13 +55,14 @@ export class NetChanges {
   fill(row: Cell[]): void {
     const key = this.keyOf(row);
     const before = this.#rows.get(key);
-    if (!before) this.#rows.set(key, { row, fill: true });
+    if (!before) this.#rows.set(key, { row, fill: true, there: false });
     // What the stream brought is newer; only what it left out is filled in.
-    else if (before.row) this.#rows.set(key, { row: merge(before.row, row), fill: before.fill });
+    else if (before.row) this.#rows.set(key, { ...before, row: merge(before.row, row) });
   }
 
   delete(cells: readonly Cell[]): void {
-    this.#rows.set(this.keyOf(cells), { row: null, fill: false });
+    const key = this.keyOf(cells);
+    this.#rows.set(key, { row: null, fill: false, there: this.#rows.get(key)?.there ?? true });
   }
 
   /** Everything left to do, and starts anew. */
@@ -73,6 +79,20 @@ export class NetChanges {
     }
     this.#rows = new Map();
     return { deleted, rows, keys };
+  }
+
+  /** Only the keys that are gone, as rows that hold nothing else; what is left to do is about rows that are there. */
+  takeDeleted(): Cell[][] {
+    const deleted: Cell[][] = [];
+    for (const [key, net] of this.#rows) {
+      if (net.row !== null) continue;
+      const cells = this.#key.length === 1 ? [key] : key.split(SEPARATOR);
+      const row: Cell[] = [];
+      for (const [i, c] of this.#key.entries()) row[c] = cells[i];
+      deleted.push(row);
+      this.#rows.delete(key);
+    }
+    return deleted;
   }
 }
 

@@ -1,159 +1,301 @@
-import { startSinks } from '@tributary/sink';
-import { startSources } from '@tributary/source';
+import type { Config } from '@tributary/config';
 import { askUntil, barrier, projectionSubject } from '../cluster.ts';
 import type { Output } from '../output.ts';
-import { measure, round } from './measure.ts';
-import { openWorld, ORDERS, ordersFrom, type World } from './world.ts';
+import { Thread } from '../system.ts';
+import { measureLatency } from './latency.ts';
+import { cpuSecondsOf, measure, peakRssMb, round } from './measure.ts';
+import { ODS_LOADS, type OdsLoad } from './ods-loads.ts';
+import { treeCpuSeconds } from './workers.ts';
+import { openWorld, type World } from './world.ts';
 
-const COMMITS_PER_SECOND = 500;
-const LATENCY_SECONDS = 15;
+const far = () => Date.now() + 900_000;
+
+/** What a piece of work took, and whose CPU. */
+interface Cost {
+  readonly seconds: number;
+  /** CPU seconds of this process, of PostgreSQL, and of the broker. */
+  readonly ours: number;
+  readonly postgres: number;
+  readonly nats: number;
+}
+
+const COSTS = ['seconds', 'ours', 'postgres', 'nats'] as const;
+
+interface Figures {
+  readonly load: OdsLoad['name'];
+  /** Changes that both applied. */
+  readonly rows: number;
+  /** Source to ODS, from WAL that is already there. */
+  readonly through: Cost;
+  /** The changelog is already there. */
+  readonly sinkAlone: Cost;
+  readonly subscription: Cost;
+}
 
 /**
- * Rows a second from the changelog into PostgreSQL, and from source to ODS; beside PostgreSQL's own subscription of the same
- * rows in the same run. Then the latency of numbered commits at a steady rate.
+ * Source to ODS for three kinds of work, beside PostgreSQL's own subscription: both run and are at rest, both are held while the work
+ * is done, then each applies the same WAL while the other is held. Then the latency of numbered commits at a steady rate.
  */
 export async function benchOds(rows: number, output: Output): Promise<void> {
   const world = await openWorld(['bench', 'ods', 'subscriber']);
+  const threads: Thread[] = [];
+  const held = new Held(world);
   try {
     const source = await world.session('bench');
-    await source.run(ORDERS);
     await source.run('CREATE TABLE public.ticks (n bigint PRIMARY KEY, at timestamptz NOT NULL)');
-    const config = world.config([
-      { type: 'ods', name: 'ods', from: ['*'], postgres: world.connection('ods'), partitions: 1, onError: 'halt' },
-    ]);
-    const capture = await startSources(config, world.runtime);
-    const far = () => Date.now() + 900_000;
-    const reached = (seq: number) => askUntil(world.broker.bus, projectionSubject('ods/bench', 'reached'), { seq }, far());
-    await barrier(world.broker.bus, 'bench', far());
-    await insert(source, 1, rows);
-    const first = await barrier(world.broker.bus, 'bench', far());
-
-    const applied = await measure(async () => {
-      const sink = await startSinks(config, world.runtime);
-      await reached(first.seq);
-      await sink.stop();
-    });
-    const sink = await startSinks(config, world.runtime);
-    await reached(first.seq);
-    const through = await measure(async () => {
-      await insert(source, rows + 1, 2 * rows);
-      await reached((await barrier(world.broker.bus, 'bench', far())).seq);
-    });
-    const subscription = await benchSubscription(world, rows);
-    // What the reference inserted went through our capture too: the latency is that of a system at rest before.
-    await reached((await barrier(world.broker.bus, 'bench', far())).seq);
-    const latency = await measureLatency(world);
-    await expectCount(world, 3 * rows);
-    await sink.stop();
-    await capture.stop();
-    const perSecond = (seconds: number) => Math.round(rows / seconds);
-    const result = {
-      bench: 'ods',
-      rows,
-      rowsPerSecond: perSecond(through.seconds),
-      cpuMicrosPerRow: round((through.cpuSeconds * 1e6) / rows),
-      rssMb: through.rssMb,
-      reference: { name: "PostgreSQL's own subscription, source to target", rowsPerSecond: perSecond(subscription) },
-      ratio: round(subscription / through.seconds),
-      others: [
-        {
-          name: 'changelog to PostgreSQL',
-          rowsPerSecond: perSecond(applied.seconds),
-          cpuMicrosPerRow: round((applied.cpuSeconds * 1e6) / rows),
-        },
-      ],
-      latency,
-    };
-    if (output.json) output.value(result);
-    else {
-      output.line(`changelog to PostgreSQL  ${perSecond(applied.seconds)} rows/s`);
-      output.line(
-        `source to ODS            ${result.rowsPerSecond} rows/s; subscription ${result.reference.rowsPerSecond} rows/s; ratio ${result.ratio}`,
-      );
-      output.line(
-        `commit to ODS            p50 ${latency.p50Ms} ms, p99 ${latency.p99Ms} ms, max ${latency.maxMs} ms at ${latency.rate} transactions/s`,
-      );
+    for (const load of ODS_LOADS) {
+      for (const table of load.tables) await source.run(table);
+      await load.fill(source);
     }
+    const task = { config: configOf(world), nats: world.nats.url, dataDir: world.folder, worker: 'bench', logLevel: 'warn' };
+    // Each in a thread of its own, as `up` runs them.
+    threads.push(new Thread({ ...task, service: 'source' }), new Thread({ ...task, service: 'sink' }));
+    await Promise.all(threads.map((thread) => thread.started));
+    await caughtUp(world);
+    const reference = await Subscription.make(world);
+    const figures: Figures[] = [];
+    for (const load of ODS_LOADS) {
+      const one = await compare(world, load, { rows, reference, held });
+      figures.push(one);
+      if (!output.json) tell(one, output);
+    }
+    await reference.drop();
+    const latency = await measureLatency(world);
+    await caughtUp(world);
+    if (output.json) output.value({ ...result(figures), latency });
+    else
+      output.line(
+        `commit to ODS  p50 ${latency.p50Ms} ms, p99 ${latency.p99Ms} ms, max ${latency.maxMs} ms at ${latency.rate} transactions/s`,
+      );
   } finally {
+    held.releaseAll();
+    await Promise.all(threads.map((thread) => thread.stop()));
     await world.close();
   }
 }
 
-async function insert(session: Awaited<ReturnType<World['session']>>, first: number, last: number): Promise<void> {
-  const step = 1_000;
-  for (let at = first; at <= last; at += step) await session.run(ordersFrom(at, Math.min(last, at + step - 1)));
+function configOf(world: World): Config {
+  return world.config([
+    { type: 'ods', name: 'ods', from: ['*'], postgres: world.connection('ods'), partitions: 1, onError: 'halt' },
+  ]);
 }
 
-/** The same inserts through CREATE SUBSCRIPTION, while our own capture is at rest on them too. @returns seconds */
-async function benchSubscription(world: World, rows: number): Promise<number> {
-  const source = await world.session('bench');
-  const target = await world.session('subscriber');
-  await target.run(ORDERS);
-  await source.run('CREATE PUBLICATION reference FOR TABLE public.orders');
-  await source.run(`SELECT pg_create_logical_replication_slot('reference', 'pgoutput')`);
-  const { host, port, user } = world.connection('bench');
-  await target.run(
-    `CREATE SUBSCRIPTION reference CONNECTION 'host=${host} port=${port} user=${user} dbname=bench' PUBLICATION reference WITH (copy_data = false, create_slot = false, slot_name = 'reference')`,
-  );
-  const start = performance.now();
-  await insert(source, 2 * rows + 1, 3 * rows);
-  for (;;) {
-    const { n } = await target.row<{ n: number }>('SELECT count(*)::float8 AS n FROM public.orders');
-    if (n === rows) break;
-    await new Promise((resolve) => setTimeout(resolve, 20));
-  }
-  const seconds = (performance.now() - start) / 1_000;
-  await target.run('ALTER SUBSCRIPTION reference DISABLE');
-  await target.run('ALTER SUBSCRIPTION reference SET (slot_name = NONE)');
-  await target.run('DROP SUBSCRIPTION reference');
-  return seconds;
+/** Is everything that was committed before in the changelog? @returns its end */
+async function captured(world: World): Promise<number> {
+  return (await barrier(world.broker.bus, 'bench', far())).seq;
 }
 
-/** Numbered commits at a steady rate; each is timed from just before its commit until a reader of the ODS sees it. */
-async function measureLatency(world: World): Promise<{ p50Ms: number; p99Ms: number; maxMs: number; rate: number }> {
-  const writer = await world.session('bench');
-  // With a lazy commit the WAL would leave only when PostgreSQL's WAL writer wakes up.
-  await writer.run('SET synchronous_commit = on');
-  const reader = await world.session('ods');
-  const total = COMMITS_PER_SECOND * LATENCY_SECONDS;
-  const sent = new Float64Array(total + 1);
-  const latencies: number[] = [];
-  let seen = 0;
-  const start = performance.now();
-  const writing = (async () => {
-    for (let n = 1; n <= total; ) {
-      const due = Math.min(total, Math.floor(((performance.now() - start) / 1_000) * COMMITS_PER_SECOND));
-      for (; n <= due; n++) {
-        sent[n] = performance.now();
-        await writer.prepared('tick', 'INSERT INTO public.ticks VALUES ($1, now())', [n]);
-      }
-      await new Promise((resolve) => setTimeout(resolve, 1));
-    }
-  })();
-  while (seen < total) {
-    const { n } = await reader
-      .row<{ n: number }>('SELECT coalesce(max(n), 0)::float8 AS n FROM bench.ticks')
-      .catch(() => ({ n: 0 }));
-    const now = performance.now();
-    for (; seen < n; seen++) latencies.push(now - (sent[seen + 1] as number));
-    await new Promise((resolve) => setTimeout(resolve, 1));
+async function caughtUp(world: World): Promise<void> {
+  await reached(world, await captured(world));
+}
+
+async function reached(world: World, seq: number): Promise<void> {
+  await askUntil(world.broker.bus, projectionSubject('ods/bench', 'reached'), { seq }, far());
+}
+
+/**
+ * Processes of the server that are made to stand still (SIGSTOP) while others are measured: readers stay connected and warm, and
+ * nothing is applied before it is wanted.
+ */
+class Held {
+  readonly #world: World;
+  readonly #pids = new Set<number>();
+
+  constructor(world: World) {
+    this.#world = world;
   }
-  await writing;
-  latencies.sort((a, b) => a - b);
-  const at = (quantile: number) =>
-    round(latencies[Math.min(latencies.length - 1, Math.floor(latencies.length * quantile))] as number, 1);
+
+  /** @param who the walsender of our slot, that of the subscription's, or the session in which the ODS is written */
+  async hold(who: 'ours' | 'reference' | 'sink'): Promise<() => void> {
+    const session = await this.#world.session('bench');
+    const sql = {
+      ours: `SELECT active_pid AS pid FROM pg_replication_slots WHERE slot_name LIKE 'tributary%'`,
+      reference: `SELECT active_pid AS pid FROM pg_replication_slots WHERE slot_name = 'reference'`,
+      sink: `SELECT pid FROM pg_stat_activity WHERE application_name = 'tributary ods/bench'`,
+    }[who];
+    const { pid } = await session.row<{ pid: number }>(sql);
+    process.kill(pid, 'SIGSTOP');
+    this.#pids.add(pid);
+    return () => this.#release(pid);
+  }
+
+  releaseAll(): void {
+    for (const pid of this.#pids) this.#release(pid);
+  }
+
+  #release(pid: number): void {
+    if (this.#pids.delete(pid)) process.kill(pid, 'SIGCONT');
+  }
+}
+
+async function cost(world: World, work: () => Promise<void>): Promise<Cost> {
+  const [postgres, nats] = [treeCpuSeconds(world.postgres.pid), cpuSecondsOf(world.nats.pid)];
+  const { seconds, cpuSeconds } = await measure(work);
   return {
-    p50Ms: at(0.5),
-    p99Ms: at(0.99),
-    maxMs: at(1),
-    rate: Math.round((total / ((performance.now() - start) / 1_000)) * 10) / 10,
+    seconds,
+    ours: cpuSeconds,
+    postgres: treeCpuSeconds(world.postgres.pid) - postgres,
+    nats: cpuSecondsOf(world.nats.pid) - nats,
   };
 }
 
-async function expectCount(world: World, rows: number): Promise<void> {
-  const { seq } = await barrier(world.broker.bus, 'bench', Date.now() + 600_000);
-  await askUntil(world.broker.bus, projectionSubject('ods/bench', 'reached'), { seq }, Date.now() + 600_000);
-  const target = await world.session('ods');
-  const { n } = await target.row<{ n: number }>('SELECT count(*)::float8 AS n FROM bench.orders');
-  if (n !== rows) throw new Error(`the ODS holds ${n} rows, not ${rows}`);
+/** Two rounds of the same work: in the first both go the whole way, in the second our changelog is written before the sink may apply it. */
+async function compare(
+  world: World,
+  load: OdsLoad,
+  { rows, reference, held }: { rows: number; reference: Subscription; held: Held },
+): Promise<Figures> {
+  const session = await world.session('bench');
+  const work = async (round: number) => {
+    const release = { ours: await held.hold('ours'), reference: await held.hold('reference') };
+    const done = await load.run(session, rows, round);
+    await reference.mark();
+    return { done, release };
+  };
+  const first = await work(0);
+  const through = await cost(world, async () => {
+    first.release.ours();
+    await caughtUp(world);
+  });
+  const subscription = await cost(world, async () => {
+    first.release.reference();
+    await reference.reached();
+  });
+  await expectSame(world, load);
+
+  const second = await work(1);
+  const again = await cost(world, async () => {
+    second.release.reference();
+    await reference.reached();
+  });
+  const releaseSink = await held.hold('sink');
+  second.release.ours();
+  const seq = await captured(world);
+  const sinkAlone = await cost(world, async () => {
+    releaseSink();
+    await reached(world, seq);
+  });
+  await expectSame(world, load);
+  const best = again.seconds < subscription.seconds ? again : subscription;
+  return { load: load.name, rows: first.done, through, sinkAlone, subscription: best };
+}
+
+/** PostgreSQL's own way from one database to another. */
+class Subscription {
+  readonly #world: World;
+  #marks = 0;
+
+  private constructor(world: World) {
+    this.#world = world;
+  }
+
+  /** Copies what is there. */
+  static async make(world: World): Promise<Subscription> {
+    const source = await world.session('bench');
+    const target = await world.session('subscriber');
+    await source.run('CREATE TABLE public.marks (n int PRIMARY KEY)');
+    await target.run('CREATE TABLE public.marks (n int PRIMARY KEY)');
+    const tables = ODS_LOADS.flatMap((load) => load.tables);
+    for (const table of tables) await target.run(table);
+    const names = tables.map((table) => /TABLE (\S+)/.exec(table)?.[1] as string);
+    await source.run(`CREATE PUBLICATION reference FOR TABLE public.marks, ${names.join(', ')}`);
+    await source.run(`SELECT pg_create_logical_replication_slot('reference', 'pgoutput')`);
+    const { host, port, user } = world.connection('bench');
+    await target.run(
+      `CREATE SUBSCRIPTION reference CONNECTION 'host=${host} port=${port} user=${user} dbname=bench' PUBLICATION reference
+         WITH (create_slot = false, slot_name = 'reference')`,
+    );
+    const reference = new Subscription(world);
+    await reference.#until(`SELECT count(*) = 0 AS done FROM pg_subscription_rel WHERE srsubstate <> 'r'`);
+    return reference;
+  }
+
+  /** What is written so far ends here. */
+  async mark(): Promise<void> {
+    await (await this.#world.session('bench')).run(`INSERT INTO public.marks VALUES (${++this.#marks})`);
+  }
+
+  /** Has it applied everything up to the last mark? */
+  async reached(): Promise<void> {
+    await this.#until(`SELECT count(*) = ${this.#marks} AS done FROM public.marks`);
+  }
+
+  async drop(): Promise<void> {
+    const target = await this.#world.session('subscriber');
+    await target.run('ALTER SUBSCRIPTION reference DISABLE');
+    await this.#until('SELECT count(*) = 0 AS done FROM pg_stat_subscription WHERE pid IS NOT NULL');
+    await target.run('ALTER SUBSCRIPTION reference SET (slot_name = NONE)');
+    await target.run('DROP SUBSCRIPTION reference');
+    await (await this.#world.session('bench')).run(`SELECT pg_drop_replication_slot('reference')`);
+  }
+
+  async #until(sql: string): Promise<void> {
+    const target = await this.#world.session('subscriber');
+    for (;;) {
+      const { done } = await target.row<{ done: boolean }>(sql);
+      if (done) return;
+      await new Promise((resolve) => setTimeout(resolve, 10));
+    }
+  }
+}
+
+/** A figure counts only when all three hold the same. */
+async function expectSame(world: World, load: OdsLoad): Promise<void> {
+  const read = async (database: string, schema: string) => {
+    const session = await world.session(database);
+    return JSON.stringify(await session.row(load.proof.replaceAll('%', schema)));
+  };
+  const expected = await read('bench', 'public');
+  for (const [database, schema] of [
+    ['ods', 'bench'],
+    ['subscriber', 'public'],
+  ] as const) {
+    const found = await read(database, schema);
+    if (found !== expected) throw new Error(`${load.name}: ${database} holds ${found}, not ${expected}`);
+  }
+}
+
+function told({ load, rows, through, sinkAlone, subscription }: Figures) {
+  const speed = (one: Cost) => ({
+    rowsPerSecond: Math.round(rows / one.seconds),
+    cpuMicrosPerRow: Object.fromEntries(
+      COSTS.filter((what) => what !== 'seconds').map((what) => [what, round((one[what] * 1e6) / rows)]),
+    ),
+  });
+  return {
+    name: load,
+    rows,
+    ...speed(through),
+    subscription: speed(subscription),
+    ratio: round(subscription.seconds / through.seconds),
+    sinkAlone: speed(sinkAlone),
+  };
+}
+
+function tell(figures: Figures, output: Output): void {
+  const all = told(figures);
+  const line = (
+    name: string,
+    { rowsPerSecond, cpuMicrosPerRow: { ours, postgres, nats } }: ReturnType<typeof told>['sinkAlone'],
+  ) =>
+    output.line(
+      `${name.padEnd(26)}${String(rowsPerSecond).padStart(7)} rows/s; CPU µs a row: ours ${ours}, PostgreSQL ${postgres}, broker ${nats}`,
+    );
+  line(`${all.name}: source to ODS`, all);
+  line('  changelog to ODS', all.sinkAlone);
+  line('  subscription', all.subscription);
+  output.line(`  ratio ${all.ratio}`);
+}
+
+function result(figures: readonly Figures[]): object {
+  const all = figures.map(told);
+  const [{ name: _name, subscription, sinkAlone: _sinkAlone, cpuMicrosPerRow, ...first }] = all as [ReturnType<typeof told>];
+  return {
+    bench: 'ods',
+    ...first,
+    cpuMicrosPerRow: cpuMicrosPerRow['ours'],
+    rssMb: peakRssMb(),
+    reference: { name: "PostgreSQL's own subscription, the same WAL", rowsPerSecond: subscription.rowsPerSecond },
+    others: all,
+  };
 }

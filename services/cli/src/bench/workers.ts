@@ -109,7 +109,7 @@ function machineCpuSeconds(): number {
 }
 
 /** A server with its processes, those that have ended included. */
-function treeCpuSeconds(root: number): number {
+export function treeCpuSeconds(root: number): number {
   let sum = cpuSecondsOf(root, { withEndedChildren: true });
   for (const entry of readdirSync('/proc')) {
     if (!/^\d+$/.test(entry)) continue;

@@ -272,7 +272,7 @@ export class OdsProjection implements Projection {
     if (!writer) return;
     if (reset) {
       await this.#tables.endSeen(this.#session, writer.table);
-      await writer.truncate();
+      writer.truncate();
     } else if (writer.table.key.length > 0) {
       await this.#tables.beginSeen(this.#session, writer.table);
     }
@@ -281,11 +281,8 @@ export class OdsProjection implements Projection {
   /** Rows that neither the snapshot nor the stream named since it began are gone. */
   async #endSnapshot({ table: name }: SnapshotMark): Promise<void> {
     const writer = await this.#known(name);
-    const seen = writer?.table.seen;
-    if (!writer || !seen) return;
-    const { target, key, columns } = writer.table;
-    const match = key.map((c) => `s.${columns[c]?.name} = t.${columns[c]?.name}`).join(' AND ');
-    await this.#session.run(`DELETE FROM ${target} t WHERE NOT EXISTS (SELECT 1 FROM ${seen} s WHERE ${match})`);
+    if (!writer?.table.seen) return;
+    await writer.sweep();
     await this.#tables.endSeen(this.#session, writer.table);
   }
 }

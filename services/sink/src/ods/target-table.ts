@@ -25,8 +25,12 @@ export interface TargetTable {
   readonly key: readonly number[];
   /** Quoted column names and their types, in the order of `schema.columns`. */
   readonly columns: readonly { readonly name: string; readonly type: string }[];
-  /** Rows may be replaced by deleting and copying: nobody's foreign key, trigger or column is in the way. */
-  readonly plain: boolean;
+  /** A foreign key of the target's owner ties it to another table, or to itself: what is written first matters. */
+  readonly tied: boolean;
+  /** Rows of another table refer to it. */
+  readonly referenced: boolean;
+  /** The sink's role may truncate it. */
+  readonly truncatable: boolean;
   /** Quoted name of the table of keys seen since the snapshot began; null = no snapshot runs. */
   seen: string | null;
 }
@@ -268,17 +272,17 @@ export class TargetTables {
     shape: { schema: TableSchema; version: string; seen: string | null },
   ): Promise<TargetTable> {
     const target = this.target(shape.schema);
-    const { plain } = await session.row<{ plain: boolean }>(
-      `SELECT NOT EXISTS (SELECT 1 FROM pg_constraint WHERE contype = 'f' AND (conrelid = $1::regclass OR confrelid = $1::regclass))
-          AND NOT EXISTS (SELECT 1 FROM pg_trigger WHERE tgrelid = $1::regclass AND NOT tgisinternal)
-          AND (SELECT count(*) FROM pg_attribute WHERE attrelid = $1::regclass AND attnum > 0 AND NOT attisdropped) = $2 AS plain`,
-      [target, shape.schema.columns.length],
+    const ties = await session.row<Pick<TargetTable, 'tied' | 'referenced' | 'truncatable'>>(
+      `SELECT EXISTS (SELECT 1 FROM pg_constraint WHERE contype = 'f' AND (conrelid = $1::regclass OR confrelid = $1::regclass)) AS tied,
+              EXISTS (SELECT 1 FROM pg_constraint WHERE contype = 'f' AND confrelid = $1::regclass AND conrelid <> confrelid) AS referenced,
+              has_table_privilege($1::regclass, 'TRUNCATE') AS truncatable`,
+      [target],
     );
     const columns = shape.schema.columns.map((column) => ({
       name: quoteIdent(column.name),
       type: this.#options.types.columnType(column),
     }));
-    return { name, target, ...shape, key: keyColumns(shape.schema), columns, plain };
+    return { name, target, ...shape, key: keyColumns(shape.schema), columns, ...ties };
   }
 }
 
