@@ -22,6 +22,14 @@ interface CloudEvent {
   readonly data: Change & { readonly key: Record<string, unknown>; readonly after: Record<string, unknown> | null };
 }
 
+interface WholeTransaction {
+  readonly data: { readonly changes: readonly (Change & { readonly unchanged: readonly string[] })[] };
+}
+interface Envelope {
+  readonly op?: string;
+  readonly status?: string;
+}
+
 describe('events on NATS', () => {
   let postgres: PostgresServer;
   let system: System;
@@ -44,6 +52,8 @@ describe('events on NATS', () => {
       [
         `kind: Source\nname: shop\npostgres: "${postgres.url('shop')}"`,
         'kind: Sink\nname: events\ntype: events\ntables: ["*.*", "!public.secret"]\nnats: {}',
+        'kind: Sink\nname: dbz\ntype: events\nformat: debezium\nserverName: "db_{source}"\ntransactions: true\ntombstones: true\nsnapshot: false\nnats: {}',
+        'kind: Sink\nname: whole\ntype: events\ntransactions: true\nsnapshot: false\nops: [create, update]\nnats: { subject: "{sink}.{source}" }',
       ].join('\n---\n'),
     );
     system = new System(config, join(folder, 'data'));
@@ -95,6 +105,48 @@ describe('events on NATS', () => {
     // Digits that a double does not hold are written all the same: what becomes of them is the receiver's parser's matter.
     expect(messages.some(({ body }) => body.includes('"doc":{"n": 12345678901234567890}'))).toBe(true);
     expect(messages.some(({ body }) => body.includes('"odd.name"') && body.includes('"v":"y"'))).toBe(true);
+  });
+
+  it('sends whole transactions, and what Debezium would send, with long values that did not change', async () => {
+    await source.query(`CREATE TABLE doc (id int PRIMARY KEY, body text, n int)`);
+    await source.query(`ALTER TABLE doc ALTER body SET STORAGE EXTERNAL`);
+    await caughtUp();
+    await source.query(`BEGIN; INSERT INTO doc VALUES (1, repeat('long ', 2000), 1); INSERT INTO secret VALUES (2); COMMIT`);
+    await source.query('BEGIN; UPDATE doc SET n = 2; UPDATE doc SET id = 2; DELETE FROM doc; COMMIT');
+    await caughtUp();
+    const whole = (await streamMessages(nats, 'EVENTS_whole_shop')).map(({ body }) => JSON.parse(body) as WholeTransaction);
+    const [created, changed] = whole.slice(-2);
+    expect(created?.data.changes.map(({ table, op }) => `${table} ${op}`)).toEqual(['doc c', 'secret c']);
+    // Filtered by what happened: the deletion is left out.
+    expect(changed?.data.changes.map(({ op, unchanged }) => `${op} ${unchanged.join()}`)).toEqual(['u body', 'u body']);
+    expect(changed?.data).toMatchObject({ part: 1, last: true });
+
+    const messages = (await streamMessages(nats, 'EVENTS_dbz_shop')).slice(-8);
+    expect(messages.map(({ subject }) => subject.split('.').at(-1))).toEqual([
+      'transaction',
+      ...Array(6).fill('doc'),
+      'transaction',
+    ]);
+    const values = messages.map(({ body }) => (body === '' ? null : (JSON.parse(body) as Envelope)));
+    expect(values.map((value) => value?.op ?? value?.status ?? 'tombstone')).toEqual([
+      'BEGIN',
+      'u',
+      'd',
+      'tombstone',
+      'c',
+      'd',
+      'tombstone',
+      'END',
+    ]);
+    expect(values[1]).toMatchObject({
+      before: null,
+      after: { id: 1, body: '__debezium_unavailable_value', n: 2 },
+      source: { connector: 'postgresql', name: 'db_shop', db: 'shop', schema: 'public', table: 'doc', snapshot: 'false' },
+      transaction: { total_order: 1, data_collection_order: 1 },
+    });
+    expect(messages[2]?.headers.get('__debezium.newkey')).toBe('{"id":2}');
+    expect(messages[4]?.headers.get('message-key')).toBe('{"id":2}');
+    expect(values[7]).toMatchObject({ event_count: 4, data_collections: [{ data_collection: 'public.doc', event_count: 4 }] });
   });
 
   it('sends each change exactly once and in order, whoever is killed when', async () => {

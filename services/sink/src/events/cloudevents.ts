@@ -6,7 +6,7 @@ import { type KeyShape, keyShape, keysOf, movedFrom } from './keys.ts';
 import { type EventPlace, formatPlace, sequenceOf } from './place.ts';
 import type { RowChange } from './row-changes.ts';
 
-const CONTENT_TYPE = 'application/cloudevents+json; charset=utf-8';
+export const CONTENT_TYPE = 'application/cloudevents+json; charset=utf-8';
 
 const TYPES: Readonly<Record<EventOp, string>> = {
   create: 'io.tributary.row.created',
@@ -57,6 +57,11 @@ export class CloudEvents implements Format {
       headers: {},
       body: structured({ ...attributes, ...partition, ...version }, dataOf(change, shape)),
     };
+  }
+
+  /** What an event says of a change, as JSON text. */
+  data(change: RowChange): string {
+    return dataOf(change, this.#shape(change.schema));
   }
 
   *end(): Iterable<OutEvent> {

@@ -2,11 +2,13 @@ import type { EventsSinkConfig } from '@tributary/config';
 import { ORIGIN, type Position, type SourcePosition, type StoredBatch } from '@tributary/core';
 import type { Accepted, Group, Projection, Rewind } from '@tributary/projection';
 import { CloudEvents } from './cloudevents.ts';
+import { Debezium } from './debezium/debezium.ts';
 import type { Format, Origin, OutEvent } from './event.ts';
 import { Filter } from './filter.ts';
 import type { Outlet, Standing } from './outlet.ts';
 import { comparePlaces, sequenceOf } from './place.ts';
 import { told } from './row-changes.ts';
+import { TransactionEvents } from './transactions.ts';
 
 export interface EventsOptions {
   readonly config: EventsSinkConfig;
@@ -42,7 +44,7 @@ export class EventsProjection implements Projection {
     const { config, source, outlet } = options;
     this.#options = options;
     this.#filter = new Filter(config, source);
-    this.#format = () => new CloudEvents(config);
+    this.#format = () => formatOf(config);
     this.#formatting = this.#format();
     this.#outlet = outlet;
   }
@@ -126,4 +128,9 @@ export class EventsProjection implements Projection {
   close(): Promise<void> {
     return this.#outlet.close();
   }
+}
+
+function formatOf(config: EventsSinkConfig): Format {
+  if (config.format === 'debezium') return new Debezium(config);
+  return config.transactions ? new TransactionEvents() : new CloudEvents(config);
 }

@@ -99,18 +99,15 @@ class SectionReader {
   at(row: number, rest: Pick<RowChange, 'place' | 'transaction' | 'storedAt'>): RowChange {
     const { schema, schemaVersion, ops } = this.#section;
     const op = OPS[ops[row] as OpCode];
+    const shared = { kind: 'row', op, schema, schemaVersion, ...rest } as const;
+    if (op === 'truncate') return { ...shared, after: null, before: null };
     this.#columns ??= this.#section.columns.map((column) => column.values());
-    const cells = op === 'truncate' ? null : this.#columns.map((column) => column[row]);
-    const deleted = op === 'delete';
-    return {
-      kind: 'row',
-      op,
-      schema,
-      schemaVersion,
-      after: deleted ? null : cells,
-      before: deleted ? cells : this.#before(row),
-      ...rest,
-    };
+    const cells = this.#columns.map((column) => column[row]);
+    if (op === 'delete') return { ...shared, after: null, before: cells };
+    const before = this.#before(row);
+    // A value that did not change is that of the former row, where that was sent.
+    const after = before && cells.includes(undefined) ? cells.map((cell, c) => (cell === undefined ? before[c] : cell)) : cells;
+    return { ...shared, after, before };
   }
 
   #before(row: number): readonly Cell[] | null {
