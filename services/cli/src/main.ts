@@ -4,6 +4,7 @@ import { apply, diff } from './commands/apply.ts';
 import { bench } from './bench/index.ts';
 import { check, schema } from './commands/check.ts';
 import { demo } from './commands/demo.ts';
+import { processCommand, type ProcessOptions } from './commands/process.ts';
 import { quarantine, type QuarantineOptions } from './commands/quarantine.ts';
 import { runOne } from './commands/run.ts';
 import { status } from './commands/status.ts';
@@ -145,6 +146,22 @@ talking('query <sql>', 'read-only SQL over the compacted tables')
   .option('--format <format>', 'table, json or csv')
   .option('--as-of <place>', 'not built yet')
   .action((sql: string, options: Options & Parameters<typeof query>[1]) => run((output) => query(sql, options, output), options));
+talking('process <action> [name]', 'processes: list; map, variants, cases or export NAME; import FILE (XES, CSV, OCEL 2.0 JSON)')
+  .option('--name <name>', 'import: what to call it; default: after the file')
+  .option('--case <column>', 'import of CSV: the column of the case')
+  .option('--activity <column>', 'import of CSV: the column of the activity')
+  .option('--time <column>', 'import of CSV: the column of the time')
+  .option('--root <type>', 'import of OCEL: the type whose objects are the cases')
+  .option('--from <time>', 'only what happened from then on')
+  .option('--to <time>', 'only what happened before')
+  .option('--object <type>', 'the life of objects of this type instead of the root')
+  .option('--min-share <share>', 'map: leave out edges that are less than this share of all steps')
+  .option('--limit <n>', 'variants, cases: at most so many')
+  .option('--format <format>', 'export: ocel2-json, xes or csv')
+  .option('--write <file>', 'export: into this file')
+  .action((action: string, name: string | undefined, options: Options & ProcessOptions) =>
+    run((output) => processCommand(action, name, { options, output }), options),
+  );
 program
   .command('bench <name>')
   .description('measure: source, snapshot, ods or scale, each beside a reference in the same run')

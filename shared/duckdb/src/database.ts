@@ -1,5 +1,6 @@
-import { DuckDBInstance, type DuckDBConnection, type DuckDBValue } from '@duckdb/node-api';
+import { DuckDBDataChunk, DuckDBInstance, type DuckDBConnection, type DuckDBValue } from '@duckdb/node-api';
 import { describeError, Fault, firstWords } from '@tributary/core';
+import { APPENDED, type AppendColumns } from './append.ts';
 
 export interface DatabaseOptions {
   /** File of the database; `:memory:` for none. */
@@ -66,6 +67,9 @@ export class Database {
   }
 }
 
+/** What DuckDB takes at once. */
+const CHUNK_ROWS = 2_048;
+
 /** One connection of a {@link Database}. */
 export class Duck {
   readonly #connection: DuckDBConnection;
@@ -124,6 +128,33 @@ export class Duck {
 
   async rows<Row extends object>(sql: string, values?: readonly DuckDBValue[]): Promise<Row[]> {
     return (await this.answer(sql, values)).rows as unknown as Row[];
+  }
+
+  /**
+   * Adds rows to a table, column by column, in the transaction of this connection. About 1 µs a cell.
+   * @param types every column of the table, in its order
+   * @param columns values of equal number
+   */
+  async append<Types extends AppendColumns>(
+    table: string,
+    types: Types,
+    columns: Readonly<Record<keyof Types, readonly (string | number | bigint | boolean | null)[]>>,
+  ): Promise<void> {
+    const names = Object.keys(types);
+    const rows = columns[names[0] as keyof Types]?.length ?? 0;
+    if (rows === 0) return;
+    try {
+      const appender = await this.#connection.createAppender(table);
+      const chunkTypes = names.map((name) => APPENDED[types[name] as keyof typeof APPENDED]);
+      for (let from = 0; from < rows; from += CHUNK_ROWS) {
+        const chunk = DuckDBDataChunk.create(chunkTypes);
+        chunk.setColumns(names.map((name) => columns[name as keyof Types].slice(from, from + CHUNK_ROWS)));
+        appender.appendDataChunk(chunk);
+      }
+      appender.closeSync();
+    } catch (error) {
+      throw this.#failed(error, `append to ${table}`, (one) => rejected(one, `append to ${table}`));
+    }
   }
 
   /** Ends what runs on this connection. */

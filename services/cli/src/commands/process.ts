@@ -1,0 +1,163 @@
+import { createWriteStream } from 'node:fs';
+import { once } from 'node:events';
+import { Fault } from '@tributary/core';
+import {
+  answerImported,
+  importedNames,
+  importLog,
+  type ProcessCase,
+  type ProcessMap,
+  type ProcessQuestion,
+  type Variant,
+} from '@tributary/monitor';
+import type { Where } from '../addresses.ts';
+import { type Output, table } from '../output.ts';
+
+export interface ProcessOptions extends Where {
+  readonly name?: string;
+  readonly case?: string;
+  readonly activity?: string;
+  readonly time?: string;
+  readonly root?: string;
+  readonly from?: string;
+  readonly to?: string;
+  readonly object?: string;
+  readonly minShare?: string;
+  readonly limit?: string;
+  readonly format?: string;
+  readonly write?: string;
+}
+
+const ACTIONS = 'list, map, variants, cases, export, import';
+
+/** `tributary process ACTION [NAME or FILE]`. */
+export async function processCommand(
+  action: string,
+  subject: string | undefined,
+  { options, output }: { options: ProcessOptions; output: Output },
+): Promise<void> {
+  if (action === 'list') return list(options, output);
+  if (!['map', 'variants', 'cases', 'export', 'import'].includes(action))
+    throw new Fault('config_invalid', `there is no action "${action}"; actions: ${ACTIONS}`);
+  if (subject === undefined) {
+    throw new Fault(
+      'config_invalid',
+      `tributary process ${action} needs ${action === 'import' ? 'a FILE' : 'the NAME of a process'}`,
+    );
+  }
+  if (action === 'import') return importFile(subject, options, output);
+  const question = questionOf(action as ProcessQuestion['what'], options);
+  if (question.what === 'export') return exportTo(subject, question, { options, output });
+  let answer: unknown;
+  for await (const part of ask(subject, question, options)) answer = part;
+  if (output.json) output.value(question.what === 'map' ? { process: subject, ...(answer as object) } : answer);
+  else show(question.what, answer, output);
+}
+
+function questionOf(what: ProcessQuestion['what'], options: ProcessOptions): ProcessQuestion {
+  const { from, to, object, format = 'ocel2-json' } = options;
+  const minShare = options.minShare === undefined ? undefined : Number(options.minShare);
+  if (minShare !== undefined && !(minShare >= 0 && minShare <= 1))
+    throw new Fault('config_invalid', '--min-share is a number from 0 to 1');
+  return {
+    what,
+    ...(from === undefined ? {} : { from }),
+    ...(to === undefined ? {} : { to }),
+    ...(object === undefined ? {} : { object }),
+    ...(minShare === undefined ? {} : { minShare }),
+    ...(options.limit === undefined ? {} : { limit: Number(options.limit) }),
+    ...(what === 'export' ? { format } : {}),
+  };
+}
+
+function ask(name: string, question: ProcessQuestion, { data }: Where): AsyncIterable<unknown> {
+  const imported = answerImported(data, name, question);
+  if (imported) return imported;
+  throw new Fault('not_found', `there is no process ${name}: see tributary process list`);
+}
+
+async function list({ data }: Where, output: Output): Promise<void> {
+  const processes = (await importedNames(data)).map((name) => ({ name, kind: 'imported' }));
+  if (output.json) output.value({ processes });
+  else
+    output.line(
+      table(
+        ['process', 'kind'],
+        processes.map(({ name, kind }) => [name, kind]),
+      ),
+    );
+}
+
+async function importFile(path: string, options: ProcessOptions, output: Output): Promise<void> {
+  const columns = {
+    ...(options.case === undefined ? {} : { case: options.case }),
+    ...(options.activity === undefined ? {} : { activity: options.activity }),
+    ...(options.time === undefined ? {} : { time: options.time }),
+  };
+  const name = await importLog(path, {
+    dataDir: options.data,
+    columns,
+    ...(options.name === undefined ? {} : { name: options.name }),
+    ...(options.root === undefined ? {} : { root: options.root }),
+  });
+  let map: unknown;
+  for await (const part of ask(name, { what: 'map' }, options)) map = part;
+  if (output.json) return output.value({ process: name, ...(map as object) });
+  output.line(`Imported as ${name}.`);
+  showMap(map as ProcessMap, output);
+}
+
+/** To stdout, or with `--write` to a file. */
+async function exportTo(
+  name: string,
+  question: ProcessQuestion,
+  { options, output }: { options: ProcessOptions; output: Output },
+): Promise<void> {
+  const target = options.write === undefined ? process.stdout : createWriteStream(options.write);
+  for await (const part of ask(name, question, options)) {
+    if (!target.write((part as { text: string }).text)) await once(target, 'drain');
+  }
+  if (options.write === undefined) return;
+  target.end();
+  await once(target, 'finish');
+  if (output.json) output.value({ process: name, format: question.format, file: options.write });
+  else output.line(`Wrote ${options.write}.`);
+}
+
+function show(what: ProcessQuestion['what'], answer: unknown, output: Output): void {
+  if (what === 'map') return showMap(answer as ProcessMap, output);
+  if (what === 'variants') {
+    const { variants } = answer as { variants: readonly Variant[] };
+    const rows = variants.map((one) => [one.cases, percent(one.share), duration(one.medianMs), one.activities.join(' → ')]);
+    return output.line(table(['cases', 'share', 'median', 'variant'], rows));
+  }
+  const { cases } = answer as { cases: readonly ProcessCase[] };
+  const rows = cases.map((one) => [one.case, one.events, one.activity, one.first, one.last, duration(one.durationMs)]);
+  output.line(table(['case', 'events', 'last activity', 'first', 'last', 'took'], rows));
+}
+
+function showMap(map: ProcessMap, output: Output): void {
+  output.line(
+    `${map.cases} cases, ${map.events} events, ${map.variants} variants, ${Object.keys(map.activities).length} activities\n`,
+  );
+  const rows = map.edges.map((edge) => [edge.from, edge.to, edge.count, duration(edge.medianMs), duration(edge.p95Ms)]);
+  output.line(table(['from', 'to', 'count', 'median', 'p95'], rows));
+  const counts = (record: Readonly<Record<string, number>>) =>
+    Object.entries(record)
+      .map(([name, n]) => `${name} (${n})`)
+      .join(', ');
+  output.line(`\nStart: ${counts(map.start)}\nEnd: ${counts(map.end)}`);
+}
+
+const percent = (share: number) => `${(share * 100).toFixed(1)} %`;
+
+function duration(ms: number): string {
+  const units = [
+    ['d', 86_400_000],
+    ['h', 3_600_000],
+    ['min', 60_000],
+    ['s', 1_000],
+  ] as const;
+  const [unit, size] = units.find(([, one]) => Math.abs(ms) >= one) ?? ['ms', 1];
+  return `${(ms / size).toFixed(ms >= 10 * size ? 0 : 1)} ${unit}`;
+}

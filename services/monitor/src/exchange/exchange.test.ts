@@ -1,0 +1,196 @@
+import { mkdtemp, readFile, rm, writeFile } from 'node:fs/promises';
+import { tmpdir } from 'node:os';
+import { join } from 'node:path';
+import { gunzipSync } from 'node:zlib';
+import { Ajv } from 'ajv';
+import addFormats from 'ajv-formats';
+import sax from 'sax';
+import { afterAll, beforeAll, describe, expect, it } from 'vitest';
+import type { ProcessQuestion } from '../answers.ts';
+import type { ProcessMap } from '../analysis/map.ts';
+import type { Variant } from '../analysis/variants.ts';
+import { answerImported } from '../imported.ts';
+import { importLog } from './import.ts';
+
+/** What an independent tool computed of a public log. */
+interface Golden {
+  readonly cases: number;
+  readonly events: number;
+  readonly variants: number;
+  readonly top_variants: readonly (readonly [string, number])[];
+  readonly start: Readonly<Record<string, number>>;
+  readonly end: Readonly<Record<string, number>>;
+  readonly dfg: readonly (readonly [string, string, number])[];
+  /** By `from|to`. */
+  readonly performance_dfg_seconds: Readonly<Record<string, Spread>>;
+  readonly case_duration_s: Spread;
+  readonly rework_cases_per_activity: Readonly<Record<string, number>>;
+}
+
+interface Spread {
+  readonly mean: number;
+  readonly median: number;
+  readonly max: number;
+  readonly min: number;
+}
+
+const LOGS = new URL('../../../../test/fixtures/process-logs/', import.meta.url);
+const logPath = (name: string) => new URL(name, LOGS).pathname;
+const unzipped = async (name: string): Promise<unknown> => JSON.parse(gunzipSync(await readFile(logPath(name))).toString('utf8'));
+const golden = async (name: string) => (await unzipped(`${name}.golden.json.gz`)) as Golden;
+
+/** Seconds to a billionth of their size: the other tool sums floating point numbers in another order. */
+function expectSpread(actual: ProcessMap['durations'], expected: Spread): void {
+  const near = (ms: number | null, seconds: number) =>
+    expect(Math.abs((ms as number) / 1_000 - seconds)).toBeLessThanOrEqual(1e-9 * Math.abs(seconds) + 1e-6);
+  near(actual.medianMs, expected.median);
+  near(actual.meanMs, expected.mean);
+  near(actual.minMs, expected.min);
+  near(actual.maxMs, expected.max);
+}
+
+describe('logs of processes', () => {
+  let dataDir: string;
+  beforeAll(async () => {
+    dataDir = await mkdtemp(join(tmpdir(), 'tributary-logs-'));
+  });
+  afterAll(async () => {
+    await rm(dataDir, { recursive: true, force: true });
+  });
+  const ask = async (name: string, question: ProcessQuestion): Promise<unknown[]> => {
+    const parts: unknown[] = [];
+    for await (const part of answerImported(dataDir, name, question) ?? []) parts.push(part);
+    return parts;
+  };
+  const mapOf = async (name: string) => (await ask(name, { what: 'map' }))[0] as ProcessMap;
+
+  it.each([
+    ['running-example', 'running-example.xes.gz'],
+    ['helpdesk', 'helpdesk.xes.gz'],
+    ['receipt', 'receipt.csv.gz'],
+  ])(
+    '%s: every number that another tool computed',
+    async (log, file) => {
+      const expected = await golden(log);
+      const name = await importLog(logPath(file), { dataDir });
+      expect(name).toBe(log.replace('-', '_'));
+      const map = await mapOf(name);
+      expect(map).toMatchObject({ cases: expected.cases, events: expected.events, variants: expected.variants });
+      expect(Object.fromEntries(map.edges.map(({ from, to, count }) => [`${from}|${to}`, count]))).toEqual(
+        Object.fromEntries(expected.dfg.map(([from, to, count]) => [`${from}|${to}`, count])),
+      );
+      expect(map.start).toEqual(expected.start);
+      expect(map.end).toEqual(expected.end);
+      expect(map.rework).toEqual(expected.rework_cases_per_activity);
+      for (const edge of map.edges) expectSpread(edge, expected.performance_dfg_seconds[`${edge.from}|${edge.to}`] as Spread);
+      expectSpread(map.durations, expected.case_duration_s);
+      const [{ variants }] = (await ask(name, { what: 'variants', limit: 1_000 })) as [{ variants: Variant[] }];
+      expect(variants).toHaveLength(expected.variants);
+      const counts = new Map(variants.map(({ activities, cases }) => [activities.join('|'), cases]));
+      for (const [variant, cases] of expected.top_variants) expect(counts.get(variant), variant).toBe(cases);
+    },
+    60_000,
+  );
+
+  it('goes out and comes in again without a difference, in forms that others can check', async () => {
+    const name = await importLog(logPath('running-example.xes.gz'), { dataDir });
+    const before = await mapOf(name);
+    const validate = addFormats.default(new Ajv({ strict: false })).compile((await unzipped('schema_ocel2.json.gz')) as object);
+    for (const [format, file] of [
+      ['ocel2-json', 'again.json'],
+      ['xes', 'again.xes'],
+      ['csv', 'again.csv'],
+    ] as const) {
+      const text = ((await ask(name, { what: 'export', format })) as { text: string }[]).map((part) => part.text).join('');
+      const path = join(dataDir, file);
+      await writeFile(path, text);
+      if (format === 'ocel2-json') expect(validate(JSON.parse(text)), JSON.stringify(validate.errors?.slice(0, 3))).toBe(true);
+      if (format === 'xes') expect(xesCounts(text)).toEqual({ trace: before.cases, event: before.events });
+      expect(await mapOf(await importLog(path, { dataDir }))).toEqual(before);
+    }
+  }, 60_000);
+
+  it('an event of an object-centric log counts in the case of every object that it concerns', async () => {
+    const path = join(dataDir, 'objects.json');
+    const link = (objectId: string) => ({ objectId, qualifier: '' });
+    const event = (id: string, type: string, ...ids: string[]) => ({
+      id,
+      type,
+      time: '2026-01-01T00:00:00Z',
+      relationships: ids.map(link),
+    });
+    const events = [
+      event('1', 'place', 'o1', 'i1', 'i2'),
+      event('2', 'pick', 'i1', 'o1'),
+      event('3', 'pick', 'i2', 'o1'),
+      event('4', 'ship', 'i1', 'i2', 'o1'),
+    ];
+    const objects = ['o1', 'i1', 'i2'].map((id) => ({ id, type: id.startsWith('o') ? 'order' : 'item' }));
+    await writeFile(path, JSON.stringify({ eventTypes: [], objectTypes: [], events, objects }));
+    const name = await importLog(path, { dataDir });
+    expect(await mapOf(name)).toMatchObject({ cases: 1, events: 4, start: { place: 1 }, end: { ship: 1 } });
+    const [items] = (await ask(name, { what: 'map', object: 'item' })) as [ProcessMap];
+    expect(items).toMatchObject({ cases: 2, events: 6, variants: 1 });
+    expect(items.edges.map(({ from, to, count }) => [from, to, count])).toEqual([
+      ['pick', 'ship', 2],
+      ['place', 'pick', 2],
+    ]);
+  });
+
+  it('a period makes no starts that did not happen', async () => {
+    const path = join(dataDir, 'period.csv');
+    await writeFile(path, 'case,activity,time\n1,a,2026-01-01\n1,b,2026-01-02\n1,c,2026-01-03\n2,a,2026-01-02\n');
+    const name = await importLog(path, { dataDir });
+    const [map] = (await ask(name, { what: 'map', from: '2026-01-02', to: '2026-01-03' })) as [ProcessMap];
+    expect(map).toMatchObject({ cases: 2, events: 2, start: { a: 1 }, end: { a: 1 } });
+    expect(map.edges).toMatchObject([{ from: 'a', to: 'b', count: 1, medianMs: 86_400_000 }]);
+  });
+
+  it('says which line is wrong, and keeps the log that was there', async () => {
+    const path = join(dataDir, 'period.csv');
+    const before = await mapOf('period');
+    await writeFile(path, 'case,activity,time\n1,a,2026-01-01\n1,b,yesterday\n');
+    await expect(importLog(path, { dataDir })).rejects.toThrow('period.csv:3: the time is none');
+    expect(await mapOf('period')).toEqual(before);
+  });
+});
+
+/** What the standard asks of the parts of a log: elements in their places, attributes with key and value, declared extensions. @returns how many there are */
+function xesCounts(text: string): { trace: number; event: number } {
+  const PARENTS: Record<string, readonly string[]> = {
+    log: [],
+    extension: ['log'],
+    global: ['log'],
+    classifier: ['log'],
+    trace: ['log'],
+    event: ['trace'],
+  };
+  const RANK = ['extension', 'global', 'classifier', 'trace'];
+  const open: string[] = [];
+  const prefixes = new Set<string>();
+  const counts = { trace: 0, event: 0 };
+  let rank = 0;
+  const xml = sax.parser(true);
+  xml.onopentag = ({ name, attributes }) => {
+    const inside = open.at(-1);
+    open.push(name);
+    const parents = PARENTS[name];
+    if (parents) expect(inside === undefined ? parents : parents.includes(inside), `${name} in ${inside}`).toBeTruthy();
+    else {
+      expect(['string', 'date', 'int', 'float', 'boolean', 'id']).toContain(name);
+      expect(attributes).toMatchObject({ key: expect.any(String) as string, value: expect.any(String) as string });
+      const key = String(attributes['key']);
+      if (/^(concept|time):/.test(key)) expect([...prefixes]).toContain(key.split(':')[0]);
+      if (name === 'date') expect(String(attributes['value'])).toMatch(/^\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d\.\d+Z$/);
+    }
+    if (inside === 'log') {
+      expect(RANK.indexOf(name)).toBeGreaterThanOrEqual(rank);
+      rank = RANK.indexOf(name);
+    }
+    if (name === 'extension') prefixes.add(String(attributes['prefix']));
+    if (name === 'trace' || name === 'event') counts[name]++;
+  };
+  xml.onclosetag = () => void open.pop();
+  xml.write(text).close();
+  return counts;
+}
