@@ -6,6 +6,8 @@ const UNREAD_MAX = 1024 * 1024;
 
 export interface EventStream {
   send(event: string, value: unknown, id?: string): void;
+  /** Tells a listener that the line is alive, and by which id it may go on from here; it is no event. Of lines: nothing. */
+  alive(id: string): void;
   /** Waits until the listener has read enough for more to be sent. */
   drained(): Promise<void>;
   end(): void;
@@ -32,6 +34,9 @@ export function openStream(reply: FastifyReply, form: 'sse' | 'ndjson'): EventSt
       if (raw.writableEnded || raw.destroyed) return;
       if (raw.writableLength > UNREAD_MAX) return void raw.destroy();
       raw.write(form === 'ndjson' ? `${JSON.stringify(value)}\n` : sse(event, value, id));
+    },
+    alive(id) {
+      if (form === 'sse' && !raw.writableEnded && !raw.destroyed) raw.write(`id: ${id}\n\n`);
     },
     drained: () => drained(raw),
     end: () => void raw.end(),

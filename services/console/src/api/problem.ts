@@ -19,6 +19,9 @@ const STATUS_OF: Partial<Record<FaultKind, number>> = {
   broker_unreachable: 503,
   database_unreachable: 503,
   history_trimmed: 410,
+  ahead_of_history: 410,
+  other_epoch: 410,
+  other_system: 410,
 };
 
 const TITLES: Record<number, string> = {
@@ -27,6 +30,7 @@ const TITLES: Record<number, string> = {
   403: 'The token does not allow this',
   404: 'There is no such thing here',
   405: 'This method is not allowed here',
+  410: 'What was asked for is not held any more',
   413: 'The request is too large',
   415: 'The request has an unsupported content type',
   503: 'Not available now',
