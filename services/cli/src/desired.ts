@@ -1,7 +1,7 @@
 import { createCipheriv, createDecipheriv, createHash, randomBytes } from 'node:crypto';
 import { mkdir, readFile, writeFile } from 'node:fs/promises';
 import { join } from 'node:path';
-import { compareDocuments, type Config, type ConfigFile, configOf, holdsSecret } from '@tributary/config';
+import { type Config, type ConfigFile, configReading } from '@tributary/config';
 import { type Clock, describeError, Fault, type Kv, type KvEntry } from '@tributary/core';
 import { environment, type OpsLog } from '@tributary/ops';
 
@@ -45,6 +45,7 @@ export class DesiredState {
    * @throws Fault `config_invalid` when somebody else was faster
    */
   async write(files: readonly ConfigFile[], revision: number, at: number): Promise<void> {
+    const { holdsSecret } = await configReading();
     const stored: Stored = holdsSecret(files) ? { at, sealed: await this.#seal(files) } : { at, files };
     const written = revision === 0 ? await this.#kv.create(KEY, stored) : await this.#kv.update(KEY, stored, revision);
     if (written === null) {
@@ -62,6 +63,7 @@ export class DesiredState {
    * @throws Fault `broker_unreachable` when it has not answered for a minute
    */
   async begin(files: readonly ConfigFile[], log: OpsLog): Promise<{ readonly config: Config; readonly revision: number }> {
+    const { compareDocuments, configOf } = await configReading();
     const own = configOf(files, { env: environment() });
     const entry = await this.#entryWhenAnswered(log);
     const applied = entry && (await this.#configOf(entry.value as Stored, log));
@@ -92,6 +94,7 @@ export class DesiredState {
 
   /** Makes `files` the applied state, whatever was before: for the one process of a cluster of its own. @returns its revision */
   async replace(files: readonly ConfigFile[], at: number): Promise<number> {
+    const { compareDocuments } = await configReading();
     const entry = await this.#kv.get(KEY);
     const before = entry ? await this.#open(entry.value as Stored).catch(() => null) : [];
     if (!entry || before === null || compareDocuments(before, files).length > 0)
@@ -127,6 +130,7 @@ export class DesiredState {
 
   async #configOf(stored: Stored, log: OpsLog): Promise<Config | null> {
     try {
+      const { configOf } = await configReading();
       return configOf(await this.#open(stored), { env: environment() });
     } catch (error) {
       log.error({ error: describeError(error) }, 'the applied state cannot be run here; going on with what runs');

@@ -1,24 +1,22 @@
 import { createRequire } from 'node:module';
 import { Command, InvalidArgumentError } from 'commander';
-import { apply, diff } from './commands/apply.ts';
-import { bench } from './bench/index.ts';
-import { check, schema } from './commands/check.ts';
-import { demo } from './commands/demo.ts';
-import { processCommand, type ProcessOptions } from './commands/process.ts';
-import { quarantine, type QuarantineOptions } from './commands/quarantine.ts';
-import { runOne } from './commands/run.ts';
-import { status } from './commands/status.ts';
-import { tail } from './commands/tail.ts';
-import { up } from './commands/up.ts';
-import { verify } from './commands/verify.ts';
-import { compact, query, replay, snapshot } from './commands/work.ts';
+import type { apply } from './commands/apply.ts';
+import type { demo } from './commands/demo.ts';
+import type { ProcessOptions } from './commands/process.ts';
+import type { QuarantineOptions } from './commands/quarantine.ts';
+import type { runOne } from './commands/run.ts';
+import type { status } from './commands/status.ts';
+import type { tail } from './commands/tail.ts';
+import type { up } from './commands/up.ts';
+import type { verify } from './commands/verify.ts';
+import type { compact, query, replay, snapshot } from './commands/work.ts';
 import { flushed, openOutput, type Output, tellError } from './output.ts';
 
 const { version } = createRequire(import.meta.url)('../package.json') as { version: string };
 
 type Options = Record<string, never> & { json?: boolean };
 
-/** Runs a command; its outcome is the exit code. */
+/** Runs a command, of which each loads only what it needs; its outcome is the exit code. */
 async function run(work: (output: Output) => Promise<unknown>, options: { json?: boolean }): Promise<void> {
   const output = openOutput(options.json === true);
   try {
@@ -66,7 +64,9 @@ program
   .option('--nats <url>', 'use this broker instead of an embedded one')
   .option('--port <port>', 'of the console', port)
   .option('--json', 'print the ready line as JSON')
-  .action((options: Options & Parameters<typeof up>[0]) => run((output) => up(options, output), options));
+  .action((options: Options & Parameters<typeof up>[0]) =>
+    run(async (output) => (await import('./commands/up.ts')).up(options, output), options),
+  );
 program
   .command('demo')
   .description('three embedded databases with customers at work, all services, and the console')
@@ -74,7 +74,9 @@ program
   .option('--port <port>', 'of the console', port)
   .option('--rate <n>', 'business steps a second', '40')
   .option('--json', 'print the ready line as JSON')
-  .action((options: Options & Parameters<typeof demo>[0]) => run((output) => demo(options, output), options));
+  .action((options: Options & Parameters<typeof demo>[0]) =>
+    run(async (output) => (await import('./commands/demo.ts')).demo(options, output), options),
+  );
 program
   .command('run <service>')
   .description('run one service (source, sink, console) as one process of a cluster')
@@ -86,66 +88,80 @@ program
   .option('--capacity <n>', "its share of the work, beside the other workers'", share, '1')
   .option('--json', 'print JSON')
   .action((service: string, options: Options & Parameters<typeof runOne>[1]) =>
-    run((output) => runOne(service, options, output), options),
+    run(async (output) => (await import('./commands/run.ts')).runOne(service, options, output), options),
   );
 program
   .command('check')
   .description('validate config, connect everywhere, and say what is in the way and how to mend it')
   .requiredOption('-f, --file <file>', 'config file or folder (may be repeated)', collect, [])
   .option('--json', 'print JSON')
-  .action((options: Options & { file: string[] }) => run((output) => check(options.file, output), options));
+  .action((options: Options & { file: string[] }) =>
+    run(async (output) => (await import('./commands/check.ts')).check(options.file, output), options),
+  );
 program
   .command('schema')
   .description('print the JSON Schema of config documents')
-  .action(() => run(async (output) => schema(output), {}));
+  .action(() => run(async (output) => (await import('./commands/check.ts')).schema(output), {}));
 const applying = (name: string, description: string) =>
   talking(name, description).requiredOption('-f, --file <file>', 'config file or folder (may be repeated)', collect, []);
 applying('apply', 'make the files the desired state; workers go over to it without a restart').action(
-  (options: Options & Parameters<typeof apply>[0]) => run((output) => apply(options, output), options),
+  (options: Options & Parameters<typeof apply>[0]) =>
+    run(async (output) => (await import('./commands/apply.ts')).apply(options, output), options),
 );
-applying('diff', 'show what apply would change').action((options: Options & Parameters<typeof diff>[0]) =>
-  run((output) => diff(options, output), options),
+applying('diff', 'show what apply would change').action((options: Options & Parameters<typeof apply>[0]) =>
+  run(async (output) => (await import('./commands/apply.ts')).diff(options, output), options),
 );
 talking('status', 'sources, changelogs, projections, workers and their lags')
   .option('--wait <what>', '"caught-up": wait until every projection holds everything committed before now')
   .option('--timeout <duration>', 'for --wait', '60s')
-  .action((options: Options & Parameters<typeof status>[0]) => run((output) => status(options, output), options));
+  .action((options: Options & Parameters<typeof status>[0]) =>
+    run(async (output) => (await import('./commands/status.ts')).status(options, output), options),
+  );
 talking('verify', 'compare every projection with its source')
   .option('--source <name>', 'only this source')
   .option('--table <table>', 'only this table')
   .option('--repair', 'read what differs again from the source, and compare again')
   .option('--timeout <duration>', 'for catching up first', '120s')
-  .action((options: Options & Parameters<typeof verify>[0]) => run((output) => verify(options, output), options));
+  .action((options: Options & Parameters<typeof verify>[0]) =>
+    run(async (output) => (await import('./commands/verify.ts')).verify(options, output), options),
+  );
 talking('tail <source>', 'print changes (SOURCE or SOURCE.SCHEMA.TABLE) as JSON lines')
   .option('--from <place>', 'start, now, a position (LSN or LSN+ORDINAL) or a time', 'now')
   .option('--limit <n>', 'stop after so many changes')
   .option('--until-caught-up', 'stop at what the changelog holds now')
   .action((source: string, options: Options & Parameters<typeof tail>[1]) =>
-    run((output) => tail(source, options, output), options),
+    run(async (output) => (await import('./commands/tail.ts')).tail(source, options, output), options),
   );
 talking('snapshot <source>', 'read tables again and reconcile them')
   .option('--table <table>', 'only this table')
   .option('--where <sql>', 'only rows that meet this condition')
   .action((source: string, options: Options & Parameters<typeof snapshot>[1]) =>
-    run((output) => snapshot(source, options, output), options),
+    run(async (output) => (await import('./commands/work.ts')).snapshot(source, options, output), options),
   );
 talking('replay <projection>', 'set a sink (or SINK/SOURCE) back to a place in history and let it run from there')
   .option('--from <place>', 'start (rebuilds it), a position (LSN or LSN+ORDINAL) or a time (ISO 8601)', 'start')
   .action((name: string, options: Options & Parameters<typeof replay>[1]) =>
-    run((output) => replay(name, options, output), options),
+    run(async (output) => (await import('./commands/work.ts')).replay(name, options, output), options),
   );
 talking('quarantine <action> [projection] [table]', 'changes that could not be applied: list, show, retry or drop them')
   .option('--rows', 'with show: print the rows too')
   .action((action: string, projection: string | undefined, name: string | undefined, options: Options & QuarantineOptions) =>
-    run((output) => quarantine(action, { projection, name }, { options, output }), options),
+    run(
+      async (output) => (await import('./commands/quarantine.ts')).quarantine(action, { projection, name }, { options, output }),
+      options,
+    ),
   );
 talking('compact', 'flush and compact the lake now')
   .option('--table <table>', 'only if it holds this table')
-  .action((options: Options & Parameters<typeof compact>[0]) => run((output) => compact(options, output), options));
+  .action((options: Options & Parameters<typeof compact>[0]) =>
+    run(async (output) => (await import('./commands/work.ts')).compact(options, output), options),
+  );
 talking('query <sql>', 'read-only SQL over the compacted tables')
   .option('--format <format>', 'table, json or csv')
   .option('--as-of <place>', 'not built yet')
-  .action((sql: string, options: Options & Parameters<typeof query>[1]) => run((output) => query(sql, options, output), options));
+  .action((sql: string, options: Options & Parameters<typeof query>[1]) =>
+    run(async (output) => (await import('./commands/work.ts')).query(sql, options, output), options),
+  );
 talking('process <action> [name]', 'processes: list; map, variants, cases or export NAME; import FILE (XES, CSV, OCEL 2.0 JSON)')
   .option('--name <name>', 'import: what to call it; default: after the file')
   .option('--case <column>', 'import of CSV: the column of the case')
@@ -160,14 +176,16 @@ talking('process <action> [name]', 'processes: list; map, variants, cases or exp
   .option('--format <format>', 'export: ocel2-json, xes or csv')
   .option('--write <file>', 'export: into this file')
   .action((action: string, name: string | undefined, options: Options & ProcessOptions) =>
-    run((output) => processCommand(action, name, { options, output }), options),
+    run(async (output) => (await import('./commands/process.ts')).processCommand(action, name, { options, output }), options),
   );
 program
   .command('bench <name>')
   .description('measure: source, snapshot, ods or scale, each beside a reference in the same run')
   .option('--rows <n>', 'rows to measure with')
   .option('--json', 'print JSON')
-  .action((name: string, options: Options & { rows?: string }) => run((output) => bench(name, options, output), options));
+  .action((name: string, options: Options & { rows?: string }) =>
+    run(async (output) => (await import('./bench/index.ts')).bench(name, options, output), options),
+  );
 
 await program.parseAsync();
 await flushed(process.stdout, process.stderr);

@@ -3,8 +3,7 @@ import { connectNats } from '@tributary/changelog';
 import type { Config } from '@tributary/config';
 import { describeError, systemClock } from '@tributary/core';
 import { environment, openLog, startTracing } from '@tributary/ops';
-import { startSinks } from '@tributary/sink';
-import { startSources } from '@tributary/source';
+import { starterOf } from './starter.ts';
 
 /** What a service thread is told. */
 export interface ThreadTask {
@@ -24,7 +23,7 @@ async function run(task: ThreadTask): Promise<void> {
   const { creds, replicas } = task.config.cluster.nats;
   const stopTracing = await startTracing({ service: task.service, worker: task.worker, env: environment(), log });
   const broker = await connectNats({ url: task.nats, creds, replicas, name: `tributary ${task.service}` });
-  const start = task.service === 'source' ? startSources : startSinks;
+  const start = await starterOf(task.service);
   const { changelogs, bus, kv } = broker;
   const service = await start(task.config, {
     changelogs,

@@ -1,7 +1,16 @@
+import type * as reading from './files.ts';
+
 export type { ClusterConfig, Config, LakeSinkConfig, OdsSinkConfig, SinkConfig, SourceConfig } from './config.ts';
 export { matchesTable, sourcesOf, targetSchema, wantsTable } from './config.ts';
 export type { ConnectionConfig } from './connection.ts';
+export type { DocumentChange } from './documents.ts';
 export type { Condition, EventOp, EventsSinkConfig, NatsTarget, WebhookTarget } from './events.ts';
-export { configJsonSchema } from './json-schema.ts';
-export { compareDocuments, type DocumentChange, holdsSecret } from './documents.ts';
-export { type ConfigFile, configOf, loadConfig, readFiles } from './load.ts';
+export type { ConfigFile } from './load.ts';
+
+/**
+ * What reads config files and checks them. Loaded when asked for: the parser and the schemas take 7 MB of a heap, and every service
+ * thread, which is given a config that was read, has a heap of its own.
+ */
+export function configReading(): Promise<typeof reading> {
+  return import('./files.ts');
+}

@@ -36,6 +36,9 @@ export class Database {
         threads: String(options.threads),
         temp_directory: options.spillDir,
         preserve_insertion_order: 'true',
+        // What a statement is done with goes back to the machine, instead of waiting for the next one.
+        allocator_flush_threshold: '1MiB',
+        allocator_bulk_deallocation_flush_threshold: '1MiB',
         autoinstall_known_extensions: 'false',
         autoload_known_extensions: 'false',
       });

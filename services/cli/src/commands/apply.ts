@@ -1,4 +1,4 @@
-import { compareDocuments, configOf, type DocumentChange, readFiles } from '@tributary/config';
+import { type ConfigFile, configReading, type DocumentChange } from '@tributary/config';
 import { systemClock } from '@tributary/core';
 import { environment } from '@tributary/ops';
 import { connect, type Where } from '../addresses.ts';
@@ -39,12 +39,13 @@ export async function diff(options: ApplyOptions, output: Output): Promise<void>
 }
 
 interface Compared {
-  readonly files: Awaited<ReturnType<typeof readFiles>>;
+  readonly files: readonly ConfigFile[];
   readonly before: Awaited<ReturnType<DesiredState['read']>>;
   readonly changes: readonly DocumentChange[];
 }
 
 async function withState(options: ApplyOptions, work: (state: DesiredState, compared: Compared) => Promise<void>): Promise<void> {
+  const { compareDocuments, configOf, readFiles } = await configReading();
   const files = await readFiles(options.file);
   // Checked before anything is asked of the cluster: what is wrong here must not reach a worker.
   configOf(files, { env: environment() });

@@ -1,4 +1,4 @@
-import { configJsonSchema, loadConfig } from '@tributary/config';
+import { configReading } from '@tributary/config';
 import { environment } from '@tributary/ops';
 import { checkOds } from '@tributary/sink';
 import { checkSource } from '@tributary/source';
@@ -6,6 +6,7 @@ import type { Output } from '../output.ts';
 
 /** Validates config, then looks at every database it names. @returns true when nothing is in the way */
 export async function check(files: readonly string[], output: Output): Promise<boolean> {
+  const { loadConfig } = await configReading();
   const config = await loadConfig(files, { env: environment() });
   const found = await Promise.all([
     ...config.sources.map((source) => checkSource(source)),
@@ -22,6 +23,7 @@ export async function check(files: readonly string[], output: Output): Promise<b
   return ok;
 }
 
-export function schema(output: Output): void {
+export async function schema(output: Output): Promise<void> {
+  const { configJsonSchema } = await configReading();
   output.line(JSON.stringify(configJsonSchema(), null, 2));
 }

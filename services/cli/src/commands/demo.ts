@@ -1,7 +1,7 @@
 import { mkdir, writeFile } from 'node:fs/promises';
 import { join } from 'node:path';
 import { aborted } from '@tributary/cluster';
-import { configOf, readFiles } from '@tributary/config';
+import { configReading } from '@tributary/config';
 import { systemClock } from '@tributary/core';
 import { type PostgresServer, startPostgres } from '@tributary/embedded';
 import { environment, openLog, stopSignal, workerName } from '@tributary/ops';
@@ -31,6 +31,7 @@ export async function demo(options: DemoOptions, output: Output): Promise<void> 
   let system: System | null = null;
   try {
     const file = await writeConfig(data, postgres);
+    const { configOf, readFiles } = await configReading();
     const files = await readFiles([file]);
     const config = configOf(files, { env: environment() });
     const [shop, payments, logistics] = config.sources.map((source) => source.postgres);

@@ -1,12 +1,11 @@
 import { connectNats } from '@tributary/changelog';
-import { configOf, readFiles } from '@tributary/config';
+import { configReading } from '@tributary/config';
 import { startConsole, startHealth } from '@tributary/console';
 import { Fault, systemClock } from '@tributary/core';
 import { environment, openLog, startTracing, stopSignal, workerName } from '@tributary/ops';
-import { startSinks } from '@tributary/sink';
-import { startSources } from '@tributary/source';
 import { DesiredState } from '../desired.ts';
 import type { Output } from '../output.ts';
+import { starterOf } from '../starter.ts';
 
 export interface RunOptions {
   readonly file: readonly string[];
@@ -23,6 +22,7 @@ export async function runOne(service: string, options: RunOptions, output: Outpu
     const built = ['transform', 'kpi', 'monitor'].includes(service) ? 'is not built yet' : 'is not a service';
     throw new Fault('config_invalid', `"${service}" ${built}. Services: source, sink, console.`);
   }
+  const { configOf, readFiles } = await configReading();
   const files = await readFiles(options.file);
   const own = configOf(files, { env: environment() });
   const url = options.nats ?? own.cluster.nats.url;
@@ -49,11 +49,9 @@ export async function runOne(service: string, options: RunOptions, output: Outpu
     try {
       const heard = health?.runtime ?? runtime;
       const running =
-        service === 'source'
-          ? await startSources(config, heard)
-          : service === 'sink'
-            ? await startSinks(config, heard)
-            : await startConsole(config, runtime, { ...port, connected });
+        service === 'source' || service === 'sink'
+          ? await (await starterOf(service))(config, heard)
+          : await startConsole(config, runtime, { ...port, connected });
       try {
         const urls = { ...('url' in running ? { console: running.url } : {}), ...(health ? { health: health.url } : {}) };
         output.value({ ready: true, service, worker, ...urls });

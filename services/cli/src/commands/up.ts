@@ -1,4 +1,4 @@
-import { configOf, readFiles } from '@tributary/config';
+import { configReading } from '@tributary/config';
 import { environment, openLog, stopSignal, workerName } from '@tributary/ops';
 import { aborted } from '@tributary/cluster';
 import type { Output } from '../output.ts';
@@ -13,6 +13,7 @@ export interface UpOptions {
 
 /** All services in one process, until SIGINT or SIGTERM. */
 export async function up(options: UpOptions, output: Output): Promise<void> {
+  const { configOf, readFiles } = await configReading();
   const files = await readFiles(options.file);
   const config = configOf(files, { env: environment() });
   const stop = stopSignal();
