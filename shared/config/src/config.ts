@@ -49,6 +49,8 @@ export interface OdsSinkConfig {
   readonly onError: 'halt' | 'quarantine';
   /** Actors that share the tables of one source; 1 = it is not split. */
   readonly partitions: number;
+  /** Tables of the same name stand together in schema `into` (a template with `{schema}`), told apart by the column `shard`. */
+  readonly merge?: { readonly into: string; readonly shard: string };
 }
 
 export interface LakeSinkConfig {

@@ -71,20 +71,38 @@ const from = z.array(z.string().regex(/^(\*|[a-z0-9_*]+(\.[^.]+){1,2})$/, 'expec
 /** More parts would read the same changelog more often than they gain. */
 const PARTITIONS_MAX = 32;
 
-export const odsSink = z.strictObject({
-  kind: z.literal('Sink'),
-  type: z.literal('ods'),
-  name,
-  from: from.default(['*']),
-  postgres: connection,
-  /** Target schema; `{source}` and `{schema}` are filled in. Default: source, or source_schema where the schema is not public. */
-  schema: z.string().min(1).optional(),
-  /** How many actors share the tables of each source. Each is consistent at transaction ends, for its own tables. */
-  partitions: z.number().int().min(1).max(PARTITIONS_MAX).default(1),
-  history: z.literal(false, 'history: true is not built yet').default(false),
-  /** A change that cannot be applied: the projection halts, or its table is put aside and other tables go on. */
-  onError: z.enum(['halt', 'quarantine']).default('halt'),
-});
+export const odsSink = z
+  .strictObject({
+    kind: z.literal('Sink'),
+    type: z.literal('ods'),
+    name,
+    from: from.default(['*']),
+    postgres: connection,
+    /** Target schema; `{source}` and `{schema}` are filled in. Default: source, or source_schema where the schema is not public. */
+    schema: z.string().min(1).optional(),
+    /** How many actors share the tables of each source. Each is consistent at transaction ends, for its own tables. */
+    partitions: z.number().int().min(1).max(PARTITIONS_MAX).default(1),
+    /**
+     * Sources that are shards of one database: each table of that name stands once, in schema `into` (`{schema}` is filled in), with the
+     * source's name in the column `shard`.
+     */
+    merge: z
+      .strictObject({
+        into: z
+          .string()
+          .min(1)
+          .regex(/^(?!.*\{source\})/, 'must be the same for all sources: leave {source} out'),
+        shard: z.string().min(1).default('shard'),
+      })
+      .optional(),
+    history: z.literal(false, 'history: true is not built yet').default(false),
+    /** A change that cannot be applied: the projection halts, or its table is put aside and other tables go on. */
+    onError: z.enum(['halt', 'quarantine']).default('halt'),
+  })
+  .refine((sink) => !sink.merge || sink.schema === undefined || sink.schema.includes('{source}'), {
+    path: ['schema'],
+    error: 'with "merge" it names where each shard\'s own partition stands, so it needs {source} in it',
+  });
 
 export const lakeSink = z.strictObject({
   kind: z.literal('Sink'),

@@ -98,6 +98,9 @@ describe('config', () => {
     expect((await load(ods(''))).sinks).toMatchObject([{ partitions: 1 }]);
     expect((await load(ods('partitions: 4\n'))).sinks).toMatchObject([{ partitions: 4 }]);
     expect(await refusal(ods('partitions: 0\n'))).toMatch(/^a\.yaml:9:1: "partitions": /);
+    expect((await load(ods('merge: { into: all }\n'))).sinks).toMatchObject([{ merge: { into: 'all', shard: 'shard' } }]);
+    expect(await refusal(ods('merge: { into: "x_{source}" }\n'))).toContain('must be the same for all sources');
+    expect(await refusal(ods('merge: { into: all }\nschema: one\n'))).toContain('it needs {source} in it');
     expect(await refusal(`${source}kind: Sink\nname: lake\ntype: lake\npartitions: 2\n`)).toMatch(
       /^a\.yaml:8:1: "partitions" is for a Sink of type ods: /,
     );

@@ -275,8 +275,17 @@ function sourceOf({ kind: _kind, heartbeat, ...rest }: kinds.SourceDocument): So
 
 function sinkOf(document: Extract<Checked, { kind: 'Ods' | 'Lake' | 'Events' }>): SinkConfig {
   if (document.kind === 'Ods') {
-    const { name, from, postgres, schema, partitions, onError } = document.value;
-    return { type: 'ods', name, from, postgres, partitions, onError, ...(schema === undefined ? {} : { schema }) };
+    const { name, from, postgres, schema, merge, partitions, onError } = document.value;
+    return {
+      type: 'ods',
+      name,
+      from,
+      postgres,
+      partitions,
+      onError,
+      ...(schema === undefined ? {} : { schema }),
+      ...(merge ? { merge } : {}),
+    };
   }
   if (document.kind === 'Events') return eventsSinkOf(document.value);
   const { name, from, flush, compact } = document.value;

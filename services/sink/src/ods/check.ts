@@ -49,8 +49,11 @@ export async function checkOds(sink: OdsSinkConfig, config: Config): Promise<Ods
 async function ownedTables(target: Session, sink: string): Promise<Set<string>> {
   const { there } = await target.row<{ there: boolean }>(`SELECT to_regclass('tributary.tables') IS NOT NULL AS there`);
   if (!there) return new Set();
-  const rows = await target.rows<{ target: string }>('SELECT target FROM tributary.tables WHERE sink = $1', [sink]);
-  return new Set(rows.map((row) => row.target));
+  const rows = await target.rows<{ target: string; merged: string | null }>(
+    `SELECT target, to_jsonb(t) ->> 'merged' AS merged FROM tributary.tables t WHERE sink = $1`,
+    [sink],
+  );
+  return new Set(rows.flatMap((row) => (row.merged === null ? [row.target] : [row.target, row.merged])));
 }
 
 async function conflicts(place: {
@@ -74,15 +77,25 @@ async function conflicts(place: {
     const { version } = await session.row<{ version: number }>(`SELECT current_setting('server_version_num')::int AS version`);
     const found: OdsFinding[] = [];
     for (const table of await readTables(session, (name) => wantsTable(sink, source, name), version)) {
-      const name = quoteTable(targetSchema(source, table.schema, sink.schema), table.table);
-      const { there } = await target.row<{ there: boolean }>('SELECT to_regclass($1) IS NOT NULL AS there', [name]);
-      if (!there || ours.has(name)) continue;
-      found.push({
-        level: 'error',
-        about: `sink ${sink.name}, table ${name}`,
-        problem: 'it is already there and Tributary did not make it',
-        mend: `ALTER TABLE ${name} RENAME TO …; -- or give the sink another "schema"`,
-      });
+      const { merge } = sink;
+      const own = {
+        name: quoteTable(targetSchema(source, table.schema, sink.schema), table.table),
+        key: 'the sink another "schema"',
+      };
+      const merged = merge && {
+        name: quoteTable(targetSchema(source, table.schema, merge.into), table.table),
+        key: '"merge" another "into"',
+      };
+      for (const { name, key } of merged ? [own, merged] : [own]) {
+        const { there } = await target.row<{ there: boolean }>('SELECT to_regclass($1) IS NOT NULL AS there', [name]);
+        if (!there || ours.has(name)) continue;
+        found.push({
+          level: 'error',
+          about: `sink ${sink.name}, table ${name}`,
+          problem: 'it is already there and Tributary did not make it',
+          mend: `ALTER TABLE ${name} RENAME TO …; -- or give ${key}`,
+        });
+      }
     }
     return found;
   } finally {

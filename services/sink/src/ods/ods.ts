@@ -11,9 +11,10 @@ import {
   tableName,
   ORIGIN,
 } from '@tributary/core';
-import { type ConnectionConfig, Session, sqlState } from '@tributary/postgres';
+import { type ConnectionConfig, quoteIdent, quoteLiteral, quoteTable, Session, sqlState } from '@tributary/postgres';
 import type { DriverView, Group, Projection, Rewind } from '@tributary/projection';
 import { settleLayout } from './layout.ts';
+import { MergedTable } from './merged-table.ts';
 import { type Place, setUp, StoredPosition } from './place.ts';
 import { Shares } from './shares.ts';
 import { TableWriter } from './table-writer.ts';
@@ -68,8 +69,12 @@ export class OdsProjection implements Projection {
     this.#shares = new Shares(place, side);
     const { config, source } = options;
     const schemaOf = (schema: string) => targetSchema(source, schema, config.schema);
-    this.#types = new TargetTypes(schemaOf);
-    this.#tables = new TargetTables({ sink: config.name, source, types: this.#types, schemaOf });
+    const { merge } = config;
+    const mergedOf = (schema: string) => targetSchema(source, schema, merge?.into);
+    this.#types = new TargetTypes(merge ? mergedOf : schemaOf);
+    const merged =
+      merge && new MergedTable({ sink: config.name, shard: source, column: merge.shard, types: this.#types, schemaOf: mergedOf });
+    this.#tables = new TargetTables({ sink: config.name, source, types: this.#types, schemaOf, merged: merged ?? null });
   }
 
   /** Shares the tables out anew first when they are not shared among as many parts as wanted: see {@link settleLayout}. */
@@ -197,7 +202,12 @@ export class OdsProjection implements Projection {
           source,
           from: sourceConnection,
           to: config.postgres,
-          targetOf: (schema: string) => targetSchema(source, schema, config.schema),
+          targetOf: ({ schema, table }) => {
+            const { merge } = config;
+            if (!merge) return { target: quoteTable(targetSchema(source, schema, config.schema), table) };
+            const target = quoteTable(targetSchema(source, schema, merge.into), table);
+            return { target, where: `${quoteIdent(merge.shard)} = ${quoteLiteral(source)}` };
+          },
           ask: question as { table?: string },
           signal: driver.signal,
         }),

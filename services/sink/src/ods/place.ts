@@ -28,6 +28,12 @@ DO $$ BEGIN
     ALTER TABLE tributary.tables ADD COLUMN held_lsn pg_lsn, ADD COLUMN held_ordinal bigint;
   END IF;
 END $$;
+DO $$ BEGIN
+  IF NOT EXISTS (SELECT 1 FROM pg_attribute WHERE attrelid = 'tributary.tables'::regclass AND attname = 'merged') THEN
+    ALTER TABLE tributary.tables ADD COLUMN merged text;
+  END IF;
+END $$;
+CREATE TABLE IF NOT EXISTS tributary.merged (sink text, target text, columns jsonb NOT NULL, PRIMARY KEY (sink, target));
 CREATE TABLE IF NOT EXISTS tributary.parts (
   sink text, source text, layout bigint, name text, part int NOT NULL, PRIMARY KEY (sink, source, layout, name))`;
 

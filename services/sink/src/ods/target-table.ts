@@ -12,6 +12,8 @@ import {
 } from '@tributary/core';
 import { quoteIdent, quoteTable, type Session } from '@tributary/postgres';
 import type { Rewind } from '@tributary/projection';
+import { ensureSchema } from './ensure-schema.ts';
+import type { MergedTable } from './merged-table.ts';
 import type { TargetTypes } from './target-types.ts';
 
 /** A table of the target as it is now, ready to be written. */
@@ -46,6 +48,8 @@ export interface TargetTablesOptions {
   readonly source: string;
   readonly types: TargetTypes;
   readonly schemaOf: (schema: string) => string;
+  /** Where the source is one shard of several: the tables here are partitions of the merged ones. */
+  readonly merged: MergedTable | null;
 }
 
 /**
@@ -74,12 +78,14 @@ export class TargetTables {
     const name = tableName(shape.schema);
     const known = this.#tables.get(name);
     if (known?.version === shape.version) return known;
-    const { types } = this.#options;
+    const { types, merged } = this.#options;
+    // Before anything is made: types are shared too.
+    if (merged && !(await this.has(session, name, shape.version))) await merged.lock(session);
     await types.ensure(session, side, shape.schema);
     const registered = await this.#registered(session, name);
     const place = { schema: this.#options.schemaOf(shape.schema.schema), table: shape.schema.table };
-    if (!registered) await this.#create(session, shape.schema, place);
-    else if (registered.version !== shape.version) await this.#alter(session, registered.definition, shape.schema);
+    if (!registered) await this.#create(session, shape, place);
+    else if (registered.version !== shape.version) await this.#alter(session, registered.definition, shape);
     await this.#register(session, name, shape);
     // Made anew: what an earlier one had noted does not count for this one.
     if (!registered) await this.#noteSeen(session, name, null);
@@ -199,15 +205,20 @@ export class TargetTables {
   }
 
   async #register(session: Session, name: string, { schema, version }: { schema: TableSchema; version: string }): Promise<void> {
-    const { sink, source } = this.#options;
+    const { sink, source, merged } = this.#options;
     await session.run(
-      `INSERT INTO tributary.tables (sink, source, name, target, version, definition) VALUES ($1, $2, $3, $4, $5, $6)
+      `INSERT INTO tributary.tables (sink, source, name, target, version, definition, merged) VALUES ($1, $2, $3, $4, $5, $6, $7)
        ON CONFLICT (sink, source, name) DO UPDATE SET version = excluded.version, definition = excluded.definition`,
-      [sink, source, name, this.target(schema), version, JSON.stringify(schema)],
+      [sink, source, name, this.target(schema), version, JSON.stringify(schema), merged?.target(schema) ?? null],
     );
   }
 
-  async #create(session: Session, schema: TableSchema, place: { schema: string; table: string }): Promise<void> {
+  async #create(
+    session: Session,
+    shape: { schema: TableSchema; version: string },
+    place: { schema: string; table: string },
+  ): Promise<void> {
+    const { schema } = shape;
     const target = quoteTable(place.schema, place.table);
     const existing = await session.rows<{ name: string; type: string }>(
       `SELECT a.attname AS name, format_type(a.atttypid, a.atttypmod) AS type FROM pg_attribute a
@@ -230,15 +241,31 @@ export class TargetTables {
       await session.run(`DROP TABLE ${target}`);
     }
     const key = keyColumns(schema).map((c) => quoteIdent((schema.columns[c] as ColumnSchema).name));
+    const { merged } = this.#options;
+    await ensureSchema(session, place.schema);
+    if (merged) {
+      if (merged.target(schema) === target)
+        throw new Fault(
+          'config_invalid',
+          `"merge" of sink ${this.#options.sink}: ${target} is also where a shard's own partition stands. Name another "into"`,
+        );
+      await merged.ensureSchema(session, schema);
+      await this.#register(session, tableName(schema), shape);
+      await merged.align(session, schema, []);
+      await merged.createPartition(session, target, schema);
+      if (key.length > 0) await session.run(`ALTER TABLE ${target} ADD PRIMARY KEY (${key.join(', ')})`);
+      return;
+    }
     const columns = schema.columns.map((column) => `${quoteIdent(column.name)} ${this.#options.types.columnType(column)}`);
     if (key.length > 0) columns.push(`PRIMARY KEY (${key.join(', ')})`);
-    await session.run(`CREATE SCHEMA IF NOT EXISTS ${quoteIdent(place.schema)}`);
     await session.run(`CREATE TABLE ${target} (${columns.join(', ')})`);
   }
 
   /** The source reads a table again after its shape changed, so values of new columns need no care here. */
-  async #alter(session: Session, from: TableSchema, to: TableSchema): Promise<void> {
+  async #alter(session: Session, from: TableSchema, shape: { schema: TableSchema; version: string }): Promise<void> {
+    const { schema: to } = shape;
     const target = this.target(to);
+    const { merged } = this.#options;
     const steps: string[] = [];
     const before = new Map(from.columns.map((column) => [column.name, column]));
     const after = new Map(to.columns.map((column) => [column.name, column]));
@@ -252,6 +279,26 @@ export class TargetTables {
         `DO $$ DECLARE name text; BEGIN SELECT conname INTO name FROM pg_constraint WHERE conrelid = '${target.replaceAll("'", "''")}'::regclass AND contype = 'p';
          IF name IS NOT NULL THEN EXECUTE format('ALTER TABLE ${target.replaceAll("'", "''").replaceAll('%', '%%')} DROP CONSTRAINT %I', name); END IF; END $$`,
       );
+    }
+    if (merged) {
+      // Columns are those of all shards: what this one no longer says is forgotten here, and made or removed there.
+      const gone = from.columns.filter(({ name }) => typeOf(before.get(name)) !== typeOf(after.get(name)));
+      if (keyChanged) {
+        for (const { name, key } of from.columns)
+          if (key > 0 && !keyOf(to).includes(name))
+            await session.run(`ALTER TABLE ${target} ALTER COLUMN ${quoteIdent(name)} DROP NOT NULL`);
+      } else if (gone.length > 0) {
+        await session.run(`UPDATE ${target} SET ${gone.map(({ name }) => `${quoteIdent(name)} = NULL`).join(', ')}`);
+      }
+      await this.#register(session, tableName(to), shape);
+      await merged.align(
+        session,
+        to,
+        gone.filter(({ name }) => !after.has(name)).map(({ name }) => name),
+      );
+      if (keyChanged && keyOf(to).length > 0)
+        await session.run(`ALTER TABLE ${target} ADD PRIMARY KEY (${keyOf(to).map(quoteIdent).join(', ')})`);
+      return;
     }
     for (const column of from.columns) if (!after.has(column.name)) steps.push(`DROP COLUMN ${quoteIdent(column.name)}`);
     for (const column of to.columns) {
@@ -278,12 +325,23 @@ export class TargetTables {
               has_table_privilege($1::regclass, 'TRUNCATE') AS truncatable`,
       [target],
     );
+    const there = this.#options.merged ? await columnTypes(session, target) : null;
     const columns = shape.schema.columns.map((column) => ({
       name: quoteIdent(column.name),
-      type: this.#options.types.columnType(column),
+      // Where shards differ about it the merged table's type is another.
+      type: there?.get(column.name) ?? this.#options.types.columnType(column),
     }));
     return { name, target, ...shape, key: keyColumns(shape.schema), columns, ...ties };
   }
+}
+
+async function columnTypes(session: Session, target: string): Promise<Map<string, string>> {
+  const rows = await session.rows<{ name: string; type: string }>(
+    `SELECT attname AS name, format_type(atttypid, atttypmod) AS type FROM pg_attribute
+      WHERE attrelid = $1::regclass AND attnum > 0 AND NOT attisdropped`,
+    [target],
+  );
+  return new Map(rows.map(({ name, type }) => [name, type]));
 }
 
 /** One name for every table of every source, however long or alike their names are. */

@@ -1,5 +1,6 @@
 import type { ColumnSchema, PgType, TableSchema } from '@tributary/core';
 import { quoteIdent, quoteLiteral, quoteTable, type Session } from '@tributary/postgres';
+import { ensureSchema } from './ensure-schema.ts';
 
 /** Names a source's schema in the target. */
 export type SchemaMap = (schema: string) => string;
@@ -82,7 +83,7 @@ export class TargetTypes {
         [schema, type.name],
       );
       if (!there) {
-        await session.run(`CREATE SCHEMA IF NOT EXISTS ${quoteIdent(schema)}`);
+        await ensureSchema(session, schema);
         await session.run(this.#definition(type, name));
         this.#fresh.add(name);
       }

@@ -6,7 +6,11 @@ export interface VerifyOdsOptions {
   readonly source: string;
   readonly from: ConnectionConfig;
   readonly to: ConnectionConfig;
-  readonly targetOf: (schema: string) => string;
+  /** The target of a source's table (quoted), and which of its rows are this source's; absent = all. */
+  readonly targetOf: (table: { readonly schema: string; readonly table: string }) => {
+    readonly target: string;
+    readonly where?: string;
+  };
   readonly ask: {
     readonly table?: string;
     readonly tables?: readonly string[];
@@ -69,9 +73,10 @@ async function verifyTable(
 ): Promise<VerifiedTable> {
   const name = `${table.schema}.${table.table}`;
   const here = quoteTable(table.schema, table.table);
-  const there = quoteTable(options.targetOf(table.schema), table.table);
+  const { target: whole, where } = options.targetOf(table);
+  const there = where === undefined ? whole : `(SELECT * FROM ${whole} WHERE ${where}) shard`;
   const result = { source: options.source, table: name, projection: options.sink };
-  const [made] = await target.rows<{ there: boolean }>('SELECT to_regclass($1) IS NOT NULL AS there', [there]);
+  const [made] = await target.rows<{ there: boolean }>('SELECT to_regclass($1) IS NOT NULL AS there', [whole]);
   const expected = await buckets(source, here, table);
   const rows = expected.reduce((sum, bucket) => sum + bucket.rows, 0);
   if (!made?.there) {
