@@ -38,6 +38,7 @@ const LAYER: Readonly<Record<string, number>> = {
   embedded: 2,
   projection: 3,
   source: 4,
+  transform: 4,
   sink: 4,
   console: 4,
   monitor: 4,

@@ -4,6 +4,7 @@ import type { Connected } from './addresses.ts';
 
 /** What runs (or should run) in the system a command talks to. */
 export interface Layout {
+  /** Whose changelogs there are: sources, and transforms, which answer as sources do. */
   readonly sources: readonly string[];
   readonly projections: readonly ProjectionEntry[];
 }
@@ -54,7 +55,7 @@ export async function layoutOf({ broker }: Connected): Promise<Layout> {
   for (const { name: actor, kind } of await outlastingElection(() => registeredActors(broker.kv))) {
     const name = projectionOf(actor);
     const known = projections.get(name);
-    if (kind === 'source') sources.add(actor.slice('source/'.length));
+    if (kind === 'source' || kind === 'transform') sources.add(actor.slice(actor.indexOf('/') + 1));
     else if (known) known.actors.push(actor);
     else if (kind !== 'query') projections.set(name, { name, kind, actors: [actor] });
   }

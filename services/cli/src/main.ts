@@ -79,7 +79,7 @@ program
   );
 program
   .command('run <service>')
-  .description('run one service (source, sink, console) as one process of a cluster')
+  .description('run one service (source, transform, sink, console) as one process of a cluster')
   .requiredOption('-f, --file <file>', 'config file or folder (may be repeated)', collect, [])
   .option('--data <dir>', 'where state lives', './.tributary')
   .option('--nats <url>', 'the broker')

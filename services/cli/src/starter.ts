@@ -1,4 +1,14 @@
+/** Services that run in threads of `up`, and as processes of their own. */
+export type ThreadService = 'source' | 'transform' | 'sink';
+
 /** What starts a service. A process, and each of its threads, has a heap of its own, and loads only what it runs. */
-export async function starterOf(service: 'source' | 'sink') {
-  return service === 'source' ? (await import('@tributary/source')).startSources : (await import('@tributary/sink')).startSinks;
+export async function starterOf(service: ThreadService) {
+  switch (service) {
+    case 'source':
+      return (await import('@tributary/source')).startSources;
+    case 'transform':
+      return (await import('@tributary/transform')).startTransforms;
+    case 'sink':
+      return (await import('@tributary/sink')).startSinks;
+  }
 }

@@ -62,12 +62,13 @@ export class System {
         ...(options.logLevel ? { logLevel: options.logLevel } : {}),
       };
       threads.push(new Thread({ ...task, service: 'source' }), new Thread({ ...task, service: 'sink' }));
+      if (config.transforms.length > 0) threads.push(new Thread({ ...task, service: 'transform' }));
       const consoleStarted = startConsole(config, runtime, {
         connected: broker.connected,
         ...(options.port === undefined ? {} : { port: options.port }),
       });
       await Promise.all([...threads.map((thread) => thread.started), consoleStarted]);
-      const system = new System({ ...options, config }, { server, url, broker, threads, console: await consoleStarted });
+      const system = new System({ ...options, config }, { server, url, broker, threads, task, console: await consoleStarted });
       void system.#follow(revision);
       await writeAddresses(options.data, {
         pid: process.pid,
@@ -113,6 +114,9 @@ export class System {
     await state.follow({ from: revision, clock: systemClock, log, signal: this.#stopping.signal }, (config) => {
       for (const thread of threads) thread.configure(config);
       console.configure(config);
+      // Its thread is started with the first transform: most systems have none.
+      if (config.transforms.length > 0 && !threads.some((thread) => thread.service === 'transform'))
+        threads.push(new Thread({ ...this.#parts.task, config, service: 'transform' }));
     });
   }
 
@@ -136,7 +140,8 @@ interface Parts {
   readonly server: NatsServer | null;
   readonly url: string;
   readonly broker: Broker;
-  readonly threads: readonly Thread[];
+  readonly threads: Thread[];
+  readonly task: Omit<ThreadTask, 'service'>;
   readonly console: RunningConsole;
 }
 
@@ -152,13 +157,15 @@ async function embeddedNats({ data, say }: SystemOptions): Promise<NatsServer> {
   return startNats({ dir: join(data, 'nats'), binary: binary.path, keepAlive: say });
 }
 
-/** Names of the actors that run projections. */
+/** Names of the actors that run transforms and projections. */
 function actorsOf(config: Config): string[] {
-  return config.sinks.flatMap((sink) =>
+  const transforms = config.transforms.map(({ name }) => `transform/${name}`);
+  const projections = config.sinks.flatMap((sink) =>
     sourcesOf(sink, config).flatMap((source) =>
       partsOf(sink.type === 'ods' ? sink.partitions : 1).map((part) => partName(`${sink.name}/${source}`, part)),
     ),
   );
+  return [...transforms, ...projections];
 }
 
 /** Decoding and folding make many short-lived values: room for them to die young, and no more than that. */
@@ -168,6 +175,7 @@ const OLD_MB = 96;
 
 /** One service in a worker thread. */
 export class Thread {
+  readonly service: ThreadTask['service'];
   readonly started: Promise<void>;
   readonly died: Promise<never>;
   readonly #worker: Worker;
@@ -175,6 +183,7 @@ export class Thread {
   #stopping = false;
 
   constructor(task: ThreadTask) {
+    this.service = task.service;
     this.#worker = new Worker(new URL('./thread.js', import.meta.url), {
       workerData: task,
       name: task.service,

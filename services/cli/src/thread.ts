@@ -3,11 +3,11 @@ import { connectNats } from '@tributary/changelog';
 import type { Config } from '@tributary/config';
 import { describeError, systemClock } from '@tributary/core';
 import { environment, openLog, startTracing } from '@tributary/ops';
-import { starterOf } from './starter.ts';
+import { starterOf, type ThreadService } from './starter.ts';
 
 /** What a service thread is told. */
 export interface ThreadTask {
-  readonly service: 'source' | 'sink';
+  readonly service: ThreadService;
   readonly config: Config;
   readonly nats: string;
   readonly dataDir: string;

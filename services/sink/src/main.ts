@@ -15,7 +15,7 @@ import {
   type EventsSinkConfig,
   type LakeSinkConfig,
   type SinkConfig,
-  type SourceConfig,
+  type ConnectionConfig,
   sourcesOf,
 } from '@tributary/config';
 import { type Part, partName, partsOf, WHOLE } from '@tributary/core';
@@ -70,7 +70,7 @@ function spec(
 function odsAssignments(sink: Extract<SinkConfig, { type: 'ods' }>, config: Config, runtime: Runtime<Changelogs>): Assignment[] {
   const { changelogs } = runtime;
   return sourcesOf(sink, config).flatMap((source) => {
-    const sourceConnection = named(config, source).postgres;
+    const sourceConnection = connectionOf(config, source);
     return partsOf(sink.partitions).map((part) => ({
       name: partName(`${sink.name}/${source}`, part),
       labels: {},
@@ -91,7 +91,7 @@ function odsAssignments(sink: Extract<SinkConfig, { type: 'ods' }>, config: Conf
 function eventsAssignments(sink: EventsSinkConfig, config: Config, runtime: Runtime<Changelogs>): Assignment[] {
   const { replicas } = config.cluster.nats;
   return sourcesOf(sink, config).map((source) => {
-    const { database } = named(config, source).postgres;
+    const database = connectionOf(config, source)?.database ?? source;
     return {
       name: `${sink.name}/${source}`,
       labels: {},
@@ -123,7 +123,7 @@ function lakeAssignment(sink: LakeSinkConfig, config: Config, runtime: Runtime<C
   return {
     name: sink.name,
     labels: {},
-    fingerprint: JSON.stringify([sink, root, sources.map((source) => named(config, source).postgres)]),
+    fingerprint: JSON.stringify([sink, root, sources.map((source) => connectionOf(config, source))]),
     actors: [
       { name: `query/${sink.name}`, kind: 'query', make: () => new QueryActor(serve) },
       ...sources.map((source) =>
@@ -133,7 +133,7 @@ function lakeAssignment(sink: LakeSinkConfig, config: Config, runtime: Runtime<C
             LakeProjection.open({
               config: sink,
               source,
-              sourceConnection: named(config, source).postgres,
+              sourceConnection: connectionOf(config, source),
               store: await shared.open(),
               folder: join(root, source),
               now: () => clock.monotonic(),
@@ -213,6 +213,7 @@ function lakeFolder(config: Config, dataDir: string): string {
   return url.startsWith('file:///') ? fileURLToPath(url) : url.slice('file:'.length);
 }
 
-function named(config: Config, source: string): SourceConfig {
-  return config.sources.find((one) => one.name === source) as SourceConfig;
+/** Of the database whose rows a changelog holds; null for a transform's. */
+function connectionOf(config: Config, source: string): ConnectionConfig | null {
+  return config.sources.find((one) => one.name === source)?.postgres ?? null;
 }

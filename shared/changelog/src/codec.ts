@@ -207,19 +207,19 @@ function stringHead(length: number): Uint8Array {
   return Uint8Array.of(0xdb, length >>> 24, (length >> 16) & 0xff, (length >> 8) & 0xff, length & 0xff);
 }
 
-function allEqual(values: readonly number[]): boolean {
+function allEqual(values: ArrayLike<number>): boolean {
   const first = values[0];
   for (let i = 1; i < values.length; i++) if (values[i] !== first) return false;
   return true;
 }
 
-function consecutive(values: readonly number[]): boolean {
+function consecutive(values: ArrayLike<number>): boolean {
   const first = values[0] ?? 0;
   for (let i = 1; i < values.length; i++) if (values[i] !== first + i) return false;
   return true;
 }
 
-function words(values: readonly number[]): Uint8Array {
+function words(values: ArrayLike<number>): Uint8Array {
   return new Uint8Array(Uint32Array.from(values).buffer);
 }
 

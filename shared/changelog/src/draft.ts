@@ -1,4 +1,4 @@
-import { assert, type OpCode, type TableSchema } from '@tributary/core';
+import { assert, type Column, type OpCode, type TableSchema } from '@tributary/core';
 import { ColumnDraft } from './column-draft.ts';
 
 /**
@@ -15,10 +15,11 @@ export class SectionDraft {
   readonly #transactions: number[] = [];
   readonly #ordinals: number[] = [];
   #csv: { bytes: Uint8Array; rows: number } | null = null;
+  #made: MadeSection | null = null;
 
-  constructor(schema: TableSchema) {
+  constructor(schema: TableSchema, cells = schema.columns.map(() => new ColumnDraft())) {
     this.schema = schema;
-    this.cells = schema.columns.map(() => new ColumnDraft());
+    this.cells = cells;
   }
 
   /** A section of rows read by a snapshot, as COPY CSV bytes (NULL unquoted and empty, `"` doubled, no header). */
@@ -28,8 +29,15 @@ export class SectionDraft {
     return draft;
   }
 
+  /** A section of columns that exist already: they are copied as they are, and a joined one is never taken apart. */
+  static ofColumns(schema: TableSchema, made: MadeSection): SectionDraft {
+    const draft = new SectionDraft(schema, []);
+    draft.#made = made;
+    return draft;
+  }
+
   get rows(): number {
-    return this.#csv ? this.#csv.rows : this.#ops.length;
+    return this.#csv?.rows ?? this.#made?.ops.length ?? this.#ops.length;
   }
 
   /** Ends a row whose cells have been pushed. `transaction` indexes the batch's transactions; `ordinal` < 2^32. */
@@ -49,6 +57,7 @@ export class SectionDraft {
   /** The parts as they go on the wire; see codec.ts. */
   parts(): SectionParts {
     if (this.#csv) return { rows: this.#csv.rows, csv: this.#csv.bytes };
+    if (this.#made) return partsOf(this.#made);
     const rows = this.#ops.length;
     for (const cells of this.cells) assert(cells.length === rows, `${this.schema.table}: ${cells.length} cells for ${rows} rows`);
     return {
@@ -67,6 +76,34 @@ export class SectionDraft {
   }
 }
 
+/** A section put together from whole columns. */
+export interface MadeSection {
+  readonly ops: ArrayLike<number>;
+  /** Per row: index into the batch's transactions. */
+  readonly transactions: ArrayLike<number>;
+  readonly ordinals: ArrayLike<number>;
+  /** One a column of the schema. */
+  readonly columns: readonly Column[];
+  readonly old: { readonly rows: ArrayLike<number>; readonly columns: readonly Column[] } | null;
+}
+
+function partsOf({ ops, transactions, ordinals, columns, old }: MadeSection): SectionParts {
+  return {
+    rows: ops.length,
+    ops,
+    transactions,
+    ordinals,
+    columns: columns.map(draftOf),
+    old: old && { rows: old.rows, columns: old.columns.map(draftOf) },
+  };
+}
+
+function draftOf(column: Column): DraftColumn {
+  const joined = column.joined();
+  if (joined !== null) return Buffer.from(joined, 'utf8');
+  return column.values().map((cell) => (cell === undefined ? 0 : cell));
+}
+
 export type DraftColumn = ReturnType<ColumnDraft['encode']>;
 export type WireColumn = string | (string | null | 0)[];
 
@@ -75,9 +112,9 @@ export type SectionParts =
   | {
       readonly rows: number;
       readonly csv?: undefined;
-      readonly ops: readonly number[];
-      readonly transactions: readonly number[];
-      readonly ordinals: readonly number[];
+      readonly ops: ArrayLike<number>;
+      readonly transactions: ArrayLike<number>;
+      readonly ordinals: ArrayLike<number>;
       readonly columns: readonly DraftColumn[];
-      readonly old: { readonly rows: readonly number[]; readonly columns: readonly DraftColumn[] } | null;
+      readonly old: { readonly rows: ArrayLike<number>; readonly columns: readonly DraftColumn[] } | null;
     };

@@ -1,10 +1,12 @@
 import type { ConnectionConfig } from './connection.ts';
 import type { EventsSinkConfig } from './events.ts';
+import type { TransformConfig } from './transforms.ts';
 
 /** The whole desired state, checked and with every default filled in. */
 export interface Config {
   readonly cluster: ClusterConfig;
   readonly sources: readonly SourceConfig[];
+  readonly transforms: readonly TransformConfig[];
   readonly sinks: readonly SinkConfig[];
 }
 
@@ -79,11 +81,24 @@ export function matchesTable(patterns: readonly string[], table: string): boolea
   return chosen;
 }
 
-/** Names of the configured sources that a sink reads something of. */
-export function sourcesOf(sink: SinkConfig, config: Pick<Config, 'sources'>): string[] {
-  return config.sources
-    .map((source) => source.name)
-    .filter((name) => sink.from.some((pattern) => matches(pattern.split('.')[0] as string, name)));
+/**
+ * Names of the changelogs that a sink reads something of: sources, and transforms. A bare `*` means every source: what a
+ * transform makes of their rows would come twice.
+ */
+export function sourcesOf(sink: Pick<SinkConfig, 'from'>, config: Pick<Config, 'sources' | 'transforms'>): string[] {
+  const heads = sink.from.map((pattern) => pattern.split('.')[0] as string);
+  const named = (name: string, head: string) => matches(head, name);
+  return [
+    ...config.sources.map(({ name }) => name).filter((name) => heads.some((head) => named(name, head))),
+    ...config.transforms.map(({ name }) => name).filter((name) => heads.some((head) => head !== '*' && named(name, head))),
+  ];
+}
+
+/** Names of the changelogs that a transform reads: those of its rows, and those it looks up in. */
+export function inputsOf(transform: TransformConfig, config: Pick<Config, 'sources' | 'transforms'>): string[] {
+  const others = { ...config, transforms: config.transforms.filter(({ name }) => name !== transform.name) };
+  const lookups = transform.steps.flatMap((step) => (step.kind === 'lookup' ? [step.lookup.table] : []));
+  return sourcesOf({ from: [...transform.from, ...lookups] }, others);
 }
 
 /** Does a sink want `schema.table` of a source? */

@@ -1,10 +1,11 @@
 import type * as reading from './files.ts';
 
 export type { ClusterConfig, Config, LakeSinkConfig, OdsSinkConfig, SinkConfig, SourceConfig } from './config.ts';
-export { matchesTable, sourcesOf, targetSchema, wantsTable } from './config.ts';
+export { inputsOf, matchesTable, sourcesOf, targetSchema, wantsTable } from './config.ts';
 export type { ConnectionConfig } from './connection.ts';
 export type { DocumentChange } from './documents.ts';
 export type { Condition, EventOp, EventsSinkConfig, NatsTarget, WebhookTarget } from './events.ts';
+export type { JsonPath, Lookup, Mask, TransformConfig, TransformStep } from './transforms.ts';
 export type { ConfigFile } from './load.ts';
 
 /**

@@ -1,7 +1,10 @@
 import { z } from 'zod';
-import { cluster, eventsSink, lakeSink, odsSink, source } from './kinds.ts';
+import { cluster, eventsSink, lakeSink, odsSink, source, transform } from './kinds.ts';
 
 /** JSON Schema of one config document, for editors. */
 export function configJsonSchema(): object {
-  return z.toJSONSchema(z.union([cluster, source, odsSink, lakeSink, eventsSink]), { io: 'input', unrepresentable: 'any' });
+  return z.toJSONSchema(z.union([cluster, source, odsSink, lakeSink, eventsSink, transform]), {
+    io: 'input',
+    unrepresentable: 'any',
+  });
 }

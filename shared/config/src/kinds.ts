@@ -1,6 +1,7 @@
 import { z } from 'zod';
 import { connection } from './connection.ts';
 import { checkEvents, eventsKeys } from './events.ts';
+import { checkTransform, transformKeys } from './transforms.ts';
 import { duration, optionalDuration, size } from './units.ts';
 
 /** Names become stream, subject, slot and schema names: lower case keeps them equal everywhere. */
@@ -117,6 +118,8 @@ export const eventsSink = z
   .strictObject({ kind: z.literal('Sink'), type: z.literal('events'), name, from: from.default(['*']), ...eventsKeys })
   .superRefine(checkEvents);
 
+export const transform = z.strictObject({ kind: z.literal('Transform'), name, ...transformKeys }).superRefine(checkTransform);
+
 /**
  * JetStream acknowledges before its disk does: one server may lose what it said it had within its sync interval (2 min
  * by default). What stands on several servers outlives the crash of any of them, and is confirmed at once.
@@ -128,7 +131,6 @@ export const LAKE_IS_WHOLE =
 
 /** Kinds, types and keys that the interface names and that later versions bring. */
 export const NOT_BUILT: Readonly<Record<string, string>> = {
-  Transform: 'kind: Transform is not built yet',
   Kpi: 'kind: Kpi is not built yet',
   Process: 'kind: Process is not built yet',
 };
@@ -137,4 +139,5 @@ export type ClusterDocument = z.output<typeof cluster>;
 export type SourceDocument = z.output<typeof source>;
 export type OdsDocument = z.output<typeof odsSink>;
 export type LakeDocument = z.output<typeof lakeSink>;
+export type TransformDocument = z.output<typeof transform>;
 export type EventsDocument = z.output<typeof eventsSink>;

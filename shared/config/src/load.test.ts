@@ -84,7 +84,7 @@ describe('config', () => {
   it('says what is missing, what is named twice, and what is not built yet', async () => {
     expect(await refusal('kind: Source\nname: shop\n')).toContain('"postgres"');
     const one = 'kind: Source\nname: shop\npostgres: postgres://a@b/c\n';
-    expect(await refusal(`${one}---\n${one}`)).toContain('source shop is already defined at a.yaml:1');
+    expect(await refusal(`${one}---\n${one}`)).toContain('changelog shop is already defined at a.yaml:1');
     expect(await refusal('kind: Kpi\n')).toBe('a.yaml:1:1: kind: Kpi is not built yet');
     expect(await refusal(`${one}columns: {}\n`)).toContain('not built yet');
     expect(await refusal('kind: Source\nname: shop\npostgres: "${env:NOPE}"\n')).toContain(
@@ -126,7 +126,7 @@ describe('config', () => {
     expect(wantsTable(sink, 'pay', 'public.bills')).toBe(true);
     expect(wantsTable(sink, 'pay', 'public.cards')).toBe(false);
     const sources = ['shop', 'pay', 'stock'].map((name) => ({ name })) as unknown as Parameters<typeof sourcesOf>[1]['sources'];
-    expect(sourcesOf(sink, { sources })).toEqual(['shop', 'pay']);
+    expect(sourcesOf(sink, { sources, transforms: [] })).toEqual(['shop', 'pay']);
     expect([targetSchema('shop', 'public'), targetSchema('shop', 'x'), targetSchema('shop', 'x', 'all_{schema}')]).toEqual([
       'shop',
       'shop_x',

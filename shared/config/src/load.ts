@@ -4,9 +4,10 @@ import { join } from 'node:path';
 import { Fault } from '@tributary/core';
 import { type Document, isScalar, LineCounter, parseAllDocuments, visit } from 'yaml';
 import type { z } from 'zod';
-import type { Config, SinkConfig, SourceConfig } from './config.ts';
+import { type Config, inputsOf, type SinkConfig, type SourceConfig } from './config.ts';
 import { eventsSinkOf } from './events.ts';
 import * as kinds from './kinds.ts';
+import { stepOf, type TransformConfig } from './transforms.ts';
 
 export interface LoadOptions {
   /** Values of `${env:NAME}`. */
@@ -146,6 +147,7 @@ type Checked = { readonly place: Place } & (
   | { readonly kind: 'Ods'; readonly value: kinds.OdsDocument }
   | { readonly kind: 'Lake'; readonly value: kinds.LakeDocument }
   | { readonly kind: 'Events'; readonly value: kinds.EventsDocument }
+  | { readonly kind: 'Transform'; readonly value: kinds.TransformDocument; readonly steps: readonly Place[] }
 );
 
 function check(parsed: Parsed, complaints: Complaint[]): Checked | null {
@@ -170,6 +172,11 @@ function check(parsed: Parsed, complaints: Complaint[]): Checked | null {
     if (unbuilt.length > 0) return complain(`"${unbuilt.join('", "')}" of a Source is not built yet`, [unbuilt[0] as string]);
     return wrap('Source', place, run(kinds.source));
   }
+  if (kind === 'Transform') {
+    const value = run(kinds.transform);
+    const steps = value?.steps.map((step, i) => placeOf(parsed, ['steps', i, Object.keys(step)[0] as string])) ?? [];
+    return value && { kind, place, value, steps };
+  }
   if (kind === 'Sink') {
     if (type === 'ods') return wrap('Ods', place, run(kinds.odsSink));
     if (type === 'lake' && 'partitions' in value) return complain(kinds.LAKE_IS_WHOLE, ['partitions']);
@@ -178,7 +185,7 @@ function check(parsed: Parsed, complaints: Complaint[]): Checked | null {
     return complain('a Sink needs type: ods, lake or events', ['type']);
   }
   const unbuilt = typeof kind === 'string' ? kinds.NOT_BUILT[kind] : undefined;
-  return complain(unbuilt ?? 'expected kind: Cluster, Source or Sink', ['kind']);
+  return complain(unbuilt ?? 'expected kind: Cluster, Source, Transform or Sink', ['kind']);
 }
 
 function wrap<Kind extends Checked['kind']>(kind: Kind, place: Place, value: unknown): Checked | null {
@@ -217,6 +224,7 @@ function placeOf({ file, document, lines }: Parsed, path: readonly PropertyKey[]
 function assemble(documents: readonly Checked[], complaints: Complaint[]): Config {
   const named = new Map<string, Place>();
   const sources: SourceConfig[] = [];
+  const transforms: TransformConfig[] = [];
   const sinks: SinkConfig[] = [];
   let cluster: kinds.ClusterDocument | null = null;
   for (const document of documents) {
@@ -225,13 +233,15 @@ function assemble(documents: readonly Checked[], complaints: Complaint[]): Confi
       cluster = document.value;
       continue;
     }
-    const id = `${document.kind === 'Source' ? 'source' : 'sink'} ${document.value.name}`;
+    const id = `${idKind(document.kind)} ${document.value.name}`;
     const before = named.get(id);
     if (before) complaints.push({ ...document.place, message: `${id} is already defined at ${before.file}:${before.line}` });
     named.set(id, document.place);
     if (document.kind === 'Source') sources.push(sourceOf(document.value));
+    else if (document.kind === 'Transform') transforms.push(transformOf(document));
     else sinks.push(sinkOf(document));
   }
+  checkInputs({ sources, transforms }, named, complaints);
   if (sources.length === 0 && complaints.length === 0) {
     complaints.push({
       file: documents[0]?.place.file ?? 'config',
@@ -247,7 +257,54 @@ function assemble(documents: readonly Checked[], complaints: Complaint[]): Confi
       compact: { everyMs: 300_000 },
     });
   }
-  return { cluster: clusterOf(cluster ?? kinds.cluster.parse({ kind: 'Cluster' })), sources, sinks };
+  return { cluster: clusterOf(cluster ?? kinds.cluster.parse({ kind: 'Cluster' })), sources, transforms, sinks };
+}
+
+/** Sources and transforms share their names: each is a changelog. */
+function idKind(kind: Checked['kind']): string {
+  if (kind === 'Source' || kind === 'Transform') return 'changelog';
+  return 'sink';
+}
+
+/** A transform must read something, and never, by whatever way, itself. */
+function checkInputs(
+  config: Pick<Config, 'sources' | 'transforms'>,
+  named: ReadonlyMap<string, Place>,
+  complaints: Complaint[],
+): void {
+  for (const transform of config.transforms) {
+    const place = named.get(`changelog ${transform.name}`) as Place;
+    const patterns = [
+      ...transform.from,
+      ...transform.steps.flatMap((step) => (step.kind === 'lookup' ? [step.lookup.table] : [])),
+    ];
+    for (const pattern of patterns) {
+      const found = inputsOf({ ...transform, from: [pattern], steps: [] }, config);
+      if (found.length === 0)
+        complaints.push({ ...place, message: `transform ${transform.name}: no source or transform is named as in ${pattern}` });
+    }
+    const seen = new Set<string>();
+    const walk = (one: TransformConfig): boolean =>
+      inputsOf(one, config).some((name) => {
+        const next = config.transforms.find((other) => other.name === name);
+        if (!next || seen.has(name)) return false;
+        seen.add(name);
+        return name === transform.name || walk(next);
+      });
+    if (walk(transform)) complaints.push({ ...place, message: `transform ${transform.name} reads what it writes` });
+  }
+}
+
+function transformOf({ value, steps }: Extract<Checked, { kind: 'Transform' }>): TransformConfig {
+  const { name, from, to, key } = value;
+  return {
+    name,
+    from,
+    steps: value.steps.map(stepOf),
+    places: steps.map(({ file, line, column }) => `${file}:${line}:${column}`),
+    ...(to === undefined ? {} : { to }),
+    ...(key === undefined ? {} : { key }),
+  };
 }
 
 function clusterOf({ nats, changelog, lake, http }: kinds.ClusterDocument): Config['cluster'] {

@@ -1,4 +1,10 @@
-import { DuckDBDataChunk, DuckDBInstance, type DuckDBConnection, type DuckDBValue } from '@duckdb/node-api';
+import {
+  DuckDBDataChunk,
+  DuckDBInstance,
+  type DuckDBConnection,
+  type DuckDBPreparedStatement,
+  type DuckDBValue,
+} from '@duckdb/node-api';
 import { describeError, Fault, firstWords } from '@tributary/core';
 import { APPENDED, type AppendColumns } from './append.ts';
 
@@ -129,6 +135,15 @@ export class Duck {
     }
   }
 
+  /** A statement that is planned once and run often. @throws Fault as {@link run} */
+  async prepare(sql: string): Promise<Prepared> {
+    try {
+      return new Prepared(await this.#connection.prepare(sql), (error) => this.#failed(error, sql, (one) => rejected(one, sql)));
+    } catch (error) {
+      throw this.#failed(error, sql, (one) => rejected(one, sql));
+    }
+  }
+
   async rows<Row extends object>(sql: string, values?: readonly DuckDBValue[]): Promise<Row[]> {
     return (await this.answer(sql, values)).rows as unknown as Row[];
   }
@@ -167,6 +182,31 @@ export class Duck {
 
   close(): void {
     this.#connection.closeSync();
+  }
+}
+
+/** A statement of a {@link Duck}, planned. */
+export class Prepared {
+  readonly #statement: DuckDBPreparedStatement;
+  readonly #failed: (error: unknown) => Fault;
+
+  constructor(statement: DuckDBPreparedStatement, failed: (error: unknown) => Fault) {
+    this.#statement = statement;
+    this.#failed = failed;
+  }
+
+  /** The first row, value by value, in DuckDB's own types. @throws Fault `database_rejected`, without any value of a row */
+  async first(values: Readonly<Record<string, DuckDBValue>>): Promise<readonly DuckDBValue[]> {
+    try {
+      this.#statement.bind(values as Record<string, DuckDBValue>);
+      return (await this.#statement.runAndReadAll()).getRows()[0] ?? [];
+    } catch (error) {
+      throw this.#failed(error);
+    }
+  }
+
+  close(): void {
+    this.#statement.destroySync();
   }
 }
 

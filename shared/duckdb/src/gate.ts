@@ -4,7 +4,7 @@ import type { Duck } from './database.ts';
 /** Table functions that read nothing but their arguments. */
 const HARMLESS_FUNCTIONS = new Set(['unnest', 'range', 'generate_series', 'generate_subscripts']);
 /** Scalar functions that tell of the machine instead of the data. */
-const TELLING_FUNCTIONS = new Set([
+export const TELLING_FUNCTIONS = new Set([
   'getenv',
   'current_setting',
   'getvariable',

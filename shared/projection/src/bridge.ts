@@ -16,7 +16,7 @@ const SILENT_MS = 20_000;
  * @throws Fault `source_silent` when the source does not answer; `history_trimmed` when retention is too small for one snapshot
  */
 export async function bridge(
-  projection: Projection,
+  projection: Pick<Projection, 'position' | 'rewind'>,
   { source, changelogs, bus }: { readonly source: string; readonly changelogs: Changelogs; readonly bus: Bus },
   signal: AbortSignal,
 ): Promise<void> {

@@ -85,6 +85,7 @@ export async function openWorld(
           heartbeatMs: 1_000,
         },
       ],
+      transforms: [],
       sinks,
     }),
     async session(database) {

@@ -5,7 +5,7 @@ import { Fault, systemClock } from '@tributary/core';
 import { environment, openLog, startTracing, stopSignal, workerName } from '@tributary/ops';
 import { DesiredState } from '../desired.ts';
 import type { Output } from '../output.ts';
-import { starterOf } from '../starter.ts';
+import { starterOf, type ThreadService } from '../starter.ts';
 
 export interface RunOptions {
   readonly file: readonly string[];
@@ -18,9 +18,9 @@ export interface RunOptions {
 
 /** One service as one worker of a cluster, until SIGINT or SIGTERM; then it hands over what it runs. */
 export async function runOne(service: string, options: RunOptions, output: Output): Promise<void> {
-  if (!['source', 'sink', 'console'].includes(service)) {
-    const built = ['transform', 'kpi', 'monitor'].includes(service) ? 'is not built yet' : 'is not a service';
-    throw new Fault('config_invalid', `"${service}" ${built}. Services: source, sink, console.`);
+  if (!['source', 'transform', 'sink', 'console'].includes(service)) {
+    const built = ['kpi', 'monitor'].includes(service) ? 'is not built yet' : 'is not a service';
+    throw new Fault('config_invalid', `"${service}" ${built}. Services: source, transform, sink, console.`);
   }
   const { configOf, readFiles } = await configReading();
   const files = await readFiles(options.file);
@@ -49,9 +49,9 @@ export async function runOne(service: string, options: RunOptions, output: Outpu
     try {
       const heard = health?.runtime ?? runtime;
       const running =
-        service === 'source' || service === 'sink'
-          ? await (await starterOf(service))(config, heard)
-          : await startConsole(config, runtime, { ...port, connected });
+        service === 'console'
+          ? await startConsole(config, runtime, { ...port, connected })
+          : await (await starterOf(service as ThreadService))(config, heard);
       try {
         const urls = { ...('url' in running ? { console: running.url } : {}), ...(health ? { health: health.url } : {}) };
         output.value({ ready: true, service, worker, ...urls });

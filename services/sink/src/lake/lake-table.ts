@@ -10,11 +10,9 @@ import {
   type TableSchema,
   tableName,
 } from '@tributary/core';
-import { type Duck, duckIdent, duckLiteral } from '@tributary/duckdb';
-import { NetChanges } from '../net-changes.ts';
-import { oldRows } from '../old-rows.ts';
+import { type Duck, duckIdent, duckLiteral, isUnchanged, load, loadCells, Loader, plain } from '@tributary/duckdb';
+import { NetChanges, oldRows } from '@tributary/projection';
 import { lakeColumn, type LakeColumn } from './lake-types.ts';
-import { isUnchanged, load, loadCells, Loader, plain } from './marks.ts';
 
 /** From so many new rows on they go straight into the table. */
 const FRESH_ROWS = 64;

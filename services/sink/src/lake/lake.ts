@@ -25,7 +25,8 @@ import { verifyLake } from './verify.ts';
 export interface LakeOptions {
   readonly config: LakeSinkConfig;
   readonly source: string;
-  readonly sourceConnection: ConnectionConfig;
+  /** Of the source database, to compare with; null where there is none. */
+  readonly sourceConnection: ConnectionConfig | null;
   readonly store: Pick<LakeStore, 'connect' | 'lock'>;
   /** Folder of this source's lake. */
   readonly folder: string;
@@ -163,23 +164,24 @@ export class LakeProjection implements Projection {
     const { config, source, sourceConnection, store } = this.#options;
     const compact = (table?: string) => this.#compactNow(table);
     const currentOf = (name: string) => this.#currentOf(name);
+    const verify = (from: ConnectionConfig, question: unknown) =>
+      verifyLake({
+        sink: config.name,
+        source,
+        from,
+        store,
+        ask: question as { tables: readonly string[]; seq: number },
+        reached: (seq) => driver.reached(seq),
+        compact: () => compact(),
+        currentOf,
+        signal: driver.signal,
+      });
     return {
       compact: async function* (question: unknown) {
         await compact((question as { table?: string }).table);
         yield { done: true };
       },
-      verify: (question: unknown) =>
-        verifyLake({
-          sink: config.name,
-          source,
-          from: sourceConnection,
-          store,
-          ask: question as { tables: readonly string[]; seq: number },
-          reached: (seq) => driver.reached(seq),
-          compact: () => compact(),
-          currentOf,
-          signal: driver.signal,
-        }),
+      ...(sourceConnection ? { verify: (question: unknown) => verify(sourceConnection, question) } : {}),
     };
   }
 

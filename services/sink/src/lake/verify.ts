@@ -1,11 +1,10 @@
 import { CsvCutter, CsvRows } from '@tributary/changelog';
 import { describeError } from '@tributary/core';
-import { type Duck, duckIdent, duckLiteral } from '@tributary/duckdb';
+import { type Duck, duckIdent, duckLiteral, loadCells, Loader, plain } from '@tributary/duckdb';
 import { type CatalogTable, type ConnectionConfig, quoteIdent, quoteTable, readTables, Session } from '@tributary/postgres';
 import type { LakeStore } from './lake-store.ts';
 import type { LakeTable } from './lake-table.ts';
 import { typedList } from './lake-types.ts';
-import { Loader, loadCells, plain } from './marks.ts';
 
 export interface VerifyLakeOptions {
   readonly sink: string;

@@ -25,8 +25,8 @@ import { verifyOds } from './verify.ts';
 export interface OdsOptions {
   readonly config: OdsSinkConfig;
   readonly source: string;
-  /** Of the source database, to compare with. */
-  readonly sourceConnection: ConnectionConfig;
+  /** Of the source database, to compare with; null where there is none. */
+  readonly sourceConnection: ConnectionConfig | null;
   /** The part of the source's tables that this projection applies. */
   readonly part: Part;
   readonly changelogs: Pick<Changelogs, 'read' | 'deadLetters'>;
@@ -194,6 +194,7 @@ export class OdsProjection implements Projection {
 
   commands(driver: DriverView): Record<string, (question: unknown) => AsyncIterable<unknown>> {
     const { config, source, sourceConnection } = this.#options;
+    if (!sourceConnection) return {};
     return {
       verify: (question: unknown) =>
         verifyOds({

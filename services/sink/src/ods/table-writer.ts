@@ -1,7 +1,6 @@
 import { type Cell, type Column, Op, type Section } from '@tributary/core';
 import { type Session, sqlState } from '@tributary/postgres';
-import { NetChanges, type NetRow } from '../net-changes.ts';
-import { oldRows } from '../old-rows.ts';
+import { NetChanges, oldRows, type NetRow } from '@tributary/projection';
 import { copyJoined, copyRows } from './copy-text.ts';
 import { TableStatements } from './table-statements.ts';
 import type { TargetTable } from './target-table.ts';

@@ -1,8 +1,8 @@
-import { type DuckDBValue, listValue } from '@tributary/duckdb';
+import { type DuckDBValue, listValue } from '@duckdb/node-api';
 import { type Cell, type Column, NULL_MARK, SEPARATOR, UNCHANGED_MARK } from '@tributary/core';
 
 /** Put in front of a value that could be taken for a marker. */
-export const ESCAPE = '\x1c';
+const ESCAPE = '\x1c';
 
 /** A column on its way into DuckDB: one string split there, or a list where values hold the separator. */
 export type Loaded = { readonly text: string } | { readonly list: string[] };

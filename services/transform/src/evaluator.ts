@@ -1,0 +1,183 @@
+import { ArrayColumn, JoinedColumn } from '@tributary/changelog';
+import { type Column, Fault, NULL_MARK, SEPARATOR, tableName, UNCHANGED_MARK } from '@tributary/core';
+import { type Duck, type DuckDBValue, listValue, load, type Loaded, type Prepared } from '@tributary/duckdb';
+import { pick } from './pick.ts';
+import type { PlanColumn, Steps } from './plan.ts';
+import { type LoadKind, type Ref, ROWS, type SqlStage } from './sql-stage.ts';
+
+/** Rows of one table, column by column. */
+export interface Rows {
+  readonly rows: number;
+  /** One a column of the plan's input; cells that are not known count as NULL. */
+  readonly columns: readonly Column[];
+  /** Where a row stands in its changelog, for people. */
+  readonly placeOf: (row: number) => string;
+}
+
+/** What the steps made of them. */
+export interface Evaluated {
+  /** Rows that passed, in order; null = all of them. */
+  readonly kept: Int32Array | null;
+  readonly rows: number;
+  /** One a column of the plan, with a cell for every row that passed. */
+  readonly columns: readonly Column[];
+  /** Per row that passed the number of its target; null = it goes to each. */
+  readonly route: readonly number[] | null;
+}
+
+/**
+ * Sends rows through the steps of a plan, a section at a time and column by column. Columns that no step touches never
+ * enter DuckDB; the others go in as one string each, and come back as one.
+ */
+export class Evaluator {
+  readonly #duck: Duck;
+  readonly #name: string;
+  readonly #prepared = new Map<SqlStage, Map<string, Promise<Prepared>>>();
+
+  /** @param name of the transform */
+  constructor(duck: Duck, name: string) {
+    this.#duck = duck;
+    this.#name = name;
+  }
+
+  /** @throws Fault `poison` naming step, table and position of a row whose value cannot be computed */
+  async evaluate(plan: Steps, given: Rows): Promise<Evaluated> {
+    let kept: Int32Array | null = null;
+    let rows = given.rows;
+    let slots: Column[] = [];
+    const at = (ref: Ref): Column => {
+      if ('slot' in ref) return slots[ref.slot] as Column;
+      const column = given.columns[ref.input] as Column;
+      return kept ? pick(column, kept) : column;
+    };
+    for (const stage of plan.stages) {
+      if (rows === 0) break;
+      const result = await this.#run(plan, stage, {
+        rows,
+        columns: stage.loads.map(({ ref }) => at(ref)),
+        placeOf: given.placeOf,
+      });
+      slots = result.columns;
+      if (!result.left) continue;
+      kept = result.left;
+      rows = kept.length;
+    }
+    if (rows === 0)
+      return { kept: new Int32Array(), rows: 0, columns: plan.columns.map(() => new JoinedColumn('', 0)), route: null };
+    const route = plan.route ? at(plan.route.ref).values().map(Number) : null;
+    return { kept, rows, columns: plan.columns.map((column: PlanColumn) => at(column.ref)), route };
+  }
+
+  async #run(plan: Steps, stage: SqlStage, given: Rows): Promise<{ left: Int32Array | null; columns: Column[] }> {
+    const loaded = given.columns.map(load);
+    try {
+      const answer = await this.#ask(stage, loaded, { rows: given.rows, lists: false });
+      return (await this.#columns(stage, answer, { loaded, rows: given.rows })) as { left: Int32Array | null; columns: Column[] };
+    } catch (error) {
+      if (!(error instanceof Fault) || error.kind !== 'database_rejected') throw error;
+      throw await this.#located(plan, stage, given, error);
+    }
+  }
+
+  async #ask(stage: SqlStage, loaded: readonly Loaded[], how: { rows: number; lists: boolean }): Promise<readonly DuckDBValue[]> {
+    const kinds = loaded.map((one): LoadKind => ('text' in one ? 'text' : 'list'));
+    const variant = `${kinds.join()} ${how.lists}`;
+    let variants = this.#prepared.get(stage);
+    if (!variants) this.#prepared.set(stage, (variants = new Map()));
+    let prepared = variants.get(variant);
+    if (!prepared) variants.set(variant, (prepared = this.#duck.prepare(stage.statement(kinds, how.lists))));
+    return (await prepared).first(valuesOf(loaded, how.rows));
+  }
+
+  async #columns(
+    stage: SqlStage,
+    answer: readonly DuckDBValue[],
+    { loaded, rows }: { loaded: readonly Loaded[]; rows: number },
+  ): Promise<{ left: Int32Array | null; columns: Column[] }> {
+    const left = stage.filters ? indices(answer[0] as string | null) : null;
+    const count = left?.length ?? rows;
+    const columns = stage.given.map((_, i) => joinedColumn(answer[1 + 2 * i] as string | null, count, Number(answer[2 + 2 * i])));
+    if (!columns.includes(null)) return { left, columns: columns as Column[] };
+    const lists = await this.#ask(stage, loaded, { rows, lists: true });
+    return { left, columns: stage.given.map((_, i) => listColumn(lists[1 + 2 * i] as { items: (string | null)[] } | null)) };
+  }
+
+  /** Finds the row and the step by doing ever less of the work. */
+  async #located(plan: Steps, stage: SqlStage, given: Rows, fault: Fault): Promise<Fault> {
+    let from = 0;
+    let to = given.rows;
+    const slice = (a: number, b: number) => given.columns.map((column) => load(pick(column, range(a, b))));
+    while (to - from > 1) {
+      const middle = (from + to) >> 1;
+      if (await this.#fails(stage.statement, stage, { loaded: slice(from, middle), rows: middle - from })) to = middle;
+      else from = middle;
+    }
+    const loaded = slice(from, from + 1);
+    const kinds = loaded.map((one): LoadKind => ('text' in one ? 'text' : 'list'));
+    let step: number | null = null;
+    for (const probe of stage.probes(kinds)) {
+      if (!(await this.#fails(() => probe.sql, stage, { loaded, rows: 1 }))) continue;
+      step = probe.step;
+      break;
+    }
+    const where = step === null ? '' : `, step ${step + 1}`;
+    const table = `${plan.source}.${tableName(plan.input)}`;
+    return new Fault(
+      'poison',
+      `transform ${this.#name}${where}, table ${table}, at ${given.placeOf(from)}: a value cannot be computed (${fault.message})`,
+      { transform: this.#name, table, step: step === null ? null : step + 1 },
+    );
+  }
+
+  async #fails(
+    statement: SqlStage['statement'],
+    stage: SqlStage,
+    { loaded, rows }: { loaded: readonly Loaded[]; rows: number },
+  ): Promise<boolean> {
+    const kinds = loaded.map((one): LoadKind => ('text' in one ? 'text' : 'list'));
+    try {
+      const prepared = await this.#duck.prepare(statement.call(stage, kinds, true));
+      try {
+        await prepared.first(valuesOf(loaded, rows));
+      } finally {
+        prepared.close();
+      }
+      return false;
+    } catch (error) {
+      if (error instanceof Fault && error.kind === 'database_rejected') return true;
+      throw error;
+    }
+  }
+}
+
+function valuesOf(loaded: readonly Loaded[], rows: number): Record<string, DuckDBValue> {
+  const values: Record<string, DuckDBValue> = { [ROWS]: rows };
+  loaded.forEach((one, c) => (values[`c${c}`] = 'text' in one ? one.text : listValue(one.list)));
+  return values;
+}
+
+function indices(text: string | null): Int32Array {
+  return text === null ? new Int32Array() : Int32Array.from(text.split(','), Number);
+}
+
+function range(from: number, to: number): number[] {
+  return Array.from({ length: to - from }, (_, i) => from + i);
+}
+
+/** Null when some value holds a character that would be taken for a separator or a marker. */
+function joinedColumn(text: string | null, rows: number, nulls: number): JoinedColumn | null {
+  const joined = text ?? '';
+  if (text === null || rows === 0) return rows === 0 ? new JoinedColumn('', 0) : null;
+  if (occurrences(joined, SEPARATOR) !== rows - 1 || occurrences(joined, NULL_MARK) !== nulls) return null;
+  return joined.includes(UNCHANGED_MARK) ? null : new JoinedColumn(joined, rows);
+}
+
+function listColumn(list: { items: (string | null)[] } | null): Column {
+  return new ArrayColumn(list?.items ?? []);
+}
+
+function occurrences(text: string, mark: string): number {
+  let count = 0;
+  for (let at = text.indexOf(mark); at !== -1; at = text.indexOf(mark, at + 1)) count++;
+  return count;
+}

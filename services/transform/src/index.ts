@@ -1,0 +1,1 @@
+export { startTransforms } from './main.ts';
