@@ -1,8 +1,9 @@
-import { ArrayColumn, JoinedColumn } from '@tributary/changelog';
-import { type Column, Fault, NULL_MARK, SEPARATOR, tableName, UNCHANGED_MARK } from '@tributary/core';
+import { JoinedColumn } from '@tributary/changelog';
+import { type Column, Fault, tableName } from '@tributary/core';
 import { type Duck, type DuckDBValue, listValue, load, type Loaded, type Prepared } from '@tributary/duckdb';
 import { pick } from './pick.ts';
 import type { PlanColumn, Steps } from './plan.ts';
+import { joinedColumn, listColumn } from './read-columns.ts';
 import { type LoadKind, type Ref, ROWS, type SqlStage } from './sql-stage.ts';
 
 /** Rows of one table, column by column. */
@@ -96,10 +97,10 @@ export class Evaluator {
   ): Promise<{ left: Int32Array | null; columns: Column[] }> {
     const left = stage.filters ? indices(answer[0] as string | null) : null;
     const count = left?.length ?? rows;
-    const columns = stage.given.map((_, i) => joinedColumn(answer[1 + 2 * i] as string | null, count, Number(answer[2 + 2 * i])));
+    const columns = stage.given.map((_, i) => joinedColumn(answer[1 + 2 * i], count, answer[2 + 2 * i]));
     if (!columns.includes(null)) return { left, columns: columns as Column[] };
     const lists = await this.#ask(stage, loaded, { rows, lists: true });
-    return { left, columns: stage.given.map((_, i) => listColumn(lists[1 + 2 * i] as { items: (string | null)[] } | null)) };
+    return { left, columns: stage.given.map((_, i) => listColumn(lists[1 + 2 * i])) };
   }
 
   /** Finds the row and the step by doing ever less of the work. */
@@ -162,22 +163,4 @@ function indices(text: string | null): Int32Array {
 
 function range(from: number, to: number): number[] {
   return Array.from({ length: to - from }, (_, i) => from + i);
-}
-
-/** Null when some value holds a character that would be taken for a separator or a marker. */
-function joinedColumn(text: string | null, rows: number, nulls: number): JoinedColumn | null {
-  const joined = text ?? '';
-  if (text === null || rows === 0) return rows === 0 ? new JoinedColumn('', 0) : null;
-  if (occurrences(joined, SEPARATOR) !== rows - 1 || occurrences(joined, NULL_MARK) !== nulls) return null;
-  return joined.includes(UNCHANGED_MARK) ? null : new JoinedColumn(joined, rows);
-}
-
-function listColumn(list: { items: (string | null)[] } | null): Column {
-  return new ArrayColumn(list?.items ?? []);
-}
-
-function occurrences(text: string, mark: string): number {
-  let count = 0;
-  for (let at = text.indexOf(mark); at !== -1; at = text.indexOf(mark, at + 1)) count++;
-  return count;
 }

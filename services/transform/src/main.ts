@@ -1,3 +1,4 @@
+import { join } from 'node:path';
 import type { Changelogs } from '@tributary/changelog';
 import { type Assignment, type ConfiguredService, runService, type Runtime } from '@tributary/cluster';
 import { type Config, inputsOf } from '@tributary/config';
@@ -32,6 +33,7 @@ function assignmentsOf(config: Config, runtime: Runtime<Changelogs>): Assignment
               bus,
               clock,
               random: systemRandom,
+              folder: join(runtime.dataDir, 'transform-state'),
               warn: (facts, message) => runtime.log.warn(facts, message),
             }),
         },

@@ -71,6 +71,10 @@ export interface OutputOptions {
 export class Output {
   readonly #options: OutputOptions;
   readonly #old: BatchHeader | null;
+  /** See {@link OutputState}. */
+  rebuilding: boolean;
+  view: boolean;
+  until: OutputState['until'] | null = null;
   /** Last place given. */
   #place: SourcePosition;
   /** LSN of the last transaction at or before the vector. */
@@ -95,7 +99,10 @@ export class Output {
     this.#vector = vector;
     const { last } = options.writer;
     const state = (last?.state ?? null) as OutputState | null;
+    this.rebuilding = state !== null && (state.definition !== options.definition || state.rebuilding === true);
+    this.view = state?.view === true && state.definition === options.definition;
     this.#old = last?.header ?? null;
+    this.until = state?.until ?? null;
     const open = last?.header.more === true && state?.definition === options.definition;
     this.#resume = open ? last.header.position : ORIGIN;
     this.#place = last?.header.position ?? ORIGIN;
@@ -199,12 +206,12 @@ export class Output {
   }
 
   /** Rows of a snapshot, and its marks. */
-  read(mark: SnapshotMark | null, sections: readonly OutSection[], rebuilding = false): void {
+  read(mark: SnapshotMark | null, sections: readonly OutSection[]): void {
     assert(this.resting, 'a snapshot inside a transaction');
     this.#place = { lsn: this.#place.lsn, ordinal: Math.max(READ_ORDINAL_MIN, this.#place.ordinal + 1) };
     if (mark) this.#generation = Math.max(this.#generation, mark.generation);
     const drafts = sections.map((section) => draftOf(section, () => 0));
-    this.#append({ kind: 'read', continues: false, more: false, transactions: [], mark, sections: drafts }, rebuilding);
+    this.#append({ kind: 'read', continues: false, more: false, transactions: [], mark, sections: drafts });
   }
 
   /** Of the snapshot that began last. */
@@ -240,7 +247,6 @@ export class Output {
 
   #append(
     message: Pick<BatchHeader, 'kind' | 'continues' | 'more' | 'mark' | 'transactions'> & Pick<BatchDraft, 'sections'>,
-    rebuilding = false,
   ): void {
     const { name, definition, writer, clock, fail } = this.#options;
     const { sections, ...rest } = message;
@@ -248,7 +254,9 @@ export class Output {
       inputs: writeVector(this.#vector),
       counter: formatLsn(this.#complete),
       definition,
-      ...(rebuilding ? { rebuilding: true } : {}),
+      ...(this.rebuilding ? { rebuilding: true } : {}),
+      ...(this.view ? { view: true } : {}),
+      ...(message.more && this.until ? { until: this.until } : {}),
     };
     const watermark = Math.max(watermarkOf(this.#vector), this.#old?.watermark ?? 0);
     const header = {

@@ -1,4 +1,5 @@
 import { duckIdent, plain } from '@tributary/duckdb';
+import { joinedSql } from './read-columns.ts';
 import type { SqlType } from './sql-types.ts';
 
 /** Where a column's values are, outside of SQL: a column of the input table, or what an earlier stage computed. */
@@ -56,11 +57,7 @@ export class SqlStage {
   statement(kinds: readonly LoadKind[], lists: boolean): string {
     const rows = this.#rows(kinds, this.#layers.length);
     const order = this.#layers.some((layer) => layer.kind === 'join') ? ' ORDER BY __r' : '';
-    const columns = this.given.flatMap(({ text, slot }) =>
-      lists
-        ? [`list(${text}${order}) AS v${slot}`, '0']
-        : [`string_agg(coalesce(${text}, chr(30)), chr(31)${order}) AS v${slot}`, `count(*) - count(${text})`],
-    );
+    const columns = this.given.flatMap(({ text }) => (lists ? [`list(${text}${order})`, '0'] : joinedSql(text, order)));
     const left = this.filters ? `string_agg(CAST(__r AS VARCHAR), ','${order})` : 'NULL';
     return `SELECT ${[left, ...columns].join(', ')} FROM ${rows}`;
   }

@@ -2,13 +2,11 @@ import type { ChangelogOptions, Changelogs, ChangelogWriter } from '@tributary/c
 import type { Actor } from '@tributary/cluster';
 import { type TransformConfig, wantsTable } from '@tributary/config';
 import { type Bus, type Clock, epochOf, Fault, formatLsn, LIMITS, type Position, type Random } from '@tributary/core';
-import { Database } from '@tributary/duckdb';
 import { bridge } from '@tributary/projection';
 import { serveCommands } from './commands.ts';
 import { definitionOf } from './definition.ts';
-import { connect, machineryOf } from './engine.ts';
-import { Flow } from './flow.ts';
-import { FlowEngine } from './flow-engine.ts';
+import { Engines, type Running } from './engines.ts';
+import { StateNeeded } from './flow.ts';
 import { type InputGroup, Inputs } from './inputs.ts';
 import { Output } from './output.ts';
 import { type InputPlace, type OutputState, readVector, watermarkOf } from './vector.ts';
@@ -22,6 +20,8 @@ export interface TransformOptions {
   readonly bus: Bus;
   readonly clock: Clock;
   readonly random: Random;
+  /** Where states are kept. */
+  readonly folder: string;
   readonly warn: (facts: object, message: string) => void;
 }
 
@@ -29,8 +29,6 @@ export interface TransformOptions {
 const GROUP_BYTES = 512 * 1024;
 /** How often the changelog says how far the inputs are, while no row goes out. */
 const BEAT_MS = 500;
-/** For expressions over a section at a time. */
-const MEMORY_BYTES = 256 * 2 ** 20;
 
 /**
  * Reads changelogs, sends their rows through the steps, and writes a changelog: exactly once, because every message it
@@ -40,7 +38,7 @@ const MEMORY_BYTES = 256 * 2 ** 20;
 export class TransformActor implements Actor {
   readonly #options: TransformOptions;
   #output: Output | null = null;
-  #engine: FlowEngine | null = null;
+  #running: Running | null = null;
   #lagMs = 0;
   #appliedAt = 0;
   #failure: { readonly error: unknown } | null = null;
@@ -59,13 +57,13 @@ export class TransformActor implements Actor {
       watermark: watermarkOf(vector),
       lagMs: this.#lagMs,
       appliedAt: this.#appliedAt,
-      applied: this.#engine?.rows ?? 0,
+      applied: this.#running?.engine.rows ?? 0,
+      state: this.#output?.view ?? false,
     };
   }
 
   async run(signal: AbortSignal, ready: () => void): Promise<void> {
     const { config, changelogs, changelog } = this.#options;
-    const database = await Database.open({ path: ':memory:', memoryBytes: MEMORY_BYTES, threads: 1, spillDir: '' });
     const writer = await changelogs.write(config.name, changelog);
     const stops: (() => Promise<void>)[] = [];
     const inputs = new Inputs({ changelogs, groupBytes: GROUP_BYTES, wants: (input, table) => wantsTable(config, input, table) });
@@ -73,21 +71,22 @@ export class TransformActor implements Actor {
     const stop = () => inputs.stop();
     signal.addEventListener('abort', stop, { once: true });
     try {
-      const { plans, evaluator } = machineryOf(config, await connect(database));
       const output = this.#open(writer);
       await output.stored;
-      for (const [input, place] of await this.#seated(output)) await inputs.follow(input, place);
+      await this.#seat(output);
       stops.push(...(await this.#serve(output)));
+      const engines = new Engines(this.#options);
+      this.#running = await engines.open(output, signal);
+      for (const [input, place] of output.vector) await inputs.follow(input, place);
       ready();
-      this.#engine = new FlowEngine({ transform: config, output, plans, flow: new Flow(evaluator) });
-      await this.#follow({ output, writer, engine: this.#engine }, signal);
+      await this.#follow({ output, writer, engines }, signal);
     } finally {
       signal.removeEventListener('abort', stop);
       for (const one of stops) await one();
       for (const waiter of this.#waiters.splice(0)) waiter.reject(new Fault('not_found', `transform ${config.name} stopped`));
       await inputs.close();
       await writer.close().catch(() => {});
-      database.close();
+      this.#running?.database.close();
     }
   }
 
@@ -106,28 +105,44 @@ export class TransformActor implements Actor {
   }
 
   /** The same places, by the sequences of the inputs as they are now: one may have been lost and begun again. */
-  async #seated(output: Output): Promise<ReadonlyMap<string, InputPlace>> {
+  async #seat(output: Output): Promise<void> {
     const { changelogs } = this.#options;
     const seated = new Map<string, InputPlace>();
     for (const [input, place] of output.vector) seated.set(input, { ...place, seq: await changelogs.reached(input, place) });
     output.advance(seated);
-    return seated;
   }
 
   async #follow(
-    { output, writer, engine }: { output: Output; writer: ChangelogWriter; engine: FlowEngine },
+    { output, writer, engines }: { output: Output; writer: ChangelogWriter; engines: Engines },
     signal: AbortSignal,
   ): Promise<void> {
     while (!signal.aborted) {
       const group = await this.#next(output, signal);
       if (this.#failure) throw this.#failure.error;
       if (!group) return;
-      await engine.apply(group);
+      try {
+        await this.#running?.engine.apply(group);
+      } catch (error) {
+        if (!(error instanceof StateNeeded)) throw error;
+        await this.#keep(error, { output, engines }, signal);
+        continue;
+      }
       this.#applied(group);
       if (writer.pendingBytes > LIMITS.pendingBytes) await writer.belowPending(LIMITS.pendingBytes / 2);
       if (output.resting && !output.level && output.sinceSentMs >= BEAT_MS) output.beat();
       this.#answer();
     }
+  }
+
+  /** From here on with the rows of the inputs: what came cannot be told without them. It is read again. */
+  async #keep(why: StateNeeded, { output, engines }: { output: Output; engines: Engines }, signal: AbortSignal): Promise<void> {
+    const { config, warn } = this.#options;
+    warn({ transform: config.name }, `${why.message}: it is loaded from the history of the inputs`);
+    output.abandon();
+    this.#running?.database.close();
+    this.#running = null;
+    this.#running = await engines.view(output, signal);
+    for (const [input, place] of output.vector) await this.#inputs?.follow(input, place);
   }
 
   /** The next group; an input whose history is gone is read again from a snapshot of its source. */

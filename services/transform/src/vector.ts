@@ -20,8 +20,12 @@ export interface OutputState {
   readonly counter: string;
   /** Fingerprint of the steps that made it. */
   readonly definition: string;
-  /** It is a step of showing a new version: the next leader begins that again. */
+  /** The result of other steps is still to be told as a whole: the next leader begins that again. */
   readonly rebuilding?: true;
+  /** Rows of the inputs are kept: the next leader begins with them. */
+  readonly view?: true;
+  /** A part of a transaction made of one input, up to this place. */
+  readonly until?: readonly [input: string, lsn: string, ordinal: number];
 }
 
 export function writeVector(vector: Vector): OutputState['inputs'] {
