@@ -211,7 +211,7 @@ export const BUGS: readonly Bug[] = [
     name: 'a snapshot chunk published before the stream has passed it',
     breakage: { database: session((_, name) => (name.startsWith('snapshot') ? { walPosition: async () => 0n } : {})) },
     caughtBy: ['projection'],
-    workload: { rows: 100, everyMs: 60 },
+    workload: { rows: 200, everyMs: 3 },
   },
   {
     name: 'the bound of transactions nobody remembers taken from a snapshot',
