@@ -40,6 +40,7 @@ const LAYER: Readonly<Record<string, number>> = {
   source: 4,
   transform: 4,
   sink: 4,
+  kpi: 4,
   console: 4,
   monitor: 4,
   cli: 5,

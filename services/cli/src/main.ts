@@ -2,6 +2,7 @@ import { createRequire } from 'node:module';
 import { Command, InvalidArgumentError } from 'commander';
 import type { apply } from './commands/apply.ts';
 import type { demo } from './commands/demo.ts';
+import type { KpiOptions } from './commands/kpi.ts';
 import type { ProcessOptions } from './commands/process.ts';
 import type { QuarantineOptions } from './commands/quarantine.ts';
 import type { runOne } from './commands/run.ts';
@@ -79,7 +80,7 @@ program
   );
 program
   .command('run <service>')
-  .description('run one service (source, transform, sink, console) as one process of a cluster')
+  .description('run one service (source, transform, sink, kpi, console) as one process of a cluster')
   .requiredOption('-f, --file <file>', 'config file or folder (may be repeated)', collect, [])
   .option('--data <dir>', 'where state lives', './.tributary')
   .option('--nats <url>', 'the broker')
@@ -161,6 +162,20 @@ talking('query <sql>', 'read-only SQL over the compacted tables')
   .option('--as-of <place>', 'not built yet')
   .action((sql: string, options: Options & Parameters<typeof query>[1]) =>
     run(async (output) => (await import('./commands/work.ts')).query(sql, options, output), options),
+  );
+talking('kpi <action> [name]', 'KPIs: list, show NAME, values NAME, preview -f FILE, backfill NAME')
+  .option('--grain <grain>', 'minute, hour, day, week, month, quarter or year')
+  .option('--measure <names>', 'only these, separated by commas')
+  .option('--from <time>', 'buckets from there (without an offset: in the zone of the KPI)')
+  .option('--to <time>', 'buckets before')
+  .option('--by <dimensions>', 'divide by these, separated by commas, or by none (default: all)')
+  .option('--filter <dimension=value>', 'only these rows (may be repeated)', collect, [])
+  .option('--fill <what>', 'empty: show buckets without rows too')
+  .option('--as-of <place>', 'as it was: a time (ISO 8601), or the position of an earlier answer')
+  .option('--format <format>', 'table, json or csv')
+  .option('-f, --file <file>', 'with preview: config file or folder (may be repeated)', collect, [])
+  .action((action: string, name: string | undefined, options: Options & KpiOptions) =>
+    run(async (output) => (await import('./commands/kpi.ts')).kpi(action, name, options, output), options),
   );
 talking('process <action> [name]', 'processes: list; map, variants, cases or export NAME; import FILE (XES, CSV, OCEL 2.0 JSON)')
   .option('--name <name>', 'import: what to call it; default: after the file')

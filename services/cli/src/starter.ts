@@ -1,5 +1,5 @@
 /** Services that run in threads of `up`, and as processes of their own. */
-export type ThreadService = 'source' | 'transform' | 'sink';
+export type ThreadService = 'source' | 'transform' | 'sink' | 'kpi';
 
 /** What starts a service. A process, and each of its threads, has a heap of its own, and loads only what it runs. */
 export async function starterOf(service: ThreadService) {
@@ -10,5 +10,7 @@ export async function starterOf(service: ThreadService) {
       return (await import('@tributary/transform')).startTransforms;
     case 'sink':
       return (await import('@tributary/sink')).startSinks;
+    case 'kpi':
+      return (await import('@tributary/kpi')).startKpis;
   }
 }

@@ -1,7 +1,7 @@
 import { join } from 'node:path';
 import { Worker } from 'node:worker_threads';
 import { type Broker, connectNats } from '@tributary/changelog';
-import { type Config, type ConfigFile, sourcesOf } from '@tributary/config';
+import { type Config, type ConfigFile, sourcesOf, sourcesOfKpis } from '@tributary/config';
 import { type RunningConsole, startConsole } from '@tributary/console';
 import { Fault, type Kv, partName, partsOf, systemClock } from '@tributary/core';
 import { type NatsServer, obtainNatsServer, startNats } from '@tributary/embedded';
@@ -63,6 +63,7 @@ export class System {
       };
       threads.push(new Thread({ ...task, service: 'source' }), new Thread({ ...task, service: 'sink' }));
       if (config.transforms.length > 0) threads.push(new Thread({ ...task, service: 'transform' }));
+      if (config.kpis.length > 0) threads.push(new Thread({ ...task, service: 'kpi' }));
       const consoleStarted = startConsole(config, runtime, {
         connected: broker.connected,
         ...(options.port === undefined ? {} : { port: options.port }),
@@ -108,15 +109,19 @@ export class System {
 
   /** Goes over to every state that is applied from now on. */
   async #follow(revision: number): Promise<void> {
-    const { threads, console, broker } = this.#parts;
+    const { threads, console, broker, task } = this.#parts;
     const { data, log } = this.#options;
     const state = new DesiredState(broker.kv, data);
     await state.follow({ from: revision, clock: systemClock, log, signal: this.#stopping.signal }, (config) => {
       for (const thread of threads) thread.configure(config);
       console.configure(config);
-      // Its thread is started with the first transform: most systems have none.
-      if (config.transforms.length > 0 && !threads.some((thread) => thread.service === 'transform'))
-        threads.push(new Thread({ ...this.#parts.task, config, service: 'transform' }));
+      // Their threads are started with the first transform and the first KPI: most systems have none.
+      for (const [service, wanted] of [
+        ['transform', config.transforms],
+        ['kpi', config.kpis],
+      ] as const)
+        if (wanted.length > 0 && !threads.some((thread) => thread.service === service))
+          threads.push(new Thread({ ...task, config, service }));
     });
   }
 
@@ -141,6 +146,7 @@ interface Parts {
   readonly url: string;
   readonly broker: Broker;
   readonly threads: Thread[];
+  /** What every thread is given. */
   readonly task: Omit<ThreadTask, 'service'>;
   readonly console: RunningConsole;
 }
@@ -159,13 +165,20 @@ async function embeddedNats({ data, say }: SystemOptions): Promise<NatsServer> {
 
 /** Names of the actors that run transforms and projections. */
 function actorsOf(config: Config): string[] {
+  const engines = [...new Set(config.kpis.map(({ engine }) => engine))];
+  const kpis = engines.flatMap((engine) =>
+    sourcesOfKpis(
+      config.kpis.filter((kpi) => kpi.engine === engine),
+      config,
+    ).map((source) => `${engine}/${source}`),
+  );
   const transforms = config.transforms.map(({ name }) => `transform/${name}`);
   const projections = config.sinks.flatMap((sink) =>
     sourcesOf(sink, config).flatMap((source) =>
       partsOf(sink.type === 'ods' ? sink.partitions : 1).map((part) => partName(`${sink.name}/${source}`, part)),
     ),
   );
-  return [...transforms, ...projections];
+  return [...transforms, ...projections, ...kpis];
 }
 
 /** Decoding and folding make many short-lived values: room for them to die young, and no more than that. */

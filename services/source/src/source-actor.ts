@@ -299,10 +299,13 @@ export class SourceActor implements Actor {
       await watch.check(true);
       await snapshotter.settled();
     };
-    const barrier = await bus.serve(`${prefix}.barrier`, async function* () {
+    const barrier = await bus.serve(`${prefix}.barrier`, async function* (question) {
       await settle();
       const seq = await heart.pass();
-      yield { seq, tables: [...watch.tables.keys()] };
+      const { shapes = [] } = question as { shapes?: readonly string[] };
+      const asked = shapes.flatMap((name) => watch.tables.get(name) ?? []);
+      const told = shapes.length > 0 ? { shapes: await Promise.all(asked.map((table) => watch.schemaOf(table))) } : {};
+      yield { seq, tables: [...watch.tables.keys()], ...told };
     });
     const snapshot = await bus.serve(`${prefix}.snapshot`, async function* (question) {
       const { table, where, keys } = question as { table?: string; where?: string; keys?: readonly (readonly string[])[] };

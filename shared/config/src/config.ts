@@ -1,5 +1,6 @@
 import type { ConnectionConfig } from './connection.ts';
 import type { EventsSinkConfig } from './events.ts';
+import type { KpiConfig } from './kpi.ts';
 import type { TransformConfig } from './transforms.ts';
 
 /** The whole desired state, checked and with every default filled in. */
@@ -8,6 +9,7 @@ export interface Config {
   readonly sources: readonly SourceConfig[];
   readonly transforms: readonly TransformConfig[];
   readonly sinks: readonly SinkConfig[];
+  readonly kpis: readonly KpiConfig[];
 }
 
 export interface ClusterConfig {
@@ -21,6 +23,8 @@ export interface ClusterConfig {
   };
   /** `file:FOLDER`; absent: `lake` in the data folder. */
   readonly lake: { readonly url?: string };
+  /** What DuckDB may use in each engine of a KPI worker; beyond it spills to disk. */
+  readonly kpi: { readonly memoryBytes: number; readonly threads: number };
   readonly http: {
     readonly port: number;
     readonly tokens: readonly {
@@ -113,4 +117,17 @@ export function wantsTable(sink: Pick<SinkConfig, 'from'>, source: string, table
 function matches(pattern: string, text: string): boolean {
   const escaped = pattern.replaceAll(/[\\^$.|?+()[\]{}]/g, '\\$&').replaceAll('*', '.*');
   return new RegExp(`^${escaped}$`).test(text);
+}
+
+/** Changelogs that the KPIs of an engine read: those whose tables they name; for a query, those whose names it holds. */
+export function sourcesOfKpis(
+  kpis: readonly KpiConfig[],
+  { sources, transforms }: Pick<Config, 'sources' | 'transforms'>,
+): string[] {
+  const named = new Set(
+    kpis.flatMap(({ definition }) => (definition.kind === 'measures' ? definition.from.map(({ source }) => source) : [])),
+  );
+  const queries = kpis.flatMap(({ definition }) => (definition.kind === 'query' ? [definition.sql] : []));
+  const inQuery = (name: string) => queries.some((text) => new RegExp(`\\b${name}"?\\s*\\.`, 'i').test(text));
+  return [...sources, ...transforms].map(({ name }) => name).filter((name) => named.has(name) || inQuery(name));
 }

@@ -1,9 +1,10 @@
 import { z } from 'zod';
 import { cluster, eventsSink, lakeSink, odsSink, source, transform } from './kinds.ts';
+import { kpi } from './kpi.ts';
 
 /** JSON Schema of one config document, for editors. */
 export function configJsonSchema(): object {
-  return z.toJSONSchema(z.union([cluster, source, odsSink, lakeSink, eventsSink, transform]), {
+  return z.toJSONSchema(z.union([cluster, source, odsSink, lakeSink, eventsSink, transform, kpi]), {
     io: 'input',
     unrepresentable: 'any',
   });

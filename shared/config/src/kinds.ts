@@ -40,6 +40,7 @@ export const cluster = z.strictObject({
         .optional(),
     })
     .prefault({}),
+  kpi: z.strictObject({ memory: size('256MiB'), threads: z.number().int().min(1).max(64).default(2) }).prefault({}),
   http: z
     .strictObject({
       port: z.number().int().min(0).max(65_535).default(8080),
@@ -131,7 +132,6 @@ export const LAKE_IS_WHOLE =
 
 /** Kinds, types and keys that the interface names and that later versions bring. */
 export const NOT_BUILT: Readonly<Record<string, string>> = {
-  Kpi: 'kind: Kpi is not built yet',
   Process: 'kind: Process is not built yet',
 };
 

@@ -4,7 +4,7 @@ import { join } from 'node:path';
 import { afterEach, beforeEach, describe, expect, it } from 'vitest';
 import { matchesTable, sourcesOf, targetSchema, wantsTable } from './config.ts';
 import { configJsonSchema } from './json-schema.ts';
-import { loadConfig } from './load.ts';
+import { configOf, loadConfig } from './load.ts';
 
 let folder: string;
 beforeEach(async () => {
@@ -85,11 +85,39 @@ describe('config', () => {
     expect(await refusal('kind: Source\nname: shop\n')).toContain('"postgres"');
     const one = 'kind: Source\nname: shop\npostgres: postgres://a@b/c\n';
     expect(await refusal(`${one}---\n${one}`)).toContain('changelog shop is already defined at a.yaml:1');
-    expect(await refusal('kind: Kpi\n')).toBe('a.yaml:1:1: kind: Kpi is not built yet');
+    expect(await refusal('kind: Process\n')).toBe('a.yaml:1:1: kind: Process is not built yet');
     expect(await refusal(`${one}columns: {}\n`)).toContain('not built yet');
     expect(await refusal('kind: Source\nname: shop\npostgres: "${env:NOPE}"\n')).toContain(
       'a.yaml:3:11: environment variable NOPE is not set',
     );
+  });
+
+  it('takes a Kpi, with the place of every part that holds SQL, and says what cannot be one', async () => {
+    const one = 'kind: Source\nname: shop\npostgres: postgres://a@b/c\n---\n';
+    const kpi = `kind: Kpi
+name: gmv
+from: { o: shop.orders, i: { table: shop.public.items, on: "i.order_id = o.id" } }
+time: { column: o.paid_at, zone: Europe/Berlin }
+measures:
+  gmv: { sql: "sum(i.price)" }
+  week: { of: gmv, rolling: 7d }
+`;
+    const [loaded] = configOf([{ name: 'a.yaml', text: one + kpi }], { env: {} }).kpis;
+    expect(loaded?.definition).toMatchObject({
+      from: [
+        { alias: 'o', source: 'shop', table: 'public.orders' },
+        { alias: 'i', table: 'public.items' },
+      ],
+      measures: { week: { kind: 'rolling', of: 'gmv', span: { count: 7, unit: 'day' } } },
+    });
+    expect(loaded?.places['measures.gmv.sql']).toBe('a.yaml:10:10');
+    expect(await refusal(one + kpi.replace('shop.orders', 'crm.orders'))).toContain(
+      'a.yaml:7:9: "from.o": there is no source crm',
+    );
+    expect(await refusal(one + kpi.replace('of: gmv', 'of: gmw'))).toContain('there is no measure gmw with sql');
+    expect(await refusal(one + kpi.replace('Europe/Berlin', 'Berlin'))).toContain('expected a time zone');
+    expect(await refusal(`${one}${kpi}alerts: []\n`)).toContain('alerts of a Kpi is not built yet');
+    expect(await refusal(`${one}kind: Kpi\nname: x\n`)).toContain('"from" is missing');
   });
 
   it('splits an ods sink by table, and says why not a lake', async () => {

@@ -8,6 +8,7 @@ import { type Config, inputsOf, type SinkConfig, type SourceConfig } from './con
 import { eventsSinkOf } from './events.ts';
 import * as kinds from './kinds.ts';
 import { stepOf, type TransformConfig } from './transforms.ts';
+import { kpi, type KpiConfig, type KpiDocument, kpiOf } from './kpi.ts';
 
 export interface LoadOptions {
   /** Values of `${env:NAME}`. */
@@ -148,6 +149,7 @@ type Checked = { readonly place: Place } & (
   | { readonly kind: 'Lake'; readonly value: kinds.LakeDocument }
   | { readonly kind: 'Events'; readonly value: kinds.EventsDocument }
   | { readonly kind: 'Transform'; readonly value: kinds.TransformDocument; readonly steps: readonly Place[] }
+  | { readonly kind: 'Kpi'; readonly value: KpiDocument; readonly at: (path: readonly string[]) => Place }
 );
 
 function check(parsed: Parsed, complaints: Complaint[]): Checked | null {
@@ -184,11 +186,15 @@ function check(parsed: Parsed, complaints: Complaint[]): Checked | null {
     if (type === 'events') return wrap('Events', place, run(kinds.eventsSink));
     return complain('a Sink needs type: ods, lake or events', ['type']);
   }
+  if (kind === 'Kpi') {
+    const document = run(kpi);
+    return document && { kind: 'Kpi', place, value: document, at: (path) => placeOf(parsed, path) };
+  }
   const unbuilt = typeof kind === 'string' ? kinds.NOT_BUILT[kind] : undefined;
-  return complain(unbuilt ?? 'expected kind: Cluster, Source, Transform or Sink', ['kind']);
+  return complain(unbuilt ?? 'expected kind: Cluster, Source, Transform, Sink or Kpi', ['kind']);
 }
 
-function wrap<Kind extends Checked['kind']>(kind: Kind, place: Place, value: unknown): Checked | null {
+function wrap<Kind extends Exclude<Checked['kind'], 'Kpi'>>(kind: Kind, place: Place, value: unknown): Checked | null {
   return value === null ? null : ({ kind, place, value } as Checked);
 }
 
@@ -226,6 +232,7 @@ function assemble(documents: readonly Checked[], complaints: Complaint[]): Confi
   const sources: SourceConfig[] = [];
   const transforms: TransformConfig[] = [];
   const sinks: SinkConfig[] = [];
+  const kpis: KpiConfig[] = [];
   let cluster: kinds.ClusterDocument | null = null;
   for (const document of documents) {
     if (document.kind === 'Cluster') {
@@ -239,6 +246,7 @@ function assemble(documents: readonly Checked[], complaints: Complaint[]): Confi
     named.set(id, document.place);
     if (document.kind === 'Source') sources.push(sourceOf(document.value));
     else if (document.kind === 'Transform') transforms.push(transformOf(document));
+    else if (document.kind === 'Kpi') kpis.push(kpiOf(document.value, (path) => placeText(document.at(path))));
     else sinks.push(sinkOf(document));
   }
   checkInputs({ sources, transforms }, named, complaints);
@@ -257,13 +265,14 @@ function assemble(documents: readonly Checked[], complaints: Complaint[]): Confi
       compact: { everyMs: 300_000 },
     });
   }
-  return { cluster: clusterOf(cluster ?? kinds.cluster.parse({ kind: 'Cluster' })), sources, transforms, sinks };
+  checkKpis(documents, { sources, transforms, sinks }, complaints);
+  return { cluster: clusterOf(cluster ?? kinds.cluster.parse({ kind: 'Cluster' })), sources, transforms, sinks, kpis };
 }
 
 /** Sources and transforms share their names: each is a changelog. */
 function idKind(kind: Checked['kind']): string {
   if (kind === 'Source' || kind === 'Transform') return 'changelog';
-  return 'sink';
+  return kind === 'Kpi' ? 'kpi' : 'sink';
 }
 
 /** A transform must read something, and never, by whatever way, itself. */
@@ -307,7 +316,30 @@ function transformOf({ value, steps }: Extract<Checked, { kind: 'Transform' }>):
   };
 }
 
-function clusterOf({ nats, changelog, lake, http }: kinds.ClusterDocument): Config['cluster'] {
+/** What one Kpi document cannot know by itself: which sources and sinks there are. */
+function checkKpis(
+  documents: readonly Checked[],
+  known: Pick<Config, 'sources' | 'transforms' | 'sinks'>,
+  complaints: Complaint[],
+): void {
+  for (const document of documents) {
+    if (document.kind !== 'Kpi') continue;
+    const { engine, from = {} } = document.value;
+    if (known.sinks.some((sink) => sink.name === engine))
+      complaints.push({ ...document.at(['engine']), message: `"engine": a sink is called ${engine} already` });
+    for (const [alias, one] of Object.entries(from)) {
+      const { source } = 'on' in one ? one.table : one;
+      if ([...known.sources, ...known.transforms].some(({ name }) => name === source)) continue;
+      complaints.push({ ...document.at(['from', alias]), message: `"from.${alias}": there is no source ${source}` });
+    }
+  }
+}
+
+function placeText({ file, line, column }: Place): string {
+  return `${file}:${line}:${column}`;
+}
+
+function clusterOf({ nats, changelog, lake, kpi: engines, http }: kinds.ClusterDocument): Config['cluster'] {
   return {
     nats: {
       replicas: nats.replicas,
@@ -322,6 +354,7 @@ function clusterOf({ nats, changelog, lake, http }: kinds.ClusterDocument): Conf
         changelog.confirmAfter ?? (nats.replicas > 1 ? kinds.CONFIRM_AFTER_MS.replicated : kinds.CONFIRM_AFTER_MS.alone),
     },
     lake: lake.url ? { url: lake.url } : {},
+    kpi: { memoryBytes: engines.memory, threads: engines.threads },
     http,
   };
 }

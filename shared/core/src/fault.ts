@@ -79,6 +79,11 @@ export const FAULTS = {
   disk_full: { reaction: 'restart', advice: 'Free disk space; work goes on by itself.' },
   memory_full: { reaction: 'restart', advice: 'More memory was needed than this part may use; it is tried again by itself.' },
   query_refused: { reaction: 'operator', advice: 'Only a single SELECT over the captured tables is allowed.' },
+  not_complete: { reaction: 'restart', advice: 'Its tables are still being read; ask again in a moment. See tributary status.' },
+  kpi_put_aside: {
+    reaction: 'restart',
+    advice: 'One KPI cannot be computed and no longer holds up the others. Correct its definition and apply it again.',
+  },
   not_found: { reaction: 'operator', advice: 'Check the name: tributary status lists what there is.' },
 } as const satisfies Record<string, { reaction: Reaction; advice: string }>;
 

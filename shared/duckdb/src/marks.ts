@@ -45,14 +45,22 @@ export class Loader {
   readonly select: string;
   readonly values: Record<string, DuckDBValue>;
 
-  /** @param more `op` and `flag`: one character a row; `before`: joined by 0x1F; others joined by commas */
-  constructor(columns: readonly Loaded[], more: Readonly<Record<string, string>> = {}) {
+  /**
+   * @param more `op` and `flag`: one character a row; `before`: joined by 0x1F; others joined by commas
+   * @param numbered adds a column `n` that counts rows from there
+   */
+  constructor(
+    columns: readonly Loaded[],
+    more: Readonly<Record<string, string>> = {},
+    numbered: { readonly from: number; readonly rows: number } | null = null,
+  ) {
     const separators: Readonly<Record<string, string>> = { op: `''`, flag: `''`, before: 'chr(31)' };
     const extra = Object.keys(more).map((name) => `unnest(string_split($${name}, ${separators[name] ?? `','`})) AS ${name}`);
     const cells = columns.map((column, c) =>
       'text' in column ? `unnest(string_split($c${c}, chr(31))) AS c${c}` : `unnest($c${c}) AS c${c}`,
     );
-    this.select = `SELECT ${[...extra, ...cells].join(', ')}`;
+    const n = numbered ? [`unnest(range(${numbered.from}, ${numbered.from + numbered.rows})) AS n`] : [];
+    this.select = `SELECT ${[...n, ...extra, ...cells].join(', ')}`;
     this.values = { ...more };
     columns.forEach((column, c) => {
       this.values[`c${c}`] = 'text' in column ? column.text : listValue(column.list);

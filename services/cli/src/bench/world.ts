@@ -72,6 +72,7 @@ export async function openWorld(
         nats: { replicas: 1 },
         changelog: { maxAgeMs: 0, maxBytes: 0, lingerMs: 5, confirmAfterMs: 120_000 },
         lake: {},
+        kpi: { memoryBytes: 256 * 2 ** 20, threads: 2 },
         http: { port: 0, tokens: [] },
       },
       sources: [
@@ -87,6 +88,7 @@ export async function openWorld(
       ],
       transforms: [],
       sinks,
+      kpis: [],
     }),
     async session(database) {
       const session = await Session.open(connection(database), { name: 'bench' });

@@ -70,9 +70,9 @@ async function compare(connected: Connected, options: VerifyOptions, output: Out
     throw new Fault('not_found', `there is no source ${options.source}. Sources: ${layout.sources.join(', ')}`);
   }
   const sources = options.source === undefined ? layout.sources : [options.source];
-  // Events keep no rows that could be compared.
+  // Events keep no rows that could be compared, and what KPIs keep is no copy of a table.
   const projections = layout.projections.filter(
-    ({ name, kind }) => kind !== 'events' && sources.includes(name.slice(name.indexOf('/') + 1)),
+    ({ name, kind }) => !['events', 'kpi'].includes(kind) && sources.includes(name.slice(name.indexOf('/') + 1)),
   );
   const barriers = await caughtUp(connected, { sources, projections }, Date.now() + milliseconds(options.timeout));
   const wanted = options.table?.includes('.') ? options.table : options.table && `public.${options.table}`;

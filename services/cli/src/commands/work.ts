@@ -2,7 +2,7 @@ import { together } from '@tributary/cluster';
 import { Fault } from '@tributary/core';
 import { connect, type Connected, type Where } from '../addresses.ts';
 import { layoutOf, type ProjectionEntry, projectionSubject } from '../cluster.ts';
-import { type Output, openProgress, table } from '../output.ts';
+import { csvLine, type Output, openProgress, shown, table } from '../output.ts';
 
 interface SnapshotPart {
   readonly done: boolean;
@@ -158,7 +158,7 @@ export async function query(sql: string, options: Where & { format?: string; asO
     const names = columns.map((column) => column.name);
     if (format === 'json') output.value({ columns, rows, freshness });
     else if (format === 'csv')
-      for (const line of [names, ...rows.map((row) => names.map((name) => row[name]))]) output.line(line.map(csv).join(','));
+      for (const line of [names, ...rows.map((row) => names.map((name) => row[name]))]) output.line(csvLine(line));
     else {
       output.line(
         table(
@@ -172,13 +172,4 @@ export async function query(sql: string, options: Where & { format?: string; asO
   } finally {
     await broker.close();
   }
-}
-
-function shown(value: unknown): unknown {
-  return typeof value === 'object' && value !== null ? JSON.stringify(value) : value;
-}
-
-function csv(value: unknown): string {
-  const text = value === null || value === undefined ? '' : String(shown(value));
-  return /[",\n\r]/.test(text) || (value === '' && text === '') ? `"${text.replaceAll('"', '""')}"` : text;
 }

@@ -22,6 +22,8 @@ const STATUS_OF: Partial<Record<FaultKind, number>> = {
   ahead_of_history: 410,
   other_epoch: 410,
   other_system: 410,
+  outside_history: 410,
+  not_complete: 503,
 };
 
 const TITLES: Record<number, string> = {

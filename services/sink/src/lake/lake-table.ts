@@ -10,9 +10,19 @@ import {
   type TableSchema,
   tableName,
 } from '@tributary/core';
-import { type Duck, duckIdent, duckLiteral, isUnchanged, load, loadCells, Loader, plain } from '@tributary/duckdb';
+import {
+  type Duck,
+  duckIdent,
+  duckLiteral,
+  isUnchanged,
+  load,
+  loadCells,
+  Loader,
+  plain,
+  typedColumn,
+  type TypedColumn,
+} from '@tributary/duckdb';
 import { NetChanges, oldRows } from '@tributary/projection';
-import { lakeColumn, type LakeColumn } from './lake-types.ts';
 
 /** From so many new rows on they go straight into the table. */
 const FRESH_ROWS = 64;
@@ -51,7 +61,7 @@ export class LakeTable {
   readonly name: string;
   readonly schema: TableSchema;
   readonly version: string;
-  readonly columns: readonly LakeColumn[];
+  readonly columns: readonly TypedColumn[];
   readonly key: readonly number[];
   /** Quoted names of the state tables. */
   readonly current: string;
@@ -71,7 +81,7 @@ export class LakeTable {
     this.version = shape.version;
     this.seen = shape.seen;
     this.name = tableName(shape.schema);
-    this.columns = shape.schema.columns.map(lakeColumn);
+    this.columns = shape.schema.columns.map(typedColumn);
     this.key = keyColumns(shape.schema);
     const state = (schema: string) => `${schema}.${duckIdent(`${source}.${this.name}`)}`;
     this.current = state('_current');

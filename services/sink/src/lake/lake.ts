@@ -176,7 +176,11 @@ export class LakeProjection implements Projection {
         currentOf,
         signal: driver.signal,
       });
+    const compacted = (tables: readonly string[]) => this.#compactedOf(tables);
     return {
+      compacted: async function* (question: unknown) {
+        yield await compacted((question as { tables: readonly string[] }).tables);
+      },
       compact: async function* (question: unknown) {
         await compact((question as { table?: string }).table);
         yield { done: true };
@@ -358,6 +362,17 @@ export class LakeProjection implements Projection {
         throw new Fault('not_found', `the lake has no table ${name} of ${this.#options.source}`);
       if (this.#state.dirty.size > 0 || this.#unflushedBytes > 0) await this.#compact();
     });
+  }
+
+  /** The compacted changelog, for who wants to begin with it: tables of which no snapshot runs. */
+  async #compactedOf(names: readonly string[]): Promise<object> {
+    const manifest = await this.#manifests.latest();
+    const tables = names.flatMap((name) => {
+      const exact = manifest?.tables[name]?.exact;
+      if (!exact || exact.seen || exact.held) return [];
+      return [{ name, schema: exact.schema, version: exact.version, path: `${this.#options.folder}/${exact.path}` }];
+    });
+    return { position: manifest?.compacted?.position ?? null, watermark: manifest?.compacted?.watermark ?? 0, tables };
   }
 
   async #currentOf(name: string): Promise<{ table: LakeTable; parquet: string | null } | null> {

@@ -1,9 +1,9 @@
 import { randomUUID } from 'node:crypto';
 import { mkdir } from 'node:fs/promises';
 import { join } from 'node:path';
-import { type Duck, duckIdent, duckLiteral } from '@tributary/duckdb';
+import { type Duck, duckIdent, duckLiteral, type TypedColumn } from '@tributary/duckdb';
 import type { LakeTable } from './lake-table.ts';
-import { type LakeColumn, typedList } from './lake-types.ts';
+import { typedList } from './lake-types.ts';
 import type { ManifestFile } from './manifest.ts';
 
 /** A row group is held in memory until it is whole: with DuckDB's 122,880 rows that alone can take what a sink may use. */
@@ -40,7 +40,7 @@ export class ParquetWriter {
     const [count] = await this.#duck.rows<{ rows: number }>(`SELECT count(*) AS rows FROM ${table.current}`);
     const exact = await this.#lossy(table, table.current);
     const order = table.key.length > 0 ? table.key : table.columns.map((_, c) => c);
-    const by = order.map((c) => duckIdent((table.columns[c] as LakeColumn).name)).join(', ');
+    const by = order.map((c) => duckIdent((table.columns[c] as TypedColumn).name)).join(', ');
     const select = `SELECT * FROM (SELECT ${typedList(table.columns, exact)} FROM ${table.current}) ORDER BY ${by}`;
     return { file: { path: await this.#write(table, { kind: 'current', commit, select }), rows: count?.rows ?? 0 }, exact };
   }

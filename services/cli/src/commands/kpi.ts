@@ -1,0 +1,151 @@
+import { registeredActors } from '@tributary/cluster';
+import { configReading } from '@tributary/config';
+import { askOne, Fault } from '@tributary/core';
+import type { KpiFreshness, ValueRow, ValuesQuestion } from '@tributary/kpi';
+import { environment } from '@tributary/ops';
+import { connect, type Connected, type Where } from '../addresses.ts';
+import { csvLine, type Output, table } from '../output.ts';
+
+export interface KpiOptions extends Where {
+  readonly grain?: string;
+  readonly measure?: string;
+  readonly from?: string;
+  readonly to?: string;
+  readonly by?: string;
+  readonly filter: readonly string[];
+  readonly fill?: string;
+  readonly asOf?: string;
+  readonly format?: string;
+  readonly file: readonly string[];
+}
+
+interface Shown {
+  readonly name: string;
+  readonly state: string;
+  readonly reason: string | null;
+  readonly tables: readonly string[];
+}
+
+/** `kpi list|show|values|preview|backfill`. */
+export async function kpi(action: string, name: string | undefined, options: KpiOptions, output: Output): Promise<void> {
+  const connected = await connect(options);
+  try {
+    if (action === 'list') return await list(connected, output);
+    if (action === 'preview') return await preview(connected, options, output);
+    if (!['show', 'values', 'backfill'].includes(action))
+      throw new Fault('config_invalid', `kpi ${action} is not known; use list, show, values, preview or backfill`);
+    if (name === undefined) throw new Fault('config_invalid', `kpi ${action} needs the name of a KPI`);
+    if (action === 'values') return await values(connected, name, { options, output });
+    const told = await ask<Shown>(connected, name, action, {});
+    output.value(told);
+  } finally {
+    await connected.broker.close();
+  }
+}
+
+async function list(connected: Connected, output: Output): Promise<void> {
+  const shown = await Promise.all((await names(connected)).map((name) => ask<Shown>(connected, name, 'show', {})));
+  if (output.json) output.value(shown);
+  else
+    output.line(
+      table(
+        ['kpi', 'state', 'reads', ''],
+        shown.map((one) => [one.name, one.state, one.tables.join(', '), one.reason ?? '']),
+      ),
+    );
+}
+
+async function names({ broker }: Connected): Promise<string[]> {
+  const actors = await registeredActors(broker.kv);
+  return actors
+    .flatMap(({ name, kind }) => (kind === 'query' && name.startsWith('kpi.') ? [name.slice('kpi.'.length)] : []))
+    .toSorted();
+}
+
+async function ask<T>(connected: Connected, name: string, what: string, question: object): Promise<T> {
+  try {
+    return await askOne<T>(connected.broker.bus, `tributary.kpi.${name}.${what}`, question, { idleMs: 600_000 });
+  } catch (error) {
+    if (!(error instanceof Fault) || error.kind !== 'not_found') throw error;
+    const there = (await names(connected)).join(', ') || 'none';
+    throw new Fault('not_found', `there is no KPI ${name}, or its worker does not run. KPIs: ${there}`, {}, { cause: error });
+  }
+}
+
+function questionOf(options: KpiOptions): ValuesQuestion {
+  const { grain, measure, from, to, by, filter, fill, asOf } = options;
+  const filters = filter.map((text) => {
+    const [, dimension = '', value = ''] = /^([^=]+)=(.*)$/.exec(text) ?? [];
+    if (dimension === '') throw new Fault('config_invalid', `--filter ${text}: expected DIMENSION=VALUE`);
+    return { dimension, value };
+  });
+  const chosen: Record<string, string[]> = {};
+  for (const { dimension, value } of filters) chosen[dimension] = [...(chosen[dimension] ?? []), value];
+  return {
+    ...(grain === undefined ? {} : { grain: grain as NonNullable<ValuesQuestion['grain']> }),
+    ...(measure === undefined ? {} : { measures: words(measure) }),
+    ...(from === undefined ? {} : { from }),
+    ...(to === undefined ? {} : { to }),
+    ...(by === undefined ? {} : { by: words(by) }),
+    ...(filters.length === 0 ? {} : { filter: chosen }),
+    ...(fill === undefined ? {} : { fill: fill === 'empty' ? 'empty' : 'none' }),
+    ...(asOf === undefined ? {} : { asOf }),
+  };
+}
+
+function words(text: string): string[] {
+  return text
+    .split(',')
+    .map((one) => one.trim())
+    .filter((one) => one !== '' && one !== 'none');
+}
+
+async function values(
+  connected: Connected,
+  name: string,
+  { options, output }: { options: KpiOptions; output: Output },
+): Promise<void> {
+  const rows: (ValueRow | Record<string, unknown>)[] = [];
+  let freshness: KpiFreshness | null = null;
+  // Named first, so that a KPI that is not there is told as such.
+  await ask(connected, name, 'show', {});
+  for await (const part of connected.broker.bus.ask(`tributary.kpi.${name}.values`, questionOf(options), { idleMs: 600_000 })) {
+    const one = part as { rows: ValueRow[]; freshness?: KpiFreshness };
+    rows.push(...one.rows);
+    freshness ??= one.freshness ?? null;
+  }
+  const format = options.format ?? (output.json ? 'json' : 'table');
+  if (format === 'json') return output.value({ kpi: name, rows, freshness });
+  const flat = rows.map(flatRow);
+  const columns = [...new Set(flat.flatMap((row) => Object.keys(row)))];
+  const cells = flat.map((row) => columns.map((column) => row[column]));
+  if (format === 'csv') for (const line of [columns, ...cells]) output.line(csvLine(line));
+  else if (format === 'table') {
+    output.line(table(columns, cells));
+    process.stderr.write(
+      `${rows.length} row(s). Complete to: ${freshness?.completeTo ?? 'nothing yet'}, ${freshness?.lagMs ?? 0} ms ago\n`,
+    );
+  } else throw new Fault('config_invalid', `--format ${format} is not known; use table, json or csv`);
+}
+
+function flatRow(row: ValueRow | Record<string, unknown>): Record<string, unknown> {
+  if (!('values' in row && 'dimensions' in row)) return row;
+  const { bucket, dimensions, values: measures, revision, closed } = row as ValueRow;
+  return { ...(bucket === null ? {} : { bucket }), ...dimensions, ...measures, revision, closed };
+}
+
+async function preview(connected: Connected, options: KpiOptions, output: Output): Promise<void> {
+  if (options.file.length === 0) throw new Fault('config_invalid', 'kpi preview needs -f FILE');
+  const { configOf, readFiles } = await configReading();
+  const { kpis } = configOf(await readFiles(options.file), { env: environment() });
+  if (kpis.length === 0) throw new Fault('config_invalid', 'the files hold no document of kind: Kpi');
+  for (const config of kpis) {
+    const told = await askOne(
+      connected.broker.bus,
+      `tributary.kpi-engine.${config.engine}.preview`,
+      { config, ask: questionOf(options) },
+      { idleMs: 600_000 },
+    );
+    output.value(told);
+  }
+}

@@ -1,0 +1,111 @@
+import { join } from 'node:path';
+import type { Changelogs } from '@tributary/changelog';
+import { type ActorSpec, type Assignment, type ConfiguredService, runService, type Runtime } from '@tributary/cluster';
+import { type Config, type KpiConfig, sourcesOf, sourcesOfKpis, wantsTable } from '@tributary/config';
+import { WHOLE } from '@tributary/core';
+import { ProjectionActor } from '@tributary/projection';
+import { EngineActor, KpiActor } from './answers.ts';
+import { Engine } from './engine.ts';
+import { KpiProjection } from './projection.ts';
+import { KpiStore } from './store.ts';
+
+/** Changelog applied together while catching up. */
+const GROUP_BYTES = 4 * 2 ** 20;
+/** Changes are gathered this long between two groups: each costs a scan of the tables whatever its size. */
+const REST_MS = 50;
+
+/** Runs this worker's share of the engines. An engine moves as a whole: its tables and KPIs share one file. */
+export async function startKpis(config: Config, runtime: Runtime<Changelogs>): Promise<ConfiguredService<Config>> {
+  const assignmentsOf = (desired: Config) =>
+    [...new Set(desired.kpis.map(({ engine }) => engine))].map((engine) =>
+      engineAssignment(
+        engine,
+        desired.kpis.filter((kpi) => kpi.engine === engine),
+        { config: desired, runtime },
+      ),
+    );
+  return runService('kpi', runtime, { config, assignmentsOf });
+}
+
+function engineAssignment(
+  name: string,
+  kpis: readonly KpiConfig[],
+  { config, runtime }: { config: Config; runtime: Runtime<Changelogs> },
+): Assignment {
+  const { bus, changelogs, clock, log } = runtime;
+  const { memoryBytes, threads } = config.cluster.kpi;
+  const sources = sourcesOfKpis(kpis, config);
+  const warn = (facts: object, message: string) => log.warn(facts, message);
+  const shared = new SharedEngine(async () => {
+    const store = await KpiStore.open({ folder: join(runtime.dataDir, 'kpi'), engine: name, memoryBytes, threads, warn });
+    return Engine.open({ name, kpis, sources, store, clock, warn });
+  });
+  const open = () => shared.open();
+  const projections = sources.map((source): ActorSpec => {
+    const lakes = config.sinks.filter((sink) => sink.type === 'lake' && sourcesOf(sink, config).includes(source));
+    return {
+      name: `${name}/${source}`,
+      kind: 'kpi',
+      make: () =>
+        new ProjectionActor({
+          sink: name,
+          source,
+          part: WHOLE,
+          changelogs,
+          bus,
+          clock,
+          groupBytes: GROUP_BYTES,
+          restMs: REST_MS,
+          open: async () => {
+            const engine = await open();
+            const wanted = [...engine.wanted(source)];
+            const holding = lakes
+              .filter((sink) => wanted.every((table) => wantsTable(sink, source, table)))
+              .map((sink) => sink.name);
+            return KpiProjection.open({ engine, source, bus, lakes: holding, warn });
+          },
+        }),
+    };
+  });
+  return {
+    name: `kpi-engine/${name}`,
+    labels: {},
+    fingerprint: JSON.stringify([kpis, memoryBytes, threads, sources]),
+    actors: [
+      { name: `kpi-engine.${name}`, kind: 'query', make: () => new EngineActor({ open, bus, engine: name }) },
+      ...kpis.map(
+        (kpi): ActorSpec => ({ name: `kpi.${kpi.name}`, kind: 'query', make: () => new KpiActor({ open, bus, name: kpi.name }) }),
+      ),
+      ...projections,
+    ],
+    close: () => shared.close(),
+  };
+}
+
+/** The engine that its actors share: opened by the first of them, closed after the last, and anew when DuckDB gave the file up. */
+class SharedEngine {
+  readonly #make: () => Promise<Engine>;
+  #opening: Promise<Engine> | null = null;
+
+  constructor(make: () => Promise<Engine>) {
+    this.#make = make;
+  }
+
+  /** Concurrent callers get the same one. When it fails the next caller tries again. */
+  open(): Promise<Engine> {
+    const before = this.#opening?.catch(() => null) ?? Promise.resolve(null);
+    const opening = before.then(async (engine) => {
+      if (engine && !engine.store.invalid.aborted) return engine;
+      await engine?.store.close();
+      return this.#make();
+    });
+    this.#opening = opening;
+    return opening;
+  }
+
+  async close(): Promise<void> {
+    const opening = this.#opening;
+    this.#opening = null;
+    await (await opening?.catch(() => null))?.store.close();
+  }
+}

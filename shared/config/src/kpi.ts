@@ -1,0 +1,279 @@
+import { z } from 'zod';
+import { duration } from './units.ts';
+
+const GRAINS = ['minute', 'hour', 'day', 'week', 'month', 'quarter', 'year'] as const;
+export type Grain = (typeof GRAINS)[number];
+
+/** A KPI with every default filled in. JSON, so that it travels, and its fingerprint is its version. */
+export interface KpiConfig {
+  readonly name: string;
+  readonly owner: string | null;
+  /** KPIs of one engine share one state: the tables they name are kept once, and read by one worker. */
+  readonly engine: string;
+  readonly definition: KpiDefinition | KpiQuery;
+  /** How long as-of reaches back, ms. */
+  readonly historyMs: number;
+  readonly late: { readonly restateForMs: number };
+  readonly targets: readonly KpiTarget[];
+  /** Names of tokens, or roles, that may read it; empty: whoever may read anything. */
+  readonly readers: readonly string[];
+  /** `file:line:column` of every part that holds SQL, by its path (`measures.gmv.sql`). */
+  readonly places: Readonly<Record<string, string>>;
+}
+
+export interface KpiDefinition {
+  readonly kind: 'measures';
+  /** The first is the fact: every result row belongs to one row of it. */
+  readonly from: readonly KpiTable[];
+  readonly time: {
+    readonly column: string;
+    readonly zone: string;
+    readonly grains: readonly Grain[];
+    readonly weekStart: 'monday' | 'sunday';
+  } | null;
+  readonly where: string | null;
+  /** Name → SQL. */
+  readonly dimensions: Readonly<Record<string, string>>;
+  readonly measures: Readonly<Record<string, KpiMeasure>>;
+}
+
+/** The short form: one SELECT, evaluated anew when one of its tables changed. */
+export interface KpiQuery {
+  readonly kind: 'query';
+  readonly sql: string;
+  readonly everyMs: number;
+}
+
+export interface KpiTable {
+  readonly alias: string;
+  readonly source: string;
+  /** `schema.table`. */
+  readonly table: string;
+  /** Join condition; null for the fact. */
+  readonly on: string | null;
+  /** A fact without a row here stays, with NULL for its columns. */
+  readonly outer: boolean;
+}
+
+export type KpiMeasure = { readonly unit: string | null; readonly empty: 'zero' | 'null' } & (
+  | { readonly kind: 'sql'; readonly sql: string }
+  | { readonly kind: 'derived'; readonly sql: string }
+  | { readonly kind: 'rolling'; readonly of: string; readonly span: Span }
+  | { readonly kind: 'to_date'; readonly of: string; readonly grain: Grain }
+  | { readonly kind: 'versus'; readonly of: string; readonly span: Span; readonly as: 'change' | 'ratio' | 'value' }
+);
+
+/** A span of the calendar in the KPI's zone: a day is from midnight to midnight, however many hours that has. */
+export interface Span {
+  readonly count: number;
+  readonly unit: Grain;
+}
+
+export interface KpiTarget {
+  readonly measure: string;
+  readonly grain: Grain;
+  readonly good: 'up' | 'down';
+  readonly target: number;
+  readonly warn: number | null;
+  readonly crit: number | null;
+}
+
+const ident = z
+  .string()
+  .regex(/^[a-z][a-z0-9_]{0,39}$/, 'expected lower-case letters, digits and _ (at most 40, a letter first)');
+const sql = z.string().trim().min(1, 'expected SQL');
+const SPAN = /^(\d+)(min|m|h|d|w|mo|q|y)$/;
+const SPAN_UNITS: Readonly<Record<string, Grain>> = {
+  min: 'minute',
+  m: 'minute',
+  h: 'hour',
+  d: 'day',
+  w: 'week',
+  mo: 'month',
+  q: 'quarter',
+  y: 'year',
+};
+const span = z.string().transform((text, context): Span => {
+  const [, count = '0', unit = ''] = SPAN.exec(text) ?? [];
+  const grain = SPAN_UNITS[unit];
+  if (grain && Number(count) > 0) return { count: Number(count), unit: grain };
+  context.addIssue({ code: 'custom', message: 'expected a span such as 30min, 24h, 7d, 1w, 1mo, 1q or 1y' });
+  return z.NEVER;
+});
+
+const table = z
+  .string()
+  .regex(/^[a-z][a-z0-9_]*(\.[^.]+){1,2}$/, 'expected SOURCE.SCHEMA.TABLE, or SOURCE.TABLE for the schema public')
+  .transform((text) => {
+    const [source = '', ...rest] = text.split('.');
+    return { source, table: rest.length === 1 ? `public.${rest[0]}` : rest.join('.') };
+  });
+const joined = z.strictObject({
+  table,
+  on: sql,
+  as: z.literal('dimension', 'expected dimension: a fact without such a row stays').optional(),
+});
+
+const measure = z
+  .strictObject({
+    sql: sql.optional(),
+    derived: sql.optional(),
+    of: ident.optional(),
+    rolling: span.optional(),
+    to_date: z.enum(GRAINS).optional(),
+    versus: span.optional(),
+    as: z.enum(['change', 'ratio', 'value']).optional(),
+    unit: z.string().optional(),
+    /** What a bucket without rows shows. */
+    empty: z.enum(['zero', 'null']).default('null'),
+  })
+  .transform((given, context): KpiMeasure => {
+    const complain = (message: string) => {
+      context.addIssue({ code: 'custom', message });
+      return z.NEVER;
+    };
+    const common = { unit: given.unit ?? null, empty: given.empty };
+    const forms = [given.sql, given.derived, given.rolling, given.to_date, given.versus].filter((one) => one !== undefined);
+    if (forms.length !== 1) return complain('expected one of sql, derived, or of with rolling, to_date or versus');
+    if (given.as !== undefined && given.versus === undefined) return complain('"as" belongs to versus');
+    if (given.sql !== undefined) return { ...common, kind: 'sql', sql: given.sql };
+    if (given.derived !== undefined) return { ...common, kind: 'derived', sql: given.derived };
+    if (given.of === undefined) return complain('expected "of": the measure that it is made from');
+    if (given.rolling) return { ...common, kind: 'rolling', of: given.of, span: given.rolling };
+    if (given.to_date) return { ...common, kind: 'to_date', of: given.of, grain: given.to_date };
+    return { ...common, kind: 'versus', of: given.of, span: given.versus as Span, as: given.as ?? 'change' };
+  });
+
+/** A key of the interface that a later version brings: refused, not passed over. */
+const later = (what: string) => z.undefined({ error: `${what} of a Kpi is not built yet` }).optional();
+
+export const kpi = z
+  .strictObject({
+    kind: z.literal('Kpi'),
+    spec: z.literal(1, 'expected spec: 1').default(1),
+    name: ident,
+    owner: z.string().optional(),
+    engine: ident.default('kpi'),
+    sql: sql.optional(),
+    every: duration('1s'),
+    from: z.record(ident, z.union([table, joined], { error: 'expected SOURCE.SCHEMA.TABLE, or { table, on, as }' })).optional(),
+    time: z
+      .strictObject({
+        column: sql,
+        zone: z.string().refine(isZone, 'expected a time zone such as Europe/Berlin or UTC').default('UTC'),
+        grains: z.array(z.enum(GRAINS)).min(1).default(['hour', 'day', 'week', 'month']),
+        week_start: z.enum(['monday', 'sunday']).default('monday'),
+      })
+      .optional(),
+    where: sql.optional(),
+    dimensions: z.record(ident, sql).default({}),
+    measures: z.record(ident, measure).optional(),
+    history: z.strictObject({ keep: duration('7d') }).prefault({}),
+    late: z.strictObject({ restate_for: duration('90d'), after: z.literal('flag').default('flag') }).prefault({}),
+    targets: z
+      .array(
+        z.strictObject({
+          measure: ident,
+          grain: z.enum(GRAINS),
+          good: z.enum(['up', 'down']).default('up'),
+          target: z.number(),
+          warn: z.number().optional(),
+          crit: z.number().optional(),
+        }),
+      )
+      .default([]),
+    access: z.strictObject({ read: z.array(z.string().min(1)).min(1).optional(), row_filter: later('row_filter') }).prefault({}),
+    freshness: later('freshness'),
+    alerts: later('alerts'),
+    tests: later('tests'),
+  })
+  .superRefine((document, context) => {
+    const complain = (message: string, ...path: string[]) => context.addIssue({ code: 'custom', message, path });
+    if (document.sql !== undefined) {
+      for (const key of ['from', 'time', 'where', 'measures'] as const)
+        if (document[key] !== undefined) complain('a Kpi has either sql, or from and measures', key);
+      return;
+    }
+    if (!document.from) return complain('"from" is missing: the tables of the Kpi, the fact first', 'from');
+    if (!document.measures) return complain('"measures" is missing', 'measures');
+    Object.entries(document.from).forEach(([alias, one], i) => {
+      if (i === 0 && 'on' in one) complain('the first table is the fact, which joins nothing: leave out "on"', 'from', alias);
+      if (i > 0 && !('on' in one)) complain('expected { table, on }: how it joins the tables before it', 'from', alias);
+    });
+    checkMeasures(document.measures, document.time !== undefined, complain);
+    for (const name of Object.keys(document.dimensions))
+      if (name in document.measures) complain('a dimension and a measure have the same name', 'dimensions', name);
+    document.targets.forEach((target, i) => {
+      if (!document.measures?.[target.measure])
+        complain(`there is no measure ${target.measure}`, 'targets', String(i), 'measure');
+      if (!document.time?.grains.includes(target.grain))
+        complain(`${target.grain} is not among time.grains`, 'targets', String(i), 'grain');
+    });
+  });
+
+function checkMeasures(
+  measures: Readonly<Record<string, KpiMeasure>>,
+  timed: boolean,
+  complain: (message: string, ...path: string[]) => void,
+): void {
+  for (const [name, one] of Object.entries(measures)) {
+    if (one.kind === 'sql' || one.kind === 'derived') continue;
+    if (!timed) complain(`${one.kind} needs "time"`, 'measures', name);
+    const of = measures[one.of];
+    if (of?.kind !== 'sql') complain(`"of": there is no measure ${one.of} with sql`, 'measures', name, 'of');
+  }
+}
+
+function isZone(text: string): boolean {
+  try {
+    return new Intl.DateTimeFormat('en', { timeZone: text }).format() !== '';
+  } catch {
+    return false;
+  }
+}
+
+export type KpiDocument = z.output<typeof kpi>;
+
+/** @param place `file:line:column` of a path */
+export function kpiOf(document: KpiDocument, place: (path: readonly string[]) => string): KpiConfig {
+  const places: Record<string, string> = {};
+  const note = (...path: string[]) => (places[path.join('.')] = place(path));
+  return {
+    name: document.name,
+    owner: document.owner ?? null,
+    engine: document.engine,
+    definition: document.sql === undefined ? measuresOf(document, note) : queryOf(document.sql, document.every, note),
+    historyMs: document.history.keep,
+    late: { restateForMs: document.late.restate_for },
+    targets: document.targets.map(({ warn, crit, ...rest }) => ({ ...rest, warn: warn ?? null, crit: crit ?? null })),
+    readers: document.access.read ?? [],
+    places,
+  };
+}
+
+function queryOf(text: string, everyMs: number, note: (...path: string[]) => string): KpiQuery {
+  note('sql');
+  return { kind: 'query', sql: text, everyMs };
+}
+
+function measuresOf(document: KpiDocument, note: (...path: string[]) => string): KpiDefinition {
+  const { from = {}, time, where, dimensions, measures = {} } = document;
+  for (const alias of Object.keys(from)) note('from', alias);
+  if (time) note('time', 'column');
+  if (where !== undefined) note('where');
+  for (const name of Object.keys(dimensions)) note('dimensions', name);
+  for (const [name, one] of Object.entries(measures))
+    note('measures', name, ...(one.kind === 'sql' ? ['sql'] : one.kind === 'derived' ? ['derived'] : []));
+  return {
+    kind: 'measures',
+    from: Object.entries(from).map(([alias, one]) =>
+      'on' in one
+        ? { alias, ...one.table, on: one.on, outer: one.as === 'dimension' }
+        : { alias, ...one, on: null, outer: false },
+    ),
+    time: time ? { column: time.column, zone: time.zone, grains: time.grains, weekStart: time.week_start } : null,
+    where: where ?? null,
+    dimensions,
+    measures,
+  };
+}
