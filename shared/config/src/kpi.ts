@@ -15,8 +15,6 @@ export interface KpiConfig {
   readonly historyMs: number;
   readonly late: { readonly restateForMs: number };
   readonly targets: readonly KpiTarget[];
-  /** Names of tokens, or roles, that may read it; empty: whoever may read anything. */
-  readonly readers: readonly string[];
   /** `file:line:column` of every part that holds SQL, by its path (`measures.gmv.sql`). */
   readonly places: Readonly<Record<string, string>>;
 }
@@ -182,7 +180,7 @@ export const kpi = z
         }),
       )
       .default([]),
-    access: z.strictObject({ read: z.array(z.string().min(1)).min(1).optional(), row_filter: later('row_filter') }).prefault({}),
+    access: later('access'),
     freshness: later('freshness'),
     alerts: later('alerts'),
     tests: later('tests'),
@@ -246,7 +244,6 @@ export function kpiOf(document: KpiDocument, place: (path: readonly string[]) =>
     historyMs: document.history.keep,
     late: { restateForMs: document.late.restate_for },
     targets: document.targets.map(({ warn, crit, ...rest }) => ({ ...rest, warn: warn ?? null, crit: crit ?? null })),
-    readers: document.access.read ?? [],
     places,
   };
 }
