@@ -128,7 +128,7 @@ describe('tributary check', () => {
   });
 
   it('refuses what is not built yet by name, and a missing file', async () => {
-    expect((await check('kind: Kpi\n')).stderr).toContain('config.yaml:1:1: kind: Kpi is not built yet');
+    expect((await check('kind: Process\n')).stderr).toContain('config.yaml:1:1: kind: Process is not built yet');
     const missing = await tributary(['check', '-f', '/nowhere/x.yaml']);
     expect(missing.code).toBe(1);
     expect(missing.stderr).toContain('/nowhere/x.yaml: there is no such file or folder');
