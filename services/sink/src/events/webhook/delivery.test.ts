@@ -116,6 +116,16 @@ describe('delivery', () => {
     expect(quarantine.facts().batches).toBe(1);
   });
 
+  it('goes on after a pause that the receiver asked for, though the timer fired before its time', async () => {
+    let asked = 0;
+    const answer = (): Answer => (asked++ === 0 ? { kind: 'away', reason: 'host answered 503', retryAfterMs: 50 } : { kind: 'taken' });
+    const early = { ...systemClock, monotonic: () => 1_000, sleep: () => Promise.resolve() };
+    const { delivery, posted } = await open(answer, { clock: early });
+    await delivery.send(event(1, 'a'), ORIGIN);
+    await delivery.settle(at(1));
+    expect(posted).toEqual(['id1', 'id1']);
+  });
+
   it('takes no more than it can hold', async () => {
     const { delivery } = await open(() => new Promise<Answer>(() => {}));
     let n = 0;

@@ -223,7 +223,11 @@ export class Delivery {
     this.#pausedUntil = until;
     const { clock } = this.#options;
     clock.sleep(until - clock.monotonic(), this.#ended.signal).then(
-      () => this.#pump(),
+      () => {
+        // A timer may fire a moment before its time: what was slept through is over, whatever the clock says.
+        if (this.#pausedUntil === until) this.#pausedUntil = 0;
+        this.#pump();
+      },
       () => {},
     );
   }
