@@ -158,19 +158,19 @@ compact: { every: 2s }
 
   it('mends what somebody changed since, from a position; crash in the middle of it included', async () => {
     const { lsn } = await now();
-    await client.query(`UPDATE plain SET v = 'new' WHERE id % 2 = 0; INSERT INTO toasted VALUES (9001, 'x', repeat('y', 5000))`);
+    await client.query(`UPDATE plain SET v = 'new' WHERE id % 2 = 0; INSERT INTO plain VALUES (9001, 'x', 1)`);
     await work(300, 3);
     await expectEqual();
     const ods = new Client({ connectionString: postgres.url('ods') });
     await ods.connect();
-    await ods.query(`UPDATE shop.plain SET v = 'wrong' WHERE v = 'new'; DELETE FROM shop.toasted WHERE id = 9001`);
+    await ods.query(`UPDATE shop.plain SET v = 'wrong' WHERE v = 'new'; DELETE FROM shop.plain WHERE id = 9001`);
     await ods.end();
     for (const sink of ['ods', 'lake']) {
       const running = system.run(['replay', sink, '--from', lsn]);
       await system.kill();
       await running;
       await system.start();
-      await replay(sink, lsn);
+      expect((await replay(sink, lsn)).kept).not.toContain('public.plain');
     }
     await expectEqual();
     await expectHistoryOnce();
