@@ -3,7 +3,7 @@ import { join } from 'node:path';
 import { type PostgresServer, startPostgres, temporaryFolder } from '@tributary/embedded';
 import { Client } from 'pg';
 import { afterAll, beforeAll, describe, expect, it } from 'vitest';
-import { System } from '../fixtures/system.ts';
+import { lastJson, System } from '../fixtures/system.ts';
 import { seeded } from '../fixtures/workload.ts';
 
 /** Every run prints its seed; TRIBUTARY_SEED repeats one. */
@@ -129,5 +129,14 @@ postgres: "${postgres.url('ods')}"
     const places = changes.filter(({ op }) => op !== 'r').map(({ lsn, ordinal }) => `${lsn} ${ordinal}`);
     expect(places.length).toBeGreaterThan(100);
     expect(new Set(places).size).toBe(places.length);
+  });
+
+  it('is told apart by verify, which has no database to compare its rows with', async () => {
+    const all = await system.run(['verify', '--timeout', '60s']);
+    expect(all.code, all.stderr).toBe(0);
+    expect(lastJson<{ equal: boolean; notCompared: string[] }>(all)).toMatchObject({ equal: true, notCompared: ['ods/clean'] });
+    const one = await system.run(['verify', '--source', 'clean']);
+    expect(one.code).toBe(1);
+    expect(one.stderr).toContain('clean is a transform: there is no database that its rows could be compared with');
   });
 });

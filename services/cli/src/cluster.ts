@@ -6,6 +6,8 @@ import type { Connected } from './addresses.ts';
 export interface Layout {
   /** Whose changelogs there are: sources, and transforms, which answer as sources do. */
   readonly sources: readonly string[];
+  /** Those of {@link sources} that are transforms. */
+  readonly transforms: ReadonlySet<string>;
   readonly projections: readonly ProjectionEntry[];
 }
 
@@ -51,16 +53,20 @@ export function askUntil<T>(bus: Bus, subject: string, question: unknown, deadli
 /** From what workers have registered; it does not matter whether they run it at this moment. */
 export async function layoutOf({ broker }: Connected): Promise<Layout> {
   const sources = new Set<string>();
+  const transforms = new Set<string>();
   const projections = new Map<string, { name: string; kind: string; actors: string[] }>();
   for (const { name: actor, kind } of await outlastingElection(() => registeredActors(broker.kv))) {
     const name = projectionOf(actor);
     const known = projections.get(name);
-    if (kind === 'source' || kind === 'transform') sources.add(actor.slice(actor.indexOf('/') + 1));
+    const writes = actor.slice(actor.indexOf('/') + 1);
+    if (kind === 'transform') transforms.add(writes);
+    if (kind === 'source' || kind === 'transform') sources.add(writes);
     else if (known) known.actors.push(actor);
     else if (kind !== 'query') projections.set(name, { name, kind, actors: [actor] });
   }
   return {
     sources: [...sources].toSorted(),
+    transforms,
     projections: [...projections.values()].toSorted((a, b) => (a.name < b.name ? -1 : 1)),
   };
 }
@@ -86,7 +92,11 @@ export function projectionSubject(actor: string, what: string): string {
 }
 
 /** Waits until every projection holds everything committed on every source before this call. */
-export async function caughtUp(connected: Connected, layout: Layout, deadline: number): Promise<Map<string, Barrier>> {
+export async function caughtUp(
+  connected: Connected,
+  layout: Pick<Layout, 'sources' | 'projections'>,
+  deadline: number,
+): Promise<Map<string, Barrier>> {
   const { bus } = connected.broker;
   const barriers = new Map(
     await Promise.all(layout.sources.map(async (source) => [source, await barrier(bus, source, deadline)] as const)),

@@ -36,27 +36,34 @@ interface Repaired {
 /** Differences up to this number are repaired key by key; more by reading the whole table. */
 const KEYS_MAX = 2_000;
 
+/** What was compared, and the projections of transforms, which were not: their rows stand in no database that could be asked. */
+interface Comparison {
+  readonly tables: readonly VerifiedTable[];
+  readonly notCompared: readonly string[];
+}
+
 /**
- * Compares every projection with its source, table by table. With `--repair` what differs is read again from the source,
+ * Compares every projection of a database with it, table by table. With `--repair` what differs is read again from the source,
  * through the changelog into every projection, and compared again. @returns true when all are equal (in the end)
  */
 export async function verify(options: VerifyOptions, output: Output): Promise<boolean> {
   const connected = await connect(options);
   try {
-    let tables = await compare(connected, options, output);
+    let { tables, notCompared } = await compare(connected, options, output);
     const repaired: Repaired[] = [];
     if (options.repair && tables.some((one) => !one.equal)) {
       if (!output.json) show(tables, output);
       repaired.push(...(await repair(connected, tables, output)));
-      tables = await compare(connected, options, output);
+      ({ tables, notCompared } = await compare(connected, options, output));
     }
     const equal = tables.every((one) => one.equal);
     const shown = tables.map(({ keys: _keys, ...one }) => one);
-    if (output.json) output.value({ equal, tables: shown, ...(options.repair ? { repaired } : {}) });
+    if (output.json) output.value({ equal, tables: shown, notCompared, ...(options.repair ? { repaired } : {}) });
     else {
       for (const one of repaired) output.line(`Read again from source ${one.source}: ${repairedText(one)}`);
       show(tables, output);
-      output.line(equal ? 'Everything is equal.' : 'There are differences.');
+      if (notCompared.length > 0) output.line(`Not compared, as transforms make their rows: ${notCompared.join(', ')}`);
+      output.line(tables.length === 0 ? 'There is nothing to compare.' : equal ? 'Everything is equal.' : 'There are differences.');
     }
     return equal;
   } finally {
@@ -64,22 +71,29 @@ export async function verify(options: VerifyOptions, output: Output): Promise<bo
   }
 }
 
-async function compare(connected: Connected, options: VerifyOptions, output: Output): Promise<VerifiedTable[]> {
+async function compare(connected: Connected, options: VerifyOptions, output: Output): Promise<Comparison> {
   const layout = await layoutOf(connected);
-  if (options.source !== undefined && !layout.sources.includes(options.source)) {
-    throw new Fault('not_found', `there is no source ${options.source}. Sources: ${layout.sources.join(', ')}`);
+  const databases = layout.sources.filter((one) => !layout.transforms.has(one));
+  if (options.source !== undefined && layout.transforms.has(options.source)) {
+    throw new Fault(
+      'config_invalid',
+      `${options.source} is a transform: there is no database that its rows could be compared with`,
+    );
   }
-  const sources = options.source === undefined ? layout.sources : [options.source];
+  if (options.source !== undefined && !databases.includes(options.source)) {
+    throw new Fault('not_found', `there is no source ${options.source}. Sources: ${databases.join(', ')}`);
+  }
+  const sources = options.source === undefined ? databases : [options.source];
+  const sourceOf = (name: string) => name.slice(name.indexOf('/') + 1);
   // Events keep no rows that could be compared, and what KPIs keep is no copy of a table.
-  const projections = layout.projections.filter(
-    ({ name, kind }) => !['events', 'kpi'].includes(kind) && sources.includes(name.slice(name.indexOf('/') + 1)),
-  );
+  const comparable = layout.projections.filter(({ kind }) => !['events', 'kpi'].includes(kind));
+  const projections = comparable.filter(({ name }) => sources.includes(sourceOf(name)));
   const barriers = await caughtUp(connected, { sources, projections }, Date.now() + milliseconds(options.timeout));
   const wanted = options.table?.includes('.') ? options.table : options.table && `public.${options.table}`;
   const tables: VerifiedTable[] = [];
   const progress = openProgress({ ...output, json: false }, 'verify');
   for (const { name, actors } of projections) {
-    const source = name.slice(name.indexOf('/') + 1);
+    const source = sourceOf(name);
     const { seq, tables: captured } = barriers.get(source) ?? { seq: 0, tables: [] };
     const chosen = captured.filter((one) => wanted === undefined || one === wanted);
     if (wanted !== undefined && chosen.length === 0 && options.source !== undefined) {
@@ -95,7 +109,8 @@ async function compare(connected: Connected, options: VerifyOptions, output: Out
     }
   }
   progress.end();
-  return withQuarantine(connected, tables);
+  const transformed = options.source === undefined ? comparable.filter(({ name }) => layout.transforms.has(sourceOf(name))) : [];
+  return { tables: await withQuarantine(connected, tables), notCompared: transformed.map(({ name }) => name) };
 }
 
 /** Tells of tables whose changes are put aside: no wonder that they differ. */
