@@ -63,7 +63,9 @@ export async function verify(options: VerifyOptions, output: Output): Promise<bo
       for (const one of repaired) output.line(`Read again from source ${one.source}: ${repairedText(one)}`);
       show(tables, output);
       if (notCompared.length > 0) output.line(`Not compared, as transforms make their rows: ${notCompared.join(', ')}`);
-      output.line(tables.length === 0 ? 'There is nothing to compare.' : equal ? 'Everything is equal.' : 'There are differences.');
+      output.line(
+        tables.length === 0 ? 'There is nothing to compare.' : equal ? 'Everything is equal.' : 'There are differences.',
+      );
     }
     return equal;
   } finally {

@@ -118,7 +118,8 @@ describe('delivery', () => {
 
   it('goes on after a pause that the receiver asked for, though the timer fired before its time', async () => {
     let asked = 0;
-    const answer = (): Answer => (asked++ === 0 ? { kind: 'away', reason: 'host answered 503', retryAfterMs: 50 } : { kind: 'taken' });
+    const answer = (): Answer =>
+      asked++ === 0 ? { kind: 'away', reason: 'host answered 503', retryAfterMs: 50 } : { kind: 'taken' };
     const early = { ...systemClock, monotonic: () => 1_000, sleep: () => Promise.resolve() };
     const { delivery, posted } = await open(answer, { clock: early });
     await delivery.send(event(1, 'a'), ORIGIN);
