@@ -9,23 +9,26 @@ import { seeded } from '../fixtures/workload.ts';
 /** Every run prints its seed; TRIBUTARY_SEED repeats one. */
 const seed = Number(process.env['TRIBUTARY_SEED'] ?? Date.now() % 1_000_000);
 const ORDERS = 400;
+const CUSTOMERS = 12;
 
 /** What the steps below mean, as SQL on the source. */
 const EXPECTED = `SELECT id, status, qty, price::numeric(14,4) AS price, encode(sha256(email::bytea), 'hex') AS email, note AS remark,
     qty * price AS total, CASE WHEN qty > 5 THEN 'big' END AS tier FROM orders WHERE status <> 'draft' ORDER BY id`;
+const NAMED = 'SELECT id, status, qty, customer_id, customer, md5(about) AS about FROM named.orders_named ORDER BY id';
 const FOUND = 'SELECT id, status, qty, price, email, remark, total, tier FROM clean.orders_clean ORDER BY id';
 
 describe(`a transform under load and kill −9 (seed ${seed})`, () => {
   let postgres: PostgresServer;
   let system: System;
   let shop: Client;
+  let crm: Client;
   let ods: Client;
   const random = seeded(seed);
   const any = (max: number) => Math.floor(random() * max);
 
   beforeAll(async () => {
     const folder = await temporaryFolder('transform');
-    postgres = await startPostgres({ dir: join(folder, 'postgres'), databases: ['shop', 'ods'] });
+    postgres = await startPostgres({ dir: join(folder, 'postgres'), databases: ['shop', 'crm', 'ods'] });
     const open = async (database: string) => {
       const client = new Client({ connectionString: postgres.url(database) });
       client.on('error', () => {});
@@ -33,16 +36,32 @@ describe(`a transform under load and kill −9 (seed ${seed})`, () => {
       return client;
     };
     shop = await open('shop');
+    crm = await open('crm');
     ods = await open('ods');
+    await crm.query(`CREATE TABLE customers (id bigint PRIMARY KEY, name text, note text); ALTER TABLE customers ALTER note SET STORAGE EXTERNAL;
+      INSERT INTO customers SELECT i, 'customer ' || i, repeat('x', 3000) FROM generate_series(1, 6) i`);
     await shop.query(`CREATE TABLE orders (id int PRIMARY KEY, status text NOT NULL, qty int NOT NULL, price numeric(12,2), email text,
-      note text, internal text); INSERT INTO orders SELECT i, (ARRAY['draft','new','paid'])[1 + i % 3], i % 9, i / 7.0, 'c' || i || '@x.org',
-      CASE WHEN i % 4 > 0 THEN 'note ' || i END, 'secret' FROM generate_series(1, 50) i`);
+      note text, internal text, customer_id int); INSERT INTO orders SELECT i, (ARRAY['draft','new','paid'])[1 + i % 3], i % 9, i / 7.0, 'c' || i || '@x.org',
+      CASE WHEN i % 4 > 0 THEN 'note ' || i END, 'secret', i % 12 FROM generate_series(1, 50) i`);
     const config = join(folder, 'tributary.yaml');
     await writeFile(
       config,
       `kind: Source
 name: shop
 postgres: "${postgres.url('shop')}"
+---
+kind: Source
+name: crm
+postgres: "${postgres.url('crm')}"
+---
+kind: Transform
+name: named
+from: [shop.public.orders]
+to: public.orders_named
+steps:
+  - lookup: { table: crm.public.customers, on: { id: customer_id }, set: { customer: name, about: note } }
+  - filter: "customer IS NOT NULL"
+  - drop: [price, email, note, internal]
 ---
 kind: Transform
 name: clean
@@ -53,14 +72,14 @@ steps:
   - set: { total: "qty * price" }
   - { set: { tier: "'big'" }, when: "qty > 5" }
   - rename: { note: remark }
-  - drop: [internal]
+  - drop: [internal, customer_id]
   - cast: { price: "numeric(14,4)" }
   - mask: { email: hash }
 ---
 kind: Sink
 name: ods
 type: ods
-from: ["clean.*"]
+from: ["clean.*", "named.*"]
 postgres: "${postgres.url('ods')}"
 `,
     );
@@ -71,6 +90,7 @@ postgres: "${postgres.url('ods')}"
   afterAll(async () => {
     await system.stop();
     await shop.end();
+    await crm.end();
     await ods.end();
     await postgres.stop();
   });
@@ -85,8 +105,16 @@ postgres: "${postgres.url('ods')}"
         const kind = any(10);
         if (kind < 4)
           await shop.query(
-            `INSERT INTO orders VALUES ($1, $2, $3, $4, $5, $6, 'x') ON CONFLICT (id) DO UPDATE SET status = $2, qty = $3`,
-            [id, status, any(9), any(10_000) / 100, `c${id}@x.org`, any(3) === 0 ? null : 'it\'s a note, "quoted"'],
+            `INSERT INTO orders VALUES ($1, $2, $3, $4, $5, $6, 'x', $7) ON CONFLICT (id) DO UPDATE SET status = $2, qty = $3, customer_id = $7`,
+            [
+              id,
+              status,
+              any(9),
+              any(10_000) / 100,
+              `c${id}@x.org`,
+              any(3) === 0 ? null : 'it\'s a note, "quoted"',
+              any(CUSTOMERS),
+            ],
           );
         else if (kind < 7) await shop.query('UPDATE orders SET status = $2, qty = qty + 1 WHERE id = $1', [id, status]);
         else if (kind < 9) await shop.query('DELETE FROM orders WHERE id = $1', [id]);
@@ -97,13 +125,40 @@ postgres: "${postgres.url('ods')}"
           ]);
       }
       await shop.query('COMMIT');
+      if (any(4) === 0) await changeCustomer(any(CUSTOMERS));
     }
+  }
+
+  async function changeCustomer(id: number): Promise<void> {
+    const kind = any(4);
+    if (kind === 0) await crm.query('DELETE FROM customers WHERE id = $1', [id]);
+    else if (kind === 1) await crm.query('UPDATE customers SET name = $2 WHERE id = $1', [id, `other ${any(1_000)}`]);
+    else
+      await crm.query(
+        `INSERT INTO customers VALUES ($1, $2, repeat('y', 3000)) ON CONFLICT (id) DO UPDATE SET note = repeat('z', 2500)`,
+        [id, `new ${id}`],
+      );
+  }
+
+  /** Orders with the name of their customer, which stands in another database. */
+  async function expectedNamed(): Promise<unknown[]> {
+    const customers = await crm.query<{ id: string; name: string; about: string }>(
+      'SELECT id, name, md5(note) AS about FROM customers',
+    );
+    const byId = new Map(customers.rows.map((row) => [Number(row.id), row]));
+    type Order = { id: number; status: string; qty: number; customer_id: number };
+    const orders = await shop.query<Order>('SELECT id, status, qty, customer_id FROM orders ORDER BY id');
+    return orders.rows.flatMap((order) => {
+      const found = byId.get(order.customer_id);
+      return found ? [{ ...order, customer: found.name, about: found.about }] : [];
+    });
   }
 
   async function expectSame(): Promise<void> {
     const outcome = await system.run(['status', '--wait', 'caught-up', '--timeout', '90s']);
     expect(outcome.code, outcome.stderr + system.stderr.slice(-3_000)).toBe(0);
     expect((await ods.query(FOUND)).rows).toEqual((await shop.query(EXPECTED)).rows);
+    expect((await ods.query(NAMED)).rows).toEqual(await expectedNamed());
   }
 
   it('gives what SQL on the source gives: snapshot, then changes', async () => {
@@ -134,7 +189,10 @@ postgres: "${postgres.url('ods')}"
   it('is told apart by verify, which has no database to compare its rows with', async () => {
     const all = await system.run(['verify', '--timeout', '60s']);
     expect(all.code, all.stderr).toBe(0);
-    expect(lastJson<{ equal: boolean; notCompared: string[] }>(all)).toMatchObject({ equal: true, notCompared: ['ods/clean'] });
+    expect(lastJson<{ equal: boolean; notCompared: string[] }>(all)).toMatchObject({
+      equal: true,
+      notCompared: ['ods/clean', 'ods/named'],
+    });
     const one = await system.run(['verify', '--source', 'clean']);
     expect(one.code).toBe(1);
     expect(one.stderr).toContain('clean is a transform: there is no database that its rows could be compared with');

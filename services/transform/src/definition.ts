@@ -17,23 +17,32 @@ export function targetNames({ to, steps }: Pick<TransformConfig, 'to' | 'steps'>
   return [to ?? table];
 }
 
-/** Plans by table and shape: each is worked out once. */
+/** Plans by table and shape: each is worked out once, and again when a table that it looks up in has another shape. */
 export class Plans {
   readonly #transform: TransformConfig;
   readonly #expressions: Expressions;
   readonly #plans = new Map<string, Promise<Plan>>();
+  readonly #lookups = new Map<string, TableSchema>();
 
   constructor(transform: TransformConfig, expressions: Expressions) {
     this.#transform = transform;
     this.#expressions = expressions;
   }
 
+  /** @param id `SOURCE.SCHEMA.TABLE` of a table that is looked up in */
+  know(id: string, schema: TableSchema): void {
+    this.#lookups.set(id, schema);
+    this.#plans.clear();
+  }
+
   /** @throws Fault `config_invalid` when the steps do not fit the table */
   of(source: string, input: TableSchema, version: string): Promise<Plan> {
     const id = `${source} ${tableName(input)} ${version}`;
     let plan = this.#plans.get(id);
-    if (!plan)
-      this.#plans.set(id, (plan = planOf({ transform: this.#transform, source, input, expressions: this.#expressions })));
+    if (!plan) {
+      const [transform, expressions, lookups] = [this.#transform, this.#expressions, this.#lookups];
+      this.#plans.set(id, (plan = planOf({ transform, source, input, expressions, lookups })));
+    }
     return plan;
   }
 }

@@ -1,6 +1,6 @@
 import type { Changelogs } from '@tributary/changelog';
-import { type TransformConfig } from '@tributary/config';
-import { type Bus, describeError } from '@tributary/core';
+import { lookupsOf, type TransformConfig } from '@tributary/config';
+import { askOne, type Bus, describeError, Fault, type TableSchema } from '@tributary/core';
 import type { Database } from '@tributary/duckdb';
 import { definitionOf } from './definition.ts';
 import { connect, machineryOf } from './engine.ts';
@@ -27,12 +27,16 @@ export interface Running {
   readonly database: Database;
 }
 
+/** A source may have to read its tables first. */
+const ANSWER_MS = 600_000;
+
 /**
- * Must the rows of the inputs be kept? Where several tables of inputs make one of the result, yes: which of two rows with
+ * Must the rows of the inputs be kept? Where something is looked up, yes: rows of either side may come first. Where several tables of inputs make one of the result, yes: which of two rows with
  * one key counts, and what is left when one goes, is known from nothing else. What is found out from rows (unchanged TOAST, a
  * key that does not follow) is said by {@link StateNeeded}.
  */
 function keeps({ from, to, steps }: TransformConfig, inputs: readonly string[]): boolean {
+  if (lookupsOf({ steps }).length > 0) return true;
   const last = steps.at(-1)?.kind;
   const named = to !== undefined || last === 'route' || last === 'split';
   const several = from.length > 1 || from.some((pattern) => pattern.split('.').length < 3 || pattern.includes('*'));
@@ -102,16 +106,39 @@ export class Engines {
     const definition = definitionOf(config);
     const machinery = machineryOf(config, duck);
     const { view, vector } = await View.open(duck, { transform: config, machinery, definition, inputs });
-    const engine = new ViewEngine({ transform: config, definition, inputs, changelogs, view, output, signal });
+    const engine = new ViewEngine({
+      transform: config,
+      definition,
+      inputs,
+      changelogs,
+      view,
+      output,
+      signal,
+      shapeOf: (table) => this.#shapeOf(table),
+    });
     for (const input of await engine.load(vector)) this.#askAgain(input);
     return engine;
+  }
+
+  /** What a table that is looked up in looks like, before the first row of it was read. */
+  async #shapeOf(table: string): Promise<TableSchema> {
+    const [source, name] = table.split(/\.(.*)/) as [string, string];
+    const told = await askOne<{ shapes?: readonly TableSchema[] }>(
+      this.#options.bus,
+      `tributary.source.${source}.barrier`,
+      { shapes: [name] },
+      { idleMs: ANSWER_MS },
+    );
+    const [shape] = told.shapes ?? [];
+    if (!shape) throw new Fault('config_invalid', `source ${source} has no captured table ${name} to look up in`);
+    return shape;
   }
 
   /** History that is gone is made up for by a snapshot: it comes like any other change. */
   #askAgain(input: string): void {
     const { bus, warn, config } = this.#options;
     const ask = async () => {
-      for await (const _ of bus.ask(`tributary.source.${input}.snapshot`, {}, { idleMs: 600_000 }));
+      for await (const _ of bus.ask(`tributary.source.${input}.snapshot`, {}, { idleMs: ANSWER_MS }));
     };
     const names = { transform: config.name, input };
     warn(names, 'the history of an input does not reach back to its beginning: its source is asked for a snapshot');

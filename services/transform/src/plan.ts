@@ -1,8 +1,9 @@
-import type { JsonPath, Mask, TransformConfig, TransformStep } from '@tributary/config';
+import type { JsonPath, Lookup, Mask, TransformConfig, TransformStep } from '@tributary/config';
 import { type ColumnSchema, Fault, keyColumns, type TableSchema, tableName, unreachable } from '@tributary/core';
 import { duckLiteral } from '@tributary/duckdb';
 import type { Expressions } from './expression.ts';
 import { maskSql } from './mask.ts';
+import { keptRows } from './table-state.ts';
 import { type Given, type Ref, type SqlStage, StageDraft } from './sql-stage.ts';
 import { namedType, type SqlType, sqlTypeOf, TEXT_TYPE, typeOfExpression } from './sql-types.ts';
 
@@ -50,6 +51,8 @@ export interface PlanOptions {
   readonly source: string;
   readonly input: TableSchema;
   readonly expressions: Expressions;
+  /** Tables that are looked up in, by `SOURCE.SCHEMA.TABLE`. */
+  readonly lookups: ReadonlyMap<string, TableSchema>;
 }
 
 /** A column on its way through the steps: at rest outside, or being computed. */
@@ -134,7 +137,7 @@ class Planner {
         for (const [name, paths] of Object.entries(step.columns)) this.#flatten(name, paths);
         return;
       case 'lookup':
-        throw new Fault('config_invalid', 'lookup is not built yet');
+        return this.#lookup(step.lookup);
       case 'route':
         return this.#routes(step.tables);
       case 'split':
@@ -210,6 +213,40 @@ class Planner {
       const read = type.duck === 'VARCHAR' ? text : `CAST(${text} AS ${type.duck})`;
       this.#put({ name: column, type, ref: null, alias: this.#draft.column(this.#step, read, type.duck), needs: cell.needs });
     }
+  }
+
+  /** A row without a counterpart gets NULL. */
+  async #lookup({ table, on, set }: Lookup): Promise<void> {
+    const schema = this.#options.lookups.get(table);
+    if (!schema) throw new Fault('config_invalid', `there is no captured table ${table} to look up in`);
+    const at = (name: string) => schema.columns.findIndex((column) => column.name === name);
+    const key = keyColumns(schema).map((c) => schema.columns[c]?.name as string);
+    if (key.length === 0 || key.toSorted().join() !== Object.keys(on).toSorted().join())
+      throw new Fault(
+        'config_invalid',
+        key.length === 0 ? `${table} has no key to look up by` : `"on" must name the key of ${table}: ${key.join(', ')}`,
+      );
+    const needs = new Set<number>();
+    const keys = [];
+    for (const [name, text] of Object.entries(on)) {
+      const type = sqlTypeOf(schema.columns[at(name)] as ColumnSchema);
+      const parsed = await this.#expression(text);
+      const found = await this.#typeOf(parsed.sql);
+      if ((found === 'VARCHAR') !== (type.duck === 'VARCHAR'))
+        throw new Fault('config_invalid', `${table}.${name} is of type ${type.duck}, but "${text}" of ${found}: cast it`);
+      await this.#typeOf(`CAST(NULL AS ${type.duck}) = (${parsed.sql})`);
+      for (const need of parsed.needs) needs.add(need);
+      keys.push({ cell: `c${at(name)}`, type, sql: parsed.sql });
+    }
+    const columns = Object.values(set).map((name) => {
+      const column = schema.columns[at(name)];
+      if (!column) throw new Fault('config_invalid', `${table} has no column "${name}"`);
+      return { cell: `c${at(name)}`, type: sqlTypeOf(column) };
+    });
+    const aliases = this.#draft.join(this.#step, { rows: keptRows(table), on: keys, columns });
+    Object.keys(set).forEach((name, i) => {
+      this.#put({ name, type: columns[i]?.type as SqlType, ref: null, alias: aliases[i] as string, needs });
+    });
   }
 
   /** The first condition that holds says where a row goes; where none does, it does not pass. */

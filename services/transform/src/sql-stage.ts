@@ -1,4 +1,4 @@
-import { duckIdent, plain } from '@tributary/duckdb';
+import { plain } from '@tributary/duckdb';
 import { joinedSql } from './read-columns.ts';
 import type { SqlType } from './sql-types.ts';
 
@@ -8,7 +8,14 @@ export type Ref = { readonly input: number } | { readonly slot: number };
 interface Loaded {
   readonly ref: Ref;
   readonly alias: string;
-  readonly read: string;
+  readonly type: SqlType;
+}
+
+/** A column of a table that is looked up in, where its rows are kept as text, and the expression that must be equal to it. */
+interface JoinKey {
+  readonly cell: string;
+  readonly type: SqlType;
+  readonly sql: string;
 }
 
 type Layer =
@@ -17,8 +24,9 @@ type Layer =
   | {
       readonly step: number;
       readonly kind: 'join';
-      readonly table: string;
-      readonly on: string;
+      /** Quoted. */
+      readonly rows: string;
+      readonly on: readonly JoinKey[];
       readonly columns: readonly string[];
     };
 
@@ -62,6 +70,22 @@ export class SqlStage {
     return `SELECT ${[left, ...columns].join(', ')} FROM ${rows}`;
   }
 
+  /**
+   * Keys of kept rows that look up one of the keys in a relation.
+   * @param kept quoted name of the rows of the input, kept as text
+   * @param rows quoted name of the table that is looked up in
+   * @param keys relation with the key cells of that table; only what is loaded from the input itself can be asked
+   */
+  referring(kept: string, { rows, keys }: { rows: string; keys: string }): string[] {
+    const cells = this.loads.map(({ ref, alias, type }) => `${type.read(`c${'input' in ref ? ref.input : -1}`)} AS ${alias}`);
+    const base = `(SELECT ${['k AS __r', ...cells].join(', ')} FROM ${kept})`;
+    return this.#layers.flatMap((layer, i) =>
+      layer.kind === 'join' && layer.rows === rows
+        ? [`SELECT p.__r AS k FROM ${this.#above(base, i)} p JOIN ${keys} l ON ${condition(layer.on)}`]
+        : [],
+    );
+  }
+
   /** Statements that do ever more of the work, each with the step whose work comes last in it: to find the one that fails. */
   probes(kinds: readonly LoadKind[]): { readonly step: number; readonly sql: string }[] {
     const probes = this.#layers.map((layer, i) => {
@@ -77,14 +101,21 @@ export class SqlStage {
       kind === 'text' ? `unnest(string_split($c${c}, chr(31))) AS c${c}` : `unnest($c${c}) AS c${c}`,
     );
     const numbers = `unnest(range(CAST($${ROWS} AS BIGINT))) AS __r`;
-    const reads = this.loads.map(({ alias, read }) => `${read} AS ${alias}`);
-    const base = `(SELECT ${['__r', ...reads].join(', ')} FROM (SELECT ${[numbers, ...cells].join(', ')}))`;
+    const reads = this.loads.map(({ alias, type }, c) => `${type.read(plain(`c${c}`))} AS ${alias}`);
+    return this.#above(`(SELECT ${['__r', ...reads].join(', ')} FROM (SELECT ${[numbers, ...cells].join(', ')}))`, layers);
+  }
+
+  #above(base: string, layers: number): string {
     return this.#layers.slice(0, layers).reduce((rows, layer) => {
       if (layer.kind === 'column') return `(SELECT *, ${layer.sql} AS ${layer.alias} FROM ${rows})`;
       if (layer.kind === 'where') return `(SELECT * FROM ${rows} WHERE ${layer.sql})`;
-      return `(SELECT p.*, ${layer.columns.join(', ')} FROM ${rows} p LEFT JOIN ${layer.table} l ON ${layer.on})`;
+      return `(SELECT p.*, ${layer.columns.join(', ')} FROM ${rows} p LEFT JOIN ${layer.rows} l ON ${condition(layer.on)})`;
     }, base);
   }
+}
+
+function condition(on: readonly JoinKey[]): string {
+  return on.map(({ cell, type, sql }) => `${type.read(`l.${cell}`)} = (${sql})`).join(' AND ');
 }
 
 /** Puts a {@link SqlStage} together. Aliases are its own; `find` gives them to expressions. */
@@ -105,7 +136,7 @@ export class StageDraft {
     const known = this.#loads.get(key);
     if (known) return known.alias;
     const alias = `__${key}`;
-    this.#loads.set(key, { ref, alias, read: type.read(plain(`c${this.#loads.size}`)) });
+    this.#loads.set(key, { ref, alias, type });
     this.types.set(alias, type.duck);
     return alias;
   }
@@ -121,18 +152,18 @@ export class StageDraft {
     this.#layers.push({ step, kind: 'where', sql });
   }
 
-  /** @returns an alias for each column of the other table */
+  /** @param rows quoted name of the other table's rows, as text. @returns an alias for each of its columns that are asked for */
   join(
     step: number,
-    { table, on, columns }: { table: string; on: string; columns: readonly { name: string; type: SqlType }[] },
+    { rows, on, columns }: { rows: string; on: readonly JoinKey[]; columns: readonly { cell: string; type: SqlType }[] },
   ): string[] {
     const aliases = columns.map(({ type }) => {
       const alias = `__v${this.#next++}`;
       this.types.set(alias, type.duck);
       return alias;
     });
-    const list = columns.map(({ name, type }, i) => `${type.read(`l.${duckIdent(name)}`)} AS ${aliases[i]}`);
-    this.#layers.push({ step, kind: 'join', table, on, columns: list });
+    const list = columns.map(({ cell, type }, i) => `${type.read(`l.${cell}`)} AS ${aliases[i]}`);
+    this.#layers.push({ step, kind: 'join', rows, on, columns: list });
     return aliases;
   }
 

@@ -14,13 +14,18 @@ export interface NewRow {
   readonly at: number | null;
 }
 
+/** Quoted name of the rows of a table (`INPUT.SCHEMA.TABLE`), `(k, ts, c0, c1, …)`. */
+export function keptRows(id: string): string {
+  return `_in.${duckIdent(id)}`;
+}
+
 /** The rows of one table of an input, as text, by key: part of the state of a transform that keeps one. */
 export class TableState {
   readonly id: string;
   readonly schema: TableSchema;
   readonly version: string;
   readonly key: readonly number[];
-  /** Quoted name of the rows, `(k, ts, c0, c1, …)`, and of the keys that a snapshot named. */
+  /** Quoted names of the rows, and of the keys that a snapshot named. */
   readonly rows: string;
   readonly named: string;
   /** A snapshot is on its way: the keys it names are noted. */
@@ -34,7 +39,7 @@ export class TableState {
     this.version = shape.version;
     this.seen = shape.seen;
     this.key = keyColumns(shape.schema);
-    this.rows = `_in.${duckIdent(this.id)}`;
+    this.rows = keptRows(this.id);
     this.named = `_seen.${duckIdent(this.id)}`;
     if (this.key.length === 0)
       throw new Fault('config_invalid', `${this.id} has no key: its rows cannot be merged, looked up or kept`, {
@@ -107,6 +112,14 @@ export class TableState {
     await this.#duck.run(`DELETE FROM ${this.rows} r USING touched t WHERE r.k = t.k`);
     await this.#duck.run(`INSERT INTO ${this.rows} SELECT * FROM fresh`);
     if (this.seen) await this.#duck.run(`INSERT INTO ${this.named} SELECT k FROM fresh`);
+  }
+
+  /** Key cells of the rows in `touched` and `fresh`, as they were and will be, go into the temporary table `looked`. */
+  async look(): Promise<void> {
+    const cells = this.key.map((c) => `c${c}`).join(', ');
+    await this.#duck.run(
+      `CREATE OR REPLACE TEMP TABLE looked AS SELECT ${cells} FROM ${this.rows} r JOIN touched USING (k) UNION SELECT ${cells} FROM fresh`,
+    );
   }
 
   /** Notes rows that a snapshot named without telling them. */

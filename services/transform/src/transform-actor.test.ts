@@ -50,7 +50,7 @@ class Source {
     const source = new Source(name, await broker.changelogs.write(name, { replicas: 1, maxAgeMs: 0, maxBytes: 0 }));
     const state = source;
     await broker.bus.serve(`tributary.source.${name}.barrier`, async function* () {
-      yield { seq: state.seq, tables: ['public.orders'] };
+      yield { seq: state.seq, tables: ['public.orders'], shapes: [schema] };
     });
     return source;
   }
@@ -265,6 +265,64 @@ describe('a transform', () => {
       { numRuns: 10 },
     );
   }, 60_000);
+
+  it('looks up rows of another table, or of its own, whichever of both changes', async () => {
+    const steps = (table: string): TransformStep[] => [
+      { kind: 'set', columns: { asked: 'qty + 1' }, when: null },
+      { kind: 'lookup', lookup: { table, on: { id: 'asked' }, set: { found: 'status', document: 'doc' } } },
+      { kind: 'filter', condition: `found IS DISTINCT FROM 'paid'` },
+    ];
+    const happening = fc.tuple(
+      fc.boolean(),
+      fc.oneof({ weight: 8, arbitrary: fc.array(anyChange, { minLength: 1, maxLength: 4 }) }, fc.constant('snapshot' as const)),
+    );
+    const rounds = fc.array(fc.array(happening, { minLength: 1, maxLength: 8 }), { minLength: 1, maxLength: 3 });
+    await fc.assert(
+      fc.asyncProperty(rounds, fc.boolean(), async (all, own) => {
+        broker = memoryBroker();
+        const a = await Source.open(broker, 'a');
+        const b = await Source.open(broker, 'b');
+        const inputs = own ? ['a'] : ['a', 'b'];
+        for (const [i, happenings] of all.entries()) {
+          for (const [first, one] of happenings) {
+            const source = first ? a : b;
+            await (one === 'snapshot' ? source.snapshot() : source.commit(one));
+          }
+          if (i === 1) await rm(folder, { recursive: true, force: true });
+          await through(config(steps(own ? 'a.public.orders' : 'b.public.orders')), inputs);
+          const found = [...(await projected(broker, 't')).values()];
+          const expected = [...a.rows.values()].map(([id, status, qty, doc]) => {
+            const asked = String(Number(qty) + 1);
+            const other = (own ? a : b).rows.get(asked);
+            return { id, status, qty, doc, asked, found: other?.[1] ?? null, document: other?.[3] ?? null };
+          });
+          const byId = (x: { id?: Cell }, y: { id?: Cell }) => Number(x.id) - Number(y.id);
+          expect(found.toSorted(byId)).toEqual(expected.filter((row) => row.found !== 'paid').toSorted(byId));
+        }
+        await rm(folder, { recursive: true, force: true });
+      }),
+      { numRuns: 6 },
+    );
+  }, 60_000);
+
+  it('refuses to look up what cannot be', async () => {
+    const lookup = (on: Record<string, string>, set: Record<string, string>): TransformStep[] => [
+      { kind: 'lookup', lookup: { table: 'a.public.orders', on, set } },
+    ];
+    const refused = async (steps: TransformStep[]) => {
+      broker = memoryBroker();
+      const a = await Source.open(broker, 'a');
+      await a.commit([{ id: 1, to: 1, status: 'new', qty: 1, doc: 1 }]);
+      return expect(through(config(steps), ['a'])).rejects;
+    };
+    await (await refused(lookup({ status: 'status' }, { x: 'doc' }))).toThrow(
+      /step 1 \(lookup\).*"on" must name the key of a.public.orders: id/,
+    );
+    await (await refused(lookup({ id: 'status' }, { x: 'doc' }))).toThrow(
+      /a.public.orders.id is of type INTEGER, but "status" of VARCHAR: cast it/,
+    );
+    await (await refused(lookup({ id: 'qty' }, { x: 'docs' }))).toThrow(/a.public.orders has no column "docs"/);
+  });
 
   it('tells its whole result anew when its steps change, and sweeps what is no more', async () => {
     const a = await Source.open(broker, 'a');

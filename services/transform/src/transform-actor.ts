@@ -1,6 +1,6 @@
 import type { ChangelogOptions, Changelogs, ChangelogWriter } from '@tributary/changelog';
 import type { Actor } from '@tributary/cluster';
-import { type TransformConfig, wantsTable } from '@tributary/config';
+import { readsTable, type TransformConfig } from '@tributary/config';
 import { type Bus, type Clock, epochOf, Fault, formatLsn, LIMITS, type Position, type Random } from '@tributary/core';
 import { bridge } from '@tributary/projection';
 import { serveCommands } from './commands.ts';
@@ -66,7 +66,7 @@ export class TransformActor implements Actor {
     const { config, changelogs, changelog } = this.#options;
     const writer = await changelogs.write(config.name, changelog);
     const stops: (() => Promise<void>)[] = [];
-    const inputs = new Inputs({ changelogs, groupBytes: GROUP_BYTES, wants: (input, table) => wantsTable(config, input, table) });
+    const inputs = new Inputs({ changelogs, groupBytes: GROUP_BYTES, wants: (input, table) => readsTable(config, input, table) });
     this.#inputs = inputs;
     const stop = () => inputs.stop();
     signal.addEventListener('abort', stop, { once: true });

@@ -1,5 +1,5 @@
 import type { Changelogs } from '@tributary/changelog';
-import { type TransformConfig, wantsTable } from '@tributary/config';
+import { lookupsOf, readsTable, type TransformConfig } from '@tributary/config';
 import {
   compareSourcePosition,
   formatLsn,
@@ -8,6 +8,7 @@ import {
   type Position,
   type SourcePosition,
   type StoredBatch,
+  type TableSchema,
 } from '@tributary/core';
 import { behind } from './flow-engine.ts';
 import type { InputGroup } from './inputs.ts';
@@ -24,6 +25,8 @@ export interface ViewEngineOptions {
   readonly view: View;
   readonly output: Output;
   readonly signal: AbortSignal;
+  /** Shape of a table (`SOURCE.SCHEMA.TABLE`) that is looked up in. */
+  readonly shapeOf: (table: string) => Promise<TableSchema>;
 }
 
 /** Rows of a message; a larger transaction goes out in parts. */
@@ -56,10 +59,12 @@ export class ViewEngine {
    * @returns inputs whose history does not reach back to their beginning
    */
   async load(from: Vector | null): Promise<string[]> {
-    const { view, output, inputs, definition } = this.#options;
+    const { view, output, definition, shapeOf } = this.#options;
     const target = output.vector;
+    const inputs = this.#lookedUpFirst();
     const usable = from !== null && inputs.every((input) => isBefore(from.get(input) ?? START, target.get(input) ?? START));
     if (from && !usable) await view.empty();
+    for (const table of view.unknown()) await view.know(table, await shapeOf(table));
     const trimmed: string[] = [];
     let held: Vector = usable ? from : new Map();
     await view.begin();
@@ -83,8 +88,15 @@ export class ViewEngine {
     return trimmed;
   }
 
+  /** Rows that come after what they look up are computed once. */
+  #lookedUpFirst(): string[] {
+    const { transform, inputs } = this.#options;
+    const looked = new Set(lookupsOf(transform).map((table) => table.split('.')[0] as string));
+    return inputs.toSorted((a, b) => Number(looked.has(b)) - Number(looked.has(a)));
+  }
+
   #wants(input: string, table: string): boolean {
-    return wantsTable(this.#options.transform, input, table);
+    return readsTable(this.#options.transform, input, table);
   }
 
   /** What lies behind `from` in an input, up to and with `to`. */

@@ -1,4 +1,5 @@
-import { type TransformConfig, wantsTable } from '@tributary/config';
+import { schemaVersion } from '@tributary/changelog';
+import { lookupsOf, readsTable, type TransformConfig, wantsTable } from '@tributary/config';
 import { type Cell, type Column, Op, type SnapshotMark, tableName, type TableSchema } from '@tributary/core';
 import type { Duck } from '@tributary/duckdb';
 import { NetChanges } from '@tributary/projection';
@@ -7,7 +8,7 @@ import { pick } from './pick.ts';
 import type { Plan } from './plan.ts';
 import { ResultState } from './result-state.ts';
 import type { Piece, Run } from './run.ts';
-import { keyText, type NewRow, TableState } from './table-state.ts';
+import { keptRows, keyText, type NewRow, TableState } from './table-state.ts';
 import { type OutputState, readVector, type Vector, writeVector } from './vector.ts';
 
 const SETUP = [
@@ -21,10 +22,10 @@ const SETUP = [
 ];
 const PAGE_ROWS = 4_000;
 
-/** A table of an input that is known, and what happens to its rows. */
+/** A table of an input that is known, and what happens to its rows; nothing (null), where it is only looked up in. */
 interface Entered {
   readonly state: TableState;
-  readonly plan: Plan;
+  readonly plan: Plan | null;
 }
 
 /**
@@ -40,6 +41,8 @@ export class View {
   readonly #transform: TransformConfig;
   readonly #machinery: Machinery;
   readonly #tables = new Map<string, Entered>();
+  /** Tables that are looked up in, `SOURCE.SCHEMA.TABLE`. */
+  readonly #lookups: ReadonlySet<string>;
   readonly #results = new Map<string, ResultState>();
   /** Where the changes stand that are being applied, for people. */
   #at = '';
@@ -50,6 +53,7 @@ export class View {
     this.#duck = duck;
     this.#transform = transform;
     this.#machinery = machinery;
+    this.#lookups = new Set(lookupsOf(transform));
   }
 
   /** @returns also where it stands; null when it is empty, or was made by other steps: then it is emptied */
@@ -80,6 +84,16 @@ export class View {
     return names;
   }
 
+  /** Tables that are looked up in and of which nothing is known yet. */
+  unknown(): string[] {
+    return [...this.#lookups].filter((id) => !this.#tables.has(id));
+  }
+
+  /** Takes on a table that is looked up in, before the first row of it. */
+  async know(id: string, schema: TableSchema): Promise<void> {
+    await this.#entered(id.split('.')[0] as string, { schema, version: schemaVersion(schema) });
+  }
+
   get results(): readonly ResultState[] {
     return [...this.#results.values()];
   }
@@ -98,7 +112,10 @@ export class View {
     for (const { schema } of await this.#duck.rows<{ schema: string }>('SELECT * FROM results ORDER BY name'))
       await this.#result(JSON.parse(schema) as TableSchema);
     type Shape = { input: string; schema: string; version: string; seen: boolean };
-    for (const { input, schema, version, seen } of await this.#duck.rows<Shape>('SELECT * FROM shapes ORDER BY id'))
+    const shapes = await this.#duck.rows<Shape & { id: string }>('SELECT * FROM shapes ORDER BY id');
+    for (const { id, schema } of shapes.filter((one) => this.#lookups.has(one.id)))
+      this.#machinery.plans.know(id, JSON.parse(schema) as TableSchema);
+    for (const { input, schema, version, seen } of shapes)
       await this.#enter({ input, schema: JSON.parse(schema) as TableSchema, version, seen });
   }
 
@@ -145,8 +162,8 @@ export class View {
     const mark = batches[0]?.header.kind === 'read' ? (batches[0].header.mark ?? null) : null;
     for (const piece of pieces) {
       this.#at = `${piece.placeOf(0)} or behind`;
-      const { state, plan } = await this.#entered(input, piece);
-      await this.#change(state, plan, {
+      const entered = await this.#entered(input, piece);
+      await this.#change(entered, {
         piece,
         atOf: (row) => transactions[piece.transactions[row] as number]?.committedAt ?? null,
       });
@@ -156,7 +173,7 @@ export class View {
 
   async #mark(input: string, { step, table }: SnapshotMark): Promise<void> {
     const known = this.#tables.get(`${input}.${table}`);
-    if (!known || !wantsTable(this.#transform, input, table)) return;
+    if (!known || !readsTable(this.#transform, input, table)) return;
     const { state } = known;
     if (step === 'begin') await state.beginSeen();
     else if (step === 'end' && state.seen) {
@@ -168,11 +185,13 @@ export class View {
   }
 
   async #entered(input: string, { schema, version }: Pick<Piece, 'schema' | 'version'>) {
-    const known = this.#tables.get(`${input}.${tableName(schema)}`);
+    const id = `${input}.${tableName(schema)}`;
+    const known = this.#tables.get(id);
     if (known?.state.version === version) return known;
+    if (this.#lookups.has(id)) this.#machinery.plans.know(id, schema);
     const entered = await this.#enter({ input, schema, version, seen: known?.state.seen ?? false });
     const { state, plan } = entered;
-    await this.#widen(plan);
+    if (plan) await this.#widen(plan);
     if (known) {
       await state.reshape(known.state.schema);
       await this.#duck.run('DELETE FROM shapes WHERE id = $1', [state.id]);
@@ -184,32 +203,43 @@ export class View {
       version,
       state.seen,
     ]);
-    if (known) {
+    if (known && plan) {
       await state.choose('true', { gone: false });
-      await this.#settle(entered);
+      await this.#compute(entered);
     }
+    if (known && this.#lookups.has(id)) await this.#planAgain(id);
     return entered;
   }
 
+  /** A table that is looked up in has another shape: so may have what is made of the rows that look it up. */
+  async #planAgain(id: string): Promise<void> {
+    for (const { state, plan } of this.#tables.values()) {
+      if (!plan || referring(plan, state, id).length === 0) continue;
+      const input = plan.source;
+      const again = await this.#enter({ input, schema: state.schema, version: state.version, seen: state.seen });
+      await this.#widen(again.plan as Plan);
+      await again.state.choose('true', { gone: false });
+      await this.#compute(again);
+    }
+  }
+
   async #enter(shape: { input: string; schema: TableSchema; version: string; seen: boolean }) {
-    const plan = await this.#machinery.plans.of(shape.input, shape.schema, shape.version);
+    const wanted = wantsTable(this.#transform, shape.input, tableName(shape.schema));
+    const plan = wanted ? await this.#machinery.plans.of(shape.input, shape.schema, shape.version) : null;
     const entered: Entered = { state: new TableState(this.#duck, shape), plan };
     this.#tables.set(entered.state.id, entered);
     return entered;
   }
 
   /** Folds the changes of a piece to the last one a key, and applies them. */
-  async #change(
-    state: TableState,
-    plan: Plan,
-    { piece, atOf }: { piece: Piece; atOf: (row: number) => number | null },
-  ): Promise<void> {
+  async #change(entered: Entered, { piece, atOf }: { piece: Piece; atOf: (row: number) => number | null }): Promise<void> {
+    const { state } = entered;
     const net = new NetChanges(state.key);
     const ats = new Map<string, number | null>();
     const columns = piece.columns.map((column) => column.values());
     const olds = piece.old ? piece.old.columns.map((column) => column.values()) : [];
     const oldAt = new Map(piece.old ? [...piece.old.row].map((row, i) => [row, i]) : []);
-    const flush = () => this.#flush({ state, plan }, { net, ats });
+    const flush = () => this.#flush(entered, { net, ats });
     for (let row = 0; row < piece.rows; row++) {
       const op = piece.ops[row];
       const cells = columns.map((column) => column[row]);
@@ -218,7 +248,7 @@ export class View {
       if (op === Op.truncated) {
         await flush();
         await state.choose('true', { gone: true });
-        await this.#settle({ state, plan });
+        await this.#settle(entered);
         continue;
       }
       ats.set(net.keyOf(cells), op === Op.read || op === Op.kept ? null : atOf(row));
@@ -245,8 +275,9 @@ export class View {
     net.put(complete.map((cell, c) => (cell === undefined ? (stored?.[c] ?? null) : cell)));
   }
 
-  async #flush({ state, plan }: Entered, { net, ats }: { net: NetChanges; ats: Map<string, number | null> }): Promise<void> {
+  async #flush(entered: Entered, { net, ats }: { net: NetChanges; ats: Map<string, number | null> }): Promise<void> {
     if (net.size === 0) return;
+    const { state } = entered;
     const { deleted, rows, keys } = net.take();
     const told = (key: string) => ats.get(key) ?? null;
     const changes: NewRow[] = deleted.map((key) => ({ key: key, cells: null, at: told(key) }));
@@ -261,12 +292,26 @@ export class View {
       changes.push({ key, cells, at: fill ? null : told(keys[i] as string) });
     }
     await state.load(changes);
-    await this.#settle({ state, plan });
+    await this.#settle(entered);
     await state.note(rows.flatMap(({ fill }, i) => (fill ? [keys[i] as string] : [])));
   }
 
-  /** What stands in `touched` and `fresh` goes through the steps, into the state and the result. */
-  async #settle({ state, plan }: Entered): Promise<void> {
+  /** What stands in `touched` and `fresh` goes through the steps, into the state and the result; so do rows that look it up. */
+  async #settle(entered: Entered): Promise<void> {
+    const { id } = entered.state;
+    if (!this.#lookups.has(id)) return this.#compute(entered);
+    await entered.state.look();
+    await this.#compute(entered);
+    for (const one of this.#tables.values()) {
+      const asked = one.plan ? referring(one.plan, one.state, id) : [];
+      if (asked.length === 0) continue;
+      await one.state.choose(`r.k IN (${asked.join(' UNION ')})`, { gone: false });
+      await this.#compute(one);
+    }
+  }
+
+  async #compute({ state, plan }: Entered): Promise<void> {
+    if (!plan) return state.store();
     const results = plan.targets.map(({ schema }) => this.#results.get(tableName(schema)) as ResultState);
     for (const result of results) await result.take(state.id);
     for await (const { rows, keys, ats, columns } of state.fresh(PAGE_ROWS)) {
@@ -288,4 +333,9 @@ export class View {
     }
     await state.store();
   }
+}
+
+/** Statements for the keys of the rows of a table that look up what stands in `looked`. */
+function referring({ stages }: Plan, state: TableState, id: string): string[] {
+  return stages.flatMap((stage) => stage.referring(state.rows, { rows: keptRows(id), keys: 'looked' }));
 }

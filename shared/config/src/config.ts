@@ -101,8 +101,17 @@ export function sourcesOf(sink: Pick<SinkConfig, 'from'>, config: Pick<Config, '
 /** Names of the changelogs that a transform reads: those of its rows, and those it looks up in. */
 export function inputsOf(transform: TransformConfig, config: Pick<Config, 'sources' | 'transforms'>): string[] {
   const others = { ...config, transforms: config.transforms.filter(({ name }) => name !== transform.name) };
-  const lookups = transform.steps.flatMap((step) => (step.kind === 'lookup' ? [step.lookup.table] : []));
-  return sourcesOf({ from: [...transform.from, ...lookups] }, others);
+  return sourcesOf({ from: [...transform.from, ...lookupsOf(transform)] }, others);
+}
+
+/** Tables (`SOURCE.SCHEMA.TABLE`) that the steps of a transform look up in. */
+export function lookupsOf({ steps }: Pick<TransformConfig, 'steps'>): string[] {
+  return [...new Set(steps.flatMap((step) => (step.kind === 'lookup' ? [step.lookup.table] : [])))];
+}
+
+/** Does a transform read `schema.table` of a changelog, for its rows or to look up in it? */
+export function readsTable(transform: Pick<TransformConfig, 'from' | 'steps'>, source: string, table: string): boolean {
+  return wantsTable(transform, source, table) || lookupsOf(transform).includes(`${source}.${table}`);
 }
 
 /** Does a sink want `schema.table` of a source? */

@@ -2,7 +2,7 @@ import type * as reading from './files.ts';
 
 export type { ClusterConfig, Config, LakeSinkConfig, OdsSinkConfig, SinkConfig, SourceConfig } from './config.ts';
 export type { Grain, KpiConfig, KpiDefinition, KpiMeasure, KpiQuery, KpiTable, KpiTarget, Span } from './kpi.ts';
-export { inputsOf, matchesTable, sourcesOf, sourcesOfKpis, targetSchema, wantsTable } from './config.ts';
+export { inputsOf, lookupsOf, matchesTable, readsTable, sourcesOf, sourcesOfKpis, targetSchema, wantsTable } from './config.ts';
 export type { ConnectionConfig } from './connection.ts';
 export type { DocumentChange } from './documents.ts';
 export type { Condition, EventOp, EventsSinkConfig, NatsTarget, WebhookTarget } from './events.ts';

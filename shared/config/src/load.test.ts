@@ -29,6 +29,18 @@ async function refusal(text: string): Promise<string> {
 }
 
 describe('config', () => {
+  it('refuses transforms that read nothing, themselves, or look up in a transform', async () => {
+    const source = 'kind: Source\nname: shop\npostgres: "postgres://u@h/shop"\n';
+    const transform = (name: string, from: string, steps = '[]') =>
+      `---\nkind: Transform\nname: ${name}\nfrom: ["${from}"]\nsteps: ${steps}\n`;
+    expect(await refusal(source + transform('t', 'crm.*'))).toContain('no source or transform is named as in crm.*');
+    expect(await refusal(source + transform('t', 'u.*') + transform('u', 't.*'))).toContain('transform t reads what it writes');
+    const lookup = '[ { lookup: { table: t.public.a, on: { id: id }, set: { b: b } } } ]';
+    expect(await refusal(source + transform('t', 'shop.*') + transform('u', 'shop.*', lookup))).toContain(
+      'transform u looks up in t.public.a: t is no source',
+    );
+  });
+
   it('takes one Source document alone, with the lake as its sink', async () => {
     const config = await load('kind: Source\nname: shop\npostgres: "${env:URL}"\n', {
       URL: 'postgres://me:p%40ss@db:5433/shop?sslmode=require',

@@ -4,7 +4,7 @@ import { join } from 'node:path';
 import { Fault } from '@tributary/core';
 import { type Document, isScalar, LineCounter, parseAllDocuments, visit } from 'yaml';
 import type { z } from 'zod';
-import { type Config, inputsOf, type SinkConfig, type SourceConfig } from './config.ts';
+import { type Config, inputsOf, lookupsOf, type SinkConfig, type SourceConfig } from './config.ts';
 import { eventsSinkOf } from './events.ts';
 import * as kinds from './kinds.ts';
 import { stepOf, type TransformConfig } from './transforms.ts';
@@ -283,11 +283,12 @@ function checkInputs(
 ): void {
   for (const transform of config.transforms) {
     const place = named.get(`changelog ${transform.name}`) as Place;
-    const patterns = [
-      ...transform.from,
-      ...transform.steps.flatMap((step) => (step.kind === 'lookup' ? [step.lookup.table] : [])),
-    ];
-    for (const pattern of patterns) {
+    for (const table of lookupsOf(transform)) {
+      const [head] = table.split('.');
+      if (config.transforms.some(({ name }) => name === head))
+        complaints.push({ ...place, message: `transform ${transform.name} looks up in ${table}: ${head} is no source` });
+    }
+    for (const pattern of [...transform.from, ...lookupsOf(transform)]) {
       const found = inputsOf({ ...transform, from: [pattern], steps: [] }, config);
       if (found.length === 0)
         complaints.push({ ...place, message: `transform ${transform.name}: no source or transform is named as in ${pattern}` });
