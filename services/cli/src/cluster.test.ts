@@ -24,7 +24,7 @@ describe('layoutOf', () => {
         yield* broker.kv.watch(signal, key);
       },
     };
-    expect(await layoutOf({ broker: { ...broker, kv } })).toEqual({ sources: ['shop'], projections: [] });
+    expect(await layoutOf({ broker: { ...broker, kv } })).toEqual({ sources: ['shop'], transforms: new Set(), projections: [] });
     expect(asked).toBe(3);
     await broker.close();
   });
