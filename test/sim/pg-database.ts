@@ -135,6 +135,10 @@ class SimSession implements SourceSession {
     return (this.#options.model.tables.get(`${schema}.${table}`) as ModelTable).schema;
   }
 
+  async typeNamed(): Promise<null> {
+    return null;
+  }
+
   async historicSchema(): Promise<TableSchema> {
     throw new Fault('database_rejected', 'shapes do not change in this world');
   }
@@ -218,8 +222,9 @@ function catalogTable({ oid, schema, key, blocks }: ModelTable): CatalogTable {
     table: schema.table,
     partitioned: false,
     identity: 'default',
-    columns: schema.columns.map(({ name, type, typmod, sqlType }) => ({
+    columns: schema.columns.map(({ name, type, typmod, sqlType }, index) => ({
       name,
+      place: index + 1,
       type: type.oid,
       typmod,
       sqlType,

@@ -76,6 +76,8 @@ export interface Barrier {
   readonly seq: number;
   /** Captured tables, `schema.table`. */
   readonly tables: readonly string[];
+  /** Columns that consumers keep and the database does not have, by table: see schemaChanges. */
+  readonly kept?: Readonly<Record<string, readonly string[]>>;
 }
 
 export async function barrier(bus: Bus, source: string, deadline: number): Promise<Barrier> {

@@ -127,8 +127,26 @@ export interface LeaseView {
   readonly renewedMs: number;
 }
 
+/** Something that somebody must know of, once raised until it is resolved. */
+export interface AlertView {
+  /** `contract`: a table does not keep what was promised of it. */
+  readonly kind: 'contract';
+  readonly source: string;
+  /** `schema.table`. */
+  readonly table: string;
+  readonly column: string | null;
+  readonly problem: string;
+  /** Who answers for it. */
+  readonly owner: string;
+  readonly raisedAt: number;
+  /** Null while it lasts. */
+  readonly resolvedAt: number | null;
+}
+
 export interface StatusView {
   readonly at: number;
+  /** Those that last. */
+  readonly alerts: readonly AlertView[];
   readonly sources: readonly SourceView[];
   readonly changelogs: readonly ChangelogView[];
   readonly projections: readonly ProjectionView[];

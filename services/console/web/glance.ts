@@ -63,10 +63,10 @@ export function showFaults(place: HTMLElement, status: StatusView): void {
   ]
     .filter((one) => one.fault !== null && one.state !== 'running')
     .sort((a, b) => Number(b.state === 'failed') - Number(a.state === 'failed'));
-  const seen = JSON.stringify(faults.map((one) => [one.what, one.state, one.fault]));
+  const seen = JSON.stringify([faults.map((one) => [one.what, one.state, one.fault]), status.alerts]);
   if (place.dataset['seen'] === seen) return;
   place.dataset['seen'] = seen;
-  place.hidden = faults.length === 0;
+  place.hidden = faults.length === 0 && status.alerts.length === 0;
   place.replaceChildren(
     ...faults.map(({ what, state, fault }) => {
       const card = element('article', '', 'fault');
@@ -74,6 +74,14 @@ export function showFaults(place: HTMLElement, status: StatusView): void {
       const title = element('h3', what);
       title.append(element('span', state === 'failed' ? 'stands still until someone acts' : `${state}, tries again by itself`));
       card.append(title, element('p', fault?.message ?? ''), element('p', fault?.advice ?? '', 'advice'));
+      return card;
+    }),
+    ...status.alerts.map(({ source, table, problem, owner, raisedAt }) => {
+      const card = element('article', '', 'fault');
+      card.dataset['tone'] = 'warn';
+      const title = element('h3', `Contract of ${source}, ${table}`);
+      title.append(element('span', `broken since ${new Date(raisedAt).toLocaleString()}`));
+      card.append(title, element('p', problem), element('p', `${owner} answers for it.`, 'advice'));
       return card;
     }),
   );

@@ -1,6 +1,7 @@
 import { createHash } from 'node:crypto';
 import { Fault, type TableSchema } from '@tributary/core';
 import type { CatalogTable } from '@tributary/postgres';
+import type { Contract, Shape } from './contract.ts';
 import type { SourceSession } from './database.ts';
 import type { RelationMessage } from './pgoutput.ts';
 import type { SourceState, TableState } from './state.ts';
@@ -18,6 +19,9 @@ export interface CatalogWatchOptions {
   readonly changesOf: (table: string) => number;
   /** Called when some table's snapshot became due. */
   readonly due: () => void;
+  readonly contract: Contract;
+  /** Stores the state, with everything that is due by now. */
+  readonly persist: () => Promise<unknown>;
 }
 
 /**
@@ -55,7 +59,17 @@ export class CatalogWatch {
     return this.#options.session.schemaOf(table);
   }
 
-  /** @param exact leave no doubt: read again every append-only table whose content is not certain */
+  /** Columns that consumers keep and the tables do not give. */
+  kept(): Record<string, string[]> {
+    return this.#options.contract.kept(this.#tables);
+  }
+
+  /** How a snapshot reads and tells a table. @throws Fault `contract_broken` */
+  async shapeOf(table: CatalogTable): Promise<Shape> {
+    return this.#options.contract.shape(await this.schemaOf(table), table);
+  }
+
+  /** @param exact leave no doubt: read again every append-only table whose content is not certain. @throws Fault `contract_broken` */
   check(exact: boolean): Promise<void> {
     this.#looking = this.#looking.catch(() => {}).then(() => this.#check(exact));
     return this.#looking;
@@ -73,7 +87,7 @@ export class CatalogWatch {
   }
 
   async #check(exact: boolean): Promise<void> {
-    const { session, wanted, state } = this.#options;
+    const { session, wanted, state, contract, persist } = this.#options;
     const tables = await session.tables(wanted);
     const added = await this.#publish(tables);
     const found = new Map(tables.map((table) => [`${table.schema}.${table.table}`, table]));
@@ -87,14 +101,21 @@ export class CatalogWatch {
     let due = false;
     for (const [name, table] of this.#tables) due = (await this.#consider(name, table, exact)) || due;
     for (const name of Object.keys(state.tables)) if (!this.#tables.has(name)) delete state.tables[name];
+    const broken = contract.look(this.#tables);
+    // Whoever goes on when the tables fit again may find them as they were: that they must be read again is told before.
+    if (broken && due) await persist();
+    if (broken) throw broken;
     if (due) this.#options.due();
   }
 
   /** @returns true when a snapshot of the table became due */
   async #consider(name: string, table: CatalogTable, exact: boolean): Promise<boolean> {
     const { state, snapshots } = this.#options;
+    const places = table.columns.map((column) => column.place);
     const shape = fingerprint({
-      columns: table.columns,
+      columns: table.columns.map(({ place: _place, ...column }) => column),
+      // A column that was dropped and made again is another one.
+      ...(places.some((place, i) => place !== i + 1) ? { places } : {}),
       key: table.key,
       identity: table.identity,
       identifiable: table.identifiable,
@@ -161,9 +182,12 @@ export class CatalogWatch {
     return added;
   }
 
-  /** The shape of a relation as the stream describes it, completed from the catalog. */
-  async lookup(relation: RelationMessage): Promise<TableSchema> {
-    const { session } = this.#options;
+  /**
+   * The shape of a relation as the stream describes it, completed from the catalog.
+   * @throws Fault `contract_broken`
+   */
+  async lookup(relation: RelationMessage): Promise<Shape> {
+    const { session, contract, state } = this.#options;
     const name = `${relation.schema}.${relation.table}`;
     const [table] = await session.tables((one) => one === name);
     const same =
@@ -173,7 +197,14 @@ export class CatalogWatch {
         const told = relation.columns[i];
         return told && column.name === told.name && column.type === told.type && column.typmod === told.typmod;
       });
-    return same ? session.schemaOf(table) : session.historicSchema(relation, table);
+    const schema = same ? await session.schemaOf(table) : await session.historicSchema(relation, table);
+    const shape = await contract.shape(schema, table);
+    // What is left out comes with a snapshot that begins after this moment: it sees all of it, for the table has changed its shape since.
+    if (shape.leftOut && state.tables[name]) {
+      this.request(name);
+      this.#options.due();
+    }
+    return shape;
   }
 }
 

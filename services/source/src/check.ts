@@ -1,6 +1,7 @@
 import { matchesTable, type SourceConfig } from '@tributary/config';
 import { describeError, Fault } from '@tributary/core';
 import { type CatalogTable, describeConnection, quoteIdent, quoteTable, readTables, Session } from '@tributary/postgres';
+import { breachesOf, offeredBy } from './contract.ts';
 import { publicationNames, slotName } from './slot.ts';
 
 /** One thing `tributary check` says: what is wrong (or worth knowing), and the SQL or step that mends it. */
@@ -56,7 +57,11 @@ export async function checkSource(config: SourceConfig): Promise<Finding[]> {
   try {
     const facts = await session.row<Facts>(FACTS, [slotName(config.name)]);
     const tables = await readTables(session, (name) => matchesTable(config.tables, name), facts.version);
-    return [...serverFindings(about, facts), ...(await tableFindings(session, config, { about, facts, tables }))];
+    return [
+      ...serverFindings(about, facts),
+      ...(await tableFindings(session, config, { about, facts, tables })),
+      ...contractFindings(config, tables),
+    ];
   } catch (error) {
     return [
       {
@@ -110,6 +115,20 @@ function serverFindings(about: string, facts: Facts): Finding[] {
     });
   }
   return found;
+}
+
+/** Where tables fall short of the contract: an error where the source would stand still. */
+function contractFindings({ name, contract, schemaChanges }: SourceConfig, tables: readonly CatalogTable[]): Finding[] {
+  const found = Object.entries(contract?.tables ?? {}).flatMap(([table, promised]) => {
+    const one = tables.find((known) => `${known.schema}.${known.table}` === table);
+    return breachesOf(table, promised, one ? offeredBy(one) : null);
+  });
+  return found.map(({ table, problem, bearable }) => ({
+    level: schemaChanges === 'halt' || (schemaChanges === 'keep' && !bearable) ? 'error' : 'warning',
+    about: `source ${name}, ${table}`,
+    problem: `the contract of ${contract?.owner} is broken: ${problem}`,
+    mend: `Correct the table, or its contract.`,
+  }));
 }
 
 async function tableFindings(

@@ -1,4 +1,4 @@
-import type { Lsn, TableSchema } from '@tributary/core';
+import type { Lsn, PgType, TableSchema } from '@tributary/core';
 import type { CatalogTable, Visibility } from '@tributary/postgres';
 import type { RelationMessage } from './pgoutput.ts';
 
@@ -77,6 +77,8 @@ export interface SourceSession {
   /** Tables chosen by `schema.table`. */
   tables(wanted: (name: string) => boolean): Promise<CatalogTable[]>;
   schemaOf(table: CatalogTable): Promise<TableSchema>;
+  /** A type by its name, also without the schema that it is in; null = there is none. */
+  typeNamed(name: string): Promise<PgType | null>;
   /** A shape that the table no longer has, put together from what the stream tells and the catalog still knows. */
   historicSchema(relation: RelationMessage, table: CatalogTable | undefined): Promise<TableSchema>;
   /** Oids of the tables in each publication. */

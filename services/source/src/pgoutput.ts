@@ -64,7 +64,8 @@ export function readRelation(bytes: Buffer): RelationMessage {
 
 /**
  * Decodes one tuple straight into columns: one cell is pushed into each of `into`, as bytes. The hot loop of capture.
- * @param known columns whose values mean anything (the identity of an old key); the others are pushed as unchanged
+ * @param known columns of the tuple whose values mean anything (the identity of an old key); the others, and columns of `into` behind
+ * those of the tuple, are pushed as `unknown`
  * @returns the offset behind the tuple
  */
 export function readTuple(
@@ -72,9 +73,10 @@ export function readTuple(
   start: number,
   into: readonly ColumnDraft[],
   known: readonly boolean[] | null = null,
+  unknown?: null,
 ): number {
   const count = ((bytes[start] as number) << 8) | (bytes[start + 1] as number);
-  assert(count === into.length, `a row of ${count} columns for a table of ${into.length}`);
+  assert(count === (known ?? into).length, `a row of ${count} columns for a table of ${(known ?? into).length}`);
   let at = start + 2;
   for (let i = 0; i < count; i++) {
     const kind = bytes[at++];
@@ -90,10 +92,12 @@ export function readTuple(
       end = at + length;
     }
     // `n` is NULL, `u` an unchanged TOAST value.
-    if (kind === 0x75 || (known && !known[i])) column.pushUnchanged();
+    if (known && !known[i]) column.push(unknown);
+    else if (kind === 0x75) column.pushUnchanged();
     else if (kind === 0x74) column.pushBytes(bytes, at, end);
     else column.pushNull();
     at = end;
   }
+  for (let i = count; i < into.length; i++) (into[i] as ColumnDraft).push(unknown);
   return at;
 }

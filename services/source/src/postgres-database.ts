@@ -1,5 +1,5 @@
 import type { SourceConfig } from '@tributary/config';
-import { keyColumns, type Lsn, parseLsn, type TableSchema } from '@tributary/core';
+import { keyColumns, type Lsn, parseLsn, type PgType, type TableSchema } from '@tributary/core';
 import {
   type CatalogTable,
   quoteIdent,
@@ -101,6 +101,17 @@ class PostgresSession implements SourceSession {
 
   schemaOf(table: CatalogTable): Promise<TableSchema> {
     return tableSchemaOf(this.#session, this.#types, table);
+  }
+
+  async typeNamed(name: string): Promise<PgType | null> {
+    const { oid } = await this.#session.row<{ oid: number | null }>(
+      `SELECT coalesce(to_regtype($1)::oid, (SELECT min(to_regtype(quote_ident(nspname) || '.' || $1)::oid) FROM pg_namespace
+                WHERE position('.' in $1) = 0 AND nspname NOT LIKE 'pg\\_%'))::int8::float8 AS oid`,
+      [name],
+    );
+    if (oid === null) return null;
+    await this.#types.load(this.#session, [oid]);
+    return this.#types.tree(oid);
   }
 
   /** The message tells names and types, the catalog what it still knows of them. */

@@ -2,6 +2,7 @@ import { memoryBroker } from '@tributary/changelog';
 import { ORIGIN, type StoredBatch, type TableSchema } from '@tributary/core';
 import { Visibility } from '@tributary/postgres';
 import { expect, it } from 'vitest';
+import { plainShape } from './contract.ts';
 import { type Reconciled, reconcile } from './reconcile.ts';
 import { Touches } from './touches.ts';
 
@@ -45,7 +46,7 @@ it('names keys that were asked for and have no row as deleted, unless the stream
   const touches = new Touches(start, start.xmax);
   const xid = touches.begin(105) as bigint;
   const asked = ['a1', 'a2', 'a3', 'a4', 'a5'].map((a) => `${a}\x1fb${a[1]}`);
-  const chunk = { schema, csv, rows: 2, snapshot, asked, sweeps: true };
+  const chunk = { shape: plainShape(schema), csv, rows: 2, snapshot, asked, sweeps: true };
   expect(await rowsOf(reconcile(chunk, touches))).toEqual(['r one|b1|a1', 'r two|b2|a2', 'd -|b3|a3', 'd -|b4|a4', 'd -|b5|a5']);
   touches.note('public.t', 'a2\x1fb2', { xid, deleted: true, unchanged: null });
   touches.note('public.t', 'a3\x1fb3', { xid, deleted: false, unchanged: null });
@@ -56,6 +57,15 @@ it('names keys that were asked for and have no row as deleted, unless the stream
 
 it('names nothing as deleted when nobody asked for a key', async () => {
   const touches = new Touches(start, start.xmax);
-  expect(await rowsOf(reconcile({ schema, csv, rows: 2, snapshot, asked: [] }, touches))).toEqual(['r one|b1|a1', 'r two|b2|a2']);
-  expect(reconcile({ schema, csv, rows: 0, snapshot, asked: [] }, touches).draft).toBeNull();
+  const shape = plainShape(schema);
+  expect(await rowsOf(reconcile({ shape, csv, rows: 2, snapshot, asked: [] }, touches))).toEqual(['r one|b1|a1', 'r two|b2|a2']);
+  expect(reconcile({ shape, csv, rows: 0, snapshot, asked: [] }, touches).draft).toBeNull();
+});
+
+it('leaves columns that the table does not give unchanged, also where nothing touched a row', async () => {
+  const touches = new Touches(start, start.xmax);
+  const read = { ...schema, columns: schema.columns.slice(1) };
+  const chunk = { shape: { schema, read, absent: new Set([0]), leftOut: false }, rows: 2, snapshot, asked: [] };
+  const rows = await rowsOf(reconcile({ ...chunk, csv: Buffer.from('b1,a1\nb2,a2\n') }, touches));
+  expect(rows).toEqual(['r -|b1|a1', 'r -|b2|a2']);
 });

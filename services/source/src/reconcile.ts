@@ -1,6 +1,7 @@
 import { CsvRows, SectionDraft } from '@tributary/changelog';
-import { type Cell, keyColumns, Op, type OpCode, type TableSchema, tableName } from '@tributary/core';
+import { type Cell, keyColumns, Op, type OpCode, tableName } from '@tributary/core';
 import type { Visibility } from '@tributary/postgres';
+import type { Shape } from './contract.ts';
 import { keyCells, keyText, type Touches } from './touches.ts';
 
 export interface Reconciled {
@@ -11,8 +12,8 @@ export interface Reconciled {
 }
 
 export interface ChunkRows {
-  readonly schema: TableSchema;
-  /** COPY CSV. */
+  readonly shape: Shape;
+  /** COPY CSV of the columns of `shape.read`. */
   readonly csv: Uint8Array;
   readonly rows: number;
   /** What the chunk's transaction saw. */
@@ -30,14 +31,19 @@ export interface ChunkRows {
  * older than what the changelog says: it is left out, or, when it still exists, named as kept with the values that
  * every such transaction left unchanged. A row that was asked for but is not in the chunk, because such a transaction made
  * it, exists too: it is named as kept, lest it be taken for deleted when the snapshot ends.
+ *
+ * Columns that the table does not give (`shape.absent`) are left unchanged in every row.
  */
 export function reconcile(chunk: ChunkRows, touches: Touches): Reconciled {
-  const { schema, csv, rows, snapshot, asked } = chunk;
+  const { shape, csv, rows, snapshot, asked } = chunk;
+  const { schema, absent } = shape;
   const table = tableName(schema);
   const sweeps = chunk.sweeps === true && asked.length > 0;
-  if (!sweeps && !touches.any(table, snapshot))
+  if (!sweeps && absent.size === 0 && !touches.any(table, snapshot))
     return { draft: rows === 0 ? null : SectionDraft.fromCsv(schema, csv, rows), open: [] };
-  const columns = new CsvRows(csv, rows, schema.columns.length).columns().map((column) => column.values());
+  const read = new CsvRows(csv, rows, shape.read.columns.length).columns().map((column) => column.values());
+  let next = 0;
+  const columns = schema.columns.map((_, c) => (absent.has(c) ? [] : (read[next++] as readonly Cell[])));
   const key = keyColumns(schema);
   const draft = new SectionDraft(schema);
   const open: string[] = [];

@@ -6,6 +6,7 @@ import type { CatalogWatch } from './catalog-watch.ts';
 import { ConfirmedPrefix } from './confirmed-prefix.ts';
 import { continuity } from './continuity.ts';
 import type { SourceSession } from './database.ts';
+import { plainShape } from './contract.ts';
 import { Snapshotter } from './snapshotter.ts';
 import { emptyState, type SourceState } from './state.ts';
 import { Stream } from './stream.ts';
@@ -18,7 +19,7 @@ const table: CatalogTable = {
   table: 't',
   partitioned: false,
   identity: 'default',
-  columns: [{ name: 'id', type: 20, typmod: -1, sqlType: 'int8', toastable: false }],
+  columns: [{ name: 'id', place: 1, type: 20, typmod: -1, sqlType: 'int8', toastable: false }],
   key: ['id'],
   identifiable: true,
   leaves: [{ oid: 1, name: 't', file: 1, blocks: 1 }],
@@ -71,7 +72,7 @@ class Database {
     lingerMs: 5,
     touches: this.touches,
     confirmed: new ConfirmedPrefix(0, 50n),
-    lookup: async () => schema,
+    lookup: async () => plainShape(schema),
     hold: () => {},
     release: () => {},
     fail: (error) => expect.fail(String(error)),
@@ -112,7 +113,7 @@ class Database {
       end: async () => {},
       close: async () => {},
     };
-    const watch = { table: () => table, schemaOf: async () => schema, unpublishedBelow: () => 11n };
+    const watch = { table: () => table, shapeOf: async () => plainShape(schema), unpublishedBelow: () => 11n };
     return new Snapshotter({
       source: 's',
       open: async () => session as unknown as SourceSession,

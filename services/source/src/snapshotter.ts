@@ -3,6 +3,7 @@ import { aborted } from '@tributary/cluster';
 import { type Clock, Fault, formatLsn, LIMITS, type Lsn, type TableSchema } from '@tributary/core';
 import { type CatalogTable, sqlState, type Visibility } from '@tributary/postgres';
 import type { CatalogWatch } from './catalog-watch.ts';
+import type { Shape } from './contract.ts';
 import type { Rows, SourceSession } from './database.ts';
 import { type Range, Ranges } from './ranges.ts';
 import { type ChunkRows, reconcile } from './reconcile.ts';
@@ -166,7 +167,7 @@ export class Snapshotter {
     const run: Run = {
       name,
       table,
-      schema: await watch.schemaOf(table),
+      shape: await watch.shapeOf(table),
       snapshot: known.snapshot as SnapshotState,
       still: () => state.tables[name]?.snapshot === run.snapshot,
       chunks: 0,
@@ -176,7 +177,8 @@ export class Snapshotter {
       await stream.whenPassed(0n, () => {
         check(run);
         const touched = touches.keys(name);
-        const reset = !known.churn && touched.length === 0 && !state.regained;
+        const kept = run.shape.absent.size > 0;
+        const reset = !known.churn && touched.length === 0 && !state.regained && !kept;
         run.snapshot.reread = touched;
         stream.collectIncomplete(name, touched);
         run.snapshot.begun = true;
@@ -289,20 +291,20 @@ export class Snapshotter {
   /** One short transaction: what it sees, the rows, and a WAL position after everything it sees. */
   async #read(
     session: SourceSession,
-    { table, schema, flight }: Pick<Run, 'table' | 'schema'> & { readonly flight: Flight },
+    { table, shape, flight }: Pick<Run, 'table' | 'shape'> & { readonly flight: Flight },
     chosen: Rows,
   ): Promise<{ chunk: ChunkRows; passed: Lsn }> {
     const snapshot = await session.begin();
     flight.seen = snapshot;
     try {
       const pieces: Buffer[] = [];
-      const copy = session.copy(table, schema, chosen);
+      const copy = session.copy(table, shape.read, chosen);
       let step = await copy.next();
       for (; !step.done; step = await copy.next()) pieces.push(step.value);
       const passed = await session.walPosition();
       await session.end();
       const asked = chosen.kind === 'keys' ? chosen.keys.map(keyText) : [];
-      return { chunk: { schema, csv: Buffer.concat(pieces), rows: step.value, snapshot, asked }, passed };
+      return { chunk: { shape, csv: Buffer.concat(pieces), rows: step.value, snapshot, asked }, passed };
     } catch (error) {
       await session.end().catch(() => {});
       throw error;
@@ -383,11 +385,10 @@ export class Snapshotter {
       throw new Fault('source_misconfigured', `${name} has no usable key: it can only be read as a whole`);
     const session = await open('snapshot chosen');
     try {
-      const schema = await watch.schemaOf(table);
       const run: Run = {
         name,
         table,
-        schema,
+        shape: await watch.shapeOf(table),
         snapshot: { generation: state.generation, begun: true, leaf: 0, block: 0, reread: [] },
         still: () => true,
         chunks: 0,
@@ -419,7 +420,7 @@ export class Snapshotter {
 interface Run {
   readonly name: string;
   readonly table: CatalogTable;
-  readonly schema: TableSchema;
+  readonly shape: Shape;
   readonly snapshot: SnapshotState;
   readonly still: () => boolean;
   chunks: number;

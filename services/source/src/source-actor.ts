@@ -18,6 +18,7 @@ import { Visibility } from '@tributary/postgres';
 import { CatalogWatch } from './catalog-watch.ts';
 import { ConfirmedPrefix } from './confirmed-prefix.ts';
 import { type Anchor, branchOf, continuity, type Gap, rewound } from './continuity.ts';
+import { Contract } from './contract.ts';
 import type { Replication, Slot, SourceDatabase, SourceSession } from './database.ts';
 import { recoverSnapshots } from './recover.ts';
 import { Snapshotter } from './snapshotter.ts';
@@ -57,6 +58,8 @@ const PROGRESS_MS = 250;
 export class SourceActor implements Actor {
   readonly #options: SourceOptions;
   #facts: () => Record<string, unknown>;
+  /** Fingerprint of the catalog before it was checked last. */
+  #looked = '';
 
   constructor(options: SourceOptions) {
     this.#options = options;
@@ -67,7 +70,45 @@ export class SourceActor implements Actor {
     return this.#facts();
   }
 
-  async run(signal: AbortSignal, ready: () => void): Promise<void> {
+  async run(signal: AbortSignal, ready: () => void, halted: (fault: Fault) => Promise<void>): Promise<void> {
+    for (;;) {
+      try {
+        return await this.#attempt(signal, ready);
+      } catch (error) {
+        if (!(error instanceof Fault) || error.kind !== 'contract_broken' || signal.aborted) throw error;
+        await this.#standStill(() => halted(error), signal);
+      }
+    }
+  }
+
+  /**
+   * Waits until the catalog is another one than at the last look, or somebody asks for another try. Every catalog is tried: also
+   * one that breaks the contract in another way must be told, and published as it is. What the slot keeps is told meanwhile.
+   */
+  async #standStill(halted: () => Promise<void>, signal: AbortSignal): Promise<void> {
+    const { database, clock, vitals } = this.#options;
+    const session = await database.open('contract');
+    try {
+      let again: Promise<void> | null = null;
+      let nudged = false;
+      while (!signal.aborted && !nudged) {
+        const { catalog, health } = await session.look();
+        if (catalog !== this.#looked) return;
+        vitals.slot(health);
+        again ??= halted().then(() => void (nudged = true));
+        await clock.sleep(LOOK_MS, signal);
+      }
+    } finally {
+      await session.close();
+    }
+  }
+
+  #contract(session: SourceSession): Contract {
+    const { config, vitals } = this.#options;
+    return new Contract({ config, alerts: vitals.alerts, typeNamed: (name) => session.typeNamed(name) });
+  }
+
+  async #attempt(signal: AbortSignal, ready: () => void): Promise<void> {
     const sessions: SourceSession[] = [];
     const open = async (name: string) => {
       const session = await this.#options.database.open(name);
@@ -117,8 +158,13 @@ export class SourceActor implements Actor {
       fail: failed.with,
       clock,
     });
+    let streaming = false;
+    const tellState = () => stream.publish(null, [], state);
     const watch = new CatalogWatch({
       session: catalog,
+      contract: this.#contract(catalog),
+      // Where nothing was told yet everything will be read anyway.
+      persist: async () => last && (await (streaming ? stream.whenPassed(0n, tellState) : tellState())),
       wanted: (table) => matchesTable(config.tables, table),
       state,
       snapshots: config.snapshot === 'initial',
@@ -160,8 +206,10 @@ export class SourceActor implements Actor {
       epoch: state.epoch,
     });
     const commands = { watch, snapshotter, heart, stream, state, signal };
+    this.#looked = (await control.look()).catalog;
     await watch.check(false);
     const stops = await this.#serve(commands);
+    streaming = true;
     try {
       await together(signal, [
         (all) => failed.until(all),
@@ -278,6 +326,7 @@ export class SourceActor implements Actor {
       const { visibility, health, catalog } = await control.look();
       touches.prune(visibility);
       this.#options.vitals.slot(health);
+      this.#looked = catalog;
       await watch.glance(catalog);
       await this.#options.clock.sleep(LOOK_MS, signal);
     }
@@ -305,7 +354,7 @@ export class SourceActor implements Actor {
       const { shapes = [] } = question as { shapes?: readonly string[] };
       const asked = shapes.flatMap((name) => watch.tables.get(name) ?? []);
       const told = shapes.length > 0 ? { shapes: await Promise.all(asked.map((table) => watch.schemaOf(table))) } : {};
-      yield { seq, tables: [...watch.tables.keys()], ...told };
+      yield { seq, tables: [...watch.tables.keys()], kept: watch.kept(), ...told };
     });
     const snapshot = await bus.serve(`${prefix}.snapshot`, async function* (question) {
       const { table, where, keys } = question as { table?: string; where?: string; keys?: readonly (readonly string[])[] };

@@ -15,6 +15,7 @@ import { tableName } from '@tributary/core';
 import type { Visibility } from '@tributary/postgres';
 import { Batcher } from './batcher.ts';
 import { type Anchor, branchOf } from './continuity.ts';
+import type { Shape } from './contract.ts';
 import type { ConfirmedPrefix } from './confirmed-prefix.ts';
 import { readLsn, readRelation, readTime, readTuple, type RelationMessage, Tag, TupleKind } from './pgoutput.ts';
 import type { SourceState } from './state.ts';
@@ -26,8 +27,14 @@ export interface Track {
   readonly schema: TableSchema;
   /** Indices of the key columns. */
   readonly key: readonly number[];
-  /** Columns that the WAL tells of old rows. */
+  /** Columns of a tuple that the WAL tells of old rows. */
   readonly identity: readonly boolean[];
+  /** Columns of a tuple that are taken; null = all of them, and the table has no others. */
+  readonly taken: readonly boolean[] | null;
+  /** Of the table and not of its tuples: see {@link Shape.absent}. */
+  readonly absent: ReadonlySet<number>;
+  /** Its changes are counted and left out. */
+  readonly leftOut: boolean;
   /** Changes of the table so far, whatever shape it had. */
   readonly counter: { changes: number };
 }
@@ -46,7 +53,7 @@ export interface StreamOptions {
   readonly touches: Touches;
   readonly confirmed: ConfirmedPrefix;
   /** Catalog lookup for a shape seen for the first time. */
-  readonly lookup: (relation: RelationMessage) => Promise<TableSchema>;
+  readonly lookup: (relation: RelationMessage) => Promise<Shape>;
   /** Stops and goes on taking bytes from the socket. */
   readonly hold: (reason: string) => void;
   readonly release: (reason: string) => void;
@@ -303,6 +310,7 @@ export class Stream {
       if (this.#commitLsn >= skip.until) this.#skips.delete(track.name);
       else if (skip.snapshot.sees(skip.snapshot.widen(this.#xid))) return null;
     }
+    if (track.leftOut) return null;
     this.changes++;
     track.counter.changes++;
     return track;
@@ -312,7 +320,7 @@ export class Stream {
     const track = this.#next(bytes);
     if (!track) return;
     const draft = this.#batcher.section(track, bytes.length, this.#ordinal);
-    readTuple(bytes, 6, draft.cells);
+    readTuple(bytes, 6, draft.cells, track.taken, null);
     this.#batcher.row(draft, Op.created, this.#ordinal);
     if (this.#touching !== null) this.#touch(track, draft.cells, { deleted: false, complete: true });
   }
@@ -325,10 +333,10 @@ export class Stream {
     let at = 6;
     if (kind !== TupleKind.new) {
       const old = draft.oldCells();
-      at = readTuple(bytes, at, old, kind === TupleKind.key ? track.identity : null) + 1;
+      at = readTuple(bytes, at, old, kind === TupleKind.key ? track.identity : track.taken) + 1;
       if (this.#touching !== null) this.#touch(track, old, { deleted: true, complete: true });
     }
-    readTuple(bytes, at, draft.cells);
+    readTuple(bytes, at, draft.cells, track.taken);
     this.#batcher.row(draft, Op.updated, this.#ordinal);
     if (this.#touching !== null || this.#incomplete.size > 0)
       this.#touch(track, draft.cells, { deleted: false, complete: false });
@@ -338,7 +346,7 @@ export class Stream {
     const track = this.#next(bytes);
     if (!track) return;
     const draft = this.#batcher.section(track, bytes.length, this.#ordinal);
-    readTuple(bytes, 6, draft.cells, bytes[5] === TupleKind.key ? track.identity : null);
+    readTuple(bytes, 6, draft.cells, bytes[5] === TupleKind.key ? track.identity : track.taken);
     this.#batcher.row(draft, Op.deleted, this.#ordinal);
     if (this.#touching !== null) this.#touch(track, draft.cells, { deleted: true, complete: true });
   }
@@ -362,7 +370,7 @@ export class Stream {
     let unchanged: Set<number> | null = null;
     if (!change.complete) {
       for (let c = 0; c < columns.length; c++) {
-        if (columns[c]?.last() === undefined) unchanged = (unchanged ?? new Set<number>()).add(c);
+        if (columns[c]?.last() === undefined && !track.absent.has(c)) unchanged = (unchanged ?? new Set<number>()).add(c);
       }
       if (unchanged) this.#incomplete.get(track.name)?.add(key);
     }
@@ -381,12 +389,16 @@ export class Stream {
     }
     this.#block();
     this.#options.lookup(relation).then(
-      (schema) => {
+      ({ schema, absent, leftOut }) => {
+        const taken = relation.columns.map((_, c) => !absent.has(c));
         const track: Track = {
           name: tableName(schema),
           schema,
           key: keyColumns(schema),
-          identity: relation.columns.map((column) => column.key),
+          identity: relation.columns.map((column, c) => column.key && taken[c] === true),
+          taken: absent.size === 0 ? null : taken,
+          absent,
+          leftOut,
           counter: this.#counter(tableName(schema)),
         };
         this.#shapes.set(signature, track);

@@ -1,4 +1,5 @@
 import type { Clock, Lsn } from '@tributary/core';
+import { ContractAlerts } from './contract-alerts.ts';
 import type { SlotHealth } from './database.ts';
 
 /** The source's clock may be off, and a heartbeat late, by this much (ms) before its age counts as lag. */
@@ -13,6 +14,7 @@ const PATIENCE_MS = 2_000;
 export class Vitals {
   readonly #heartbeatMs: number;
   readonly #clock: Clock;
+  readonly alerts: ContractAlerts;
   #slot: SlotHealth | null = null;
   #confirmed: Lsn = 0n;
   /** Monotonic, ms. */
@@ -20,7 +22,8 @@ export class Vitals {
   /** Microseconds, the source's clock. */
   #watermark = 0;
 
-  constructor(heartbeatMs: number, clock: Clock) {
+  constructor(heartbeatMs: number, clock: Clock, alerts = new ContractAlerts(clock)) {
+    this.alerts = alerts;
     this.#heartbeatMs = heartbeatMs;
     this.#clock = clock;
   }
@@ -49,6 +52,7 @@ export class Vitals {
       confirmAgeMs: this.#confirmedAt === null ? null : this.#clock.monotonic() - this.#confirmedAt,
       watermark: this.#watermark,
       lagMs: late ? Math.round(ageMs) : arrivedMs,
+      alerts: this.alerts.list(),
     };
   }
 }

@@ -1,4 +1,5 @@
 import type { ConnectionConfig } from './connection.ts';
+import type { ContractConfig } from './contract.ts';
 import type { EventsSinkConfig } from './events.ts';
 import type { KpiConfig } from './kpi.ts';
 import type { TransformConfig } from './transforms.ts';
@@ -41,7 +42,9 @@ export interface SourceConfig {
   readonly tables: readonly string[];
   readonly snapshot: 'initial' | 'none';
   readonly labels: Readonly<Record<string, string>>;
-  readonly schemaChanges: 'apply';
+  /** When a table breaks the contract: consumers follow it, keep the promised columns, or the source stands still. */
+  readonly schemaChanges: 'apply' | 'keep' | 'halt';
+  readonly contract?: ContractConfig;
   readonly heartbeatMs: number;
 }
 

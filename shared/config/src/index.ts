@@ -4,6 +4,7 @@ export type { ClusterConfig, Config, LakeSinkConfig, OdsSinkConfig, SinkConfig, 
 export type { Grain, KpiConfig, KpiDefinition, KpiMeasure, KpiQuery, KpiTable, KpiTarget, Span } from './kpi.ts';
 export { inputsOf, lookupsOf, matchesTable, readsTable, sourcesOf, sourcesOfKpis, targetSchema, wantsTable } from './config.ts';
 export type { ConnectionConfig } from './connection.ts';
+export type { ContractConfig, PromisedTable } from './contract.ts';
 export type { DocumentChange } from './documents.ts';
 export type { Condition, EventOp, EventsSinkConfig, NatsTarget, WebhookTarget } from './events.ts';
 export type { JsonPath, Lookup, Mask, TransformConfig, TransformStep } from './transforms.ts';

@@ -1,5 +1,7 @@
 import { z } from 'zod';
+import { matchesTable } from './config.ts';
 import { connection } from './connection.ts';
+import { contract } from './contract.ts';
 import { checkEvents, eventsKeys } from './events.ts';
 import { checkTransform, transformKeys } from './transforms.ts';
 import { duration, optionalDuration, size } from './units.ts';
@@ -57,16 +59,33 @@ export const cluster = z.strictObject({
     .prefault({}),
 });
 
-export const source = z.strictObject({
-  kind: z.literal('Source'),
-  name,
-  postgres: connection,
-  tables: z.array(tablePattern).min(1).default(['public.*']),
-  snapshot: z.enum(['initial', 'none']).default('initial'),
-  labels: z.record(z.string(), z.string()).default({}),
-  schemaChanges: z.literal('apply', 'only "apply" is built yet').default('apply'),
-  heartbeat: duration('1s'),
-});
+export const source = z
+  .strictObject({
+    kind: z.literal('Source'),
+    name,
+    postgres: connection,
+    tables: z.array(tablePattern).min(1).default(['public.*']),
+    snapshot: z.enum(['initial', 'none']).default('initial'),
+    labels: z.record(z.string(), z.string()).default({}),
+    /** What happens when a table breaks the contract; changes that keep it always pass. */
+    schemaChanges: z.enum(['apply', 'keep', 'halt']).default('apply'),
+    contract: contract.optional(),
+    heartbeat: duration('1s'),
+  })
+  .superRefine(({ tables, schemaChanges, contract }, context) => {
+    if (schemaChanges !== 'apply' && !contract) {
+      const message = `${schemaChanges} needs a "contract", which says what must not change`;
+      context.addIssue({ code: 'custom', path: ['schemaChanges'], message });
+    }
+    for (const table of Object.keys(contract?.tables ?? {})) {
+      if (matchesTable(tables, table)) continue;
+      context.addIssue({
+        code: 'custom',
+        path: ['contract', 'tables', table],
+        message: 'this source does not capture it: see "tables"',
+      });
+    }
+  });
 
 const from = z.array(z.string().regex(/^(\*|[a-z0-9_*]+(\.[^.]+){1,2})$/, 'expected *, SOURCE.* or SOURCE.SCHEMA.TABLE')).min(1);
 

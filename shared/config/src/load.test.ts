@@ -104,6 +104,31 @@ describe('config', () => {
     );
   });
 
+  it('takes the contract of a source, and says where it cannot be one', async () => {
+    const one = 'kind: Source\nname: shop\npostgres: postgres://a@b/c\n';
+    const contract = (table: string) => `${one}contract:\n  owner: Team Shop\n  tables:\n    public.orders:\n${table}`;
+    const loaded = await load(contract('      key: [id]\n      columns: { id: int8, total: "decimal(12, 2)" }\n'));
+    expect(loaded.sources[0]?.contract).toEqual({
+      owner: 'Team Shop',
+      tables: { 'public.orders': { key: ['id'], columns: { id: 'bigint', total: 'numeric(12,2)' } } },
+    });
+    expect(await refusal(contract('      columns: { id: int8, total: "numeric(" }\n'))).toBe(
+      'a.yaml:8:28: "contract.tables.public.orders.columns.total": expected a type of PostgreSQL, such as bigint or numeric(12,2)',
+    );
+    expect(await refusal(contract('      key: [no]\n      columns: { id: int8 }\n'))).toContain(
+      'a.yaml:8:7: "contract.tables.public.orders.key": column no is not among "columns"',
+    );
+    expect(await refusal(contract('      colums: { id: int8 }\n'))).toContain('a.yaml:8:7: unknown key');
+    expect(await refusal(contract('      columns: {}\n'))).toContain('a.yaml:8:7: ');
+    expect(await refusal(`${one}contract: { tables: {} }\n`)).toBe('a.yaml:4:1: "contract.owner" is missing');
+    expect(await refusal(`${one}schemaChanges: keep\n`)).toBe(
+      'a.yaml:4:1: "schemaChanges": keep needs a "contract", which says what must not change',
+    );
+    expect(await refusal(`${contract('      columns: { id: int8 }\n')}tables: [stock.*]\n`)).toContain(
+      'a.yaml:7:5: "contract.tables.public.orders": this source does not capture it',
+    );
+  });
+
   it('takes a Kpi, with the place of every part that holds SQL, and says what cannot be one', async () => {
     const one = 'kind: Source\nname: shop\npostgres: postgres://a@b/c\n---\n';
     const kpi = `kind: Kpi

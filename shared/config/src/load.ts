@@ -170,7 +170,7 @@ function check(parsed: Parsed, complaints: Complaint[]): Checked | null {
   };
   if (kind === 'Cluster') return wrap('Cluster', place, run(kinds.cluster));
   if (kind === 'Source') {
-    const unbuilt = ['columns', 'rows', 'http', 'contract'].filter((key) => key in value);
+    const unbuilt = ['columns', 'rows', 'http'].filter((key) => key in value);
     if (unbuilt.length > 0) return complain(`"${unbuilt.join('", "')}" of a Source is not built yet`, [unbuilt[0] as string]);
     return wrap('Source', place, run(kinds.source));
   }
@@ -360,8 +360,8 @@ function clusterOf({ nats, changelog, lake, kpi: engines, http }: kinds.ClusterD
   };
 }
 
-function sourceOf({ kind: _kind, heartbeat, ...rest }: kinds.SourceDocument): SourceConfig {
-  return { ...rest, heartbeatMs: heartbeat };
+function sourceOf({ kind: _kind, heartbeat, contract, ...rest }: kinds.SourceDocument): SourceConfig {
+  return { ...rest, heartbeatMs: heartbeat, ...(contract ? { contract } : {}) };
 }
 
 function sinkOf(document: Extract<Checked, { kind: 'Ods' | 'Lake' | 'Events' }>): SinkConfig {

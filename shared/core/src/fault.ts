@@ -57,6 +57,11 @@ export const FAULTS = {
   },
   slot_budget: { reaction: 'operator', advice: 'Raise max_replication_slots and max_wal_senders, or drop unused slots.' },
   source_misconfigured: { reaction: 'operator', advice: 'Run: tributary check -f FILE, and mend what it names.' },
+  contract_broken: {
+    reaction: 'operator',
+    advice:
+      'Make the tables fit the contract again (the source then goes on by itself), or apply another contract, or schemaChanges: apply.',
+  },
   identity_mismatch: { reaction: 'operator', advice: 'The database is not the one this changelog was made from.' },
   target_conflict: {
     reaction: 'operator',

@@ -24,6 +24,7 @@ export type { Random } from './random.ts';
 export { systemRandom } from './random.ts';
 export type { ColumnSchema, PgType, TableSchema } from './schema.ts';
 export { keyColumns, tableName } from './schema.ts';
+export { canonicalType, holdsType, typmodOf } from './sql-type.ts';
 export { firstWords } from './statement.ts';
 export type { Part } from './part.ts';
 export { partName, partsOf, projectionOf, WHOLE } from './part.ts';

@@ -21,6 +21,7 @@ export const METRICS = {
   tributary_slot_safe_bytes: gauge('Write-ahead log that may still be written before the slot is in danger.', 'source'),
   tributary_slot_lost_state: gauge('1 when the slot lost, or is about to lose, log that it needs.', 'source'),
   tributary_slot_confirm_age_seconds: gauge('Time since the confirmed position last moved.', 'source'),
+  tributary_contract_breaches: gauge('Ways in which a table does not keep what its owner promised.', 'source', 'table', 'owner'),
   tributary_changelog_messages: gauge('Messages held by the changelog.', 'changelog'),
   tributary_changelog_bytes: gauge('Size of the changelog.', 'changelog'),
   tributary_projection_lag_seconds: gauge('Age of the oldest change not yet applied; 0 when nothing is behind.', 'projection'),

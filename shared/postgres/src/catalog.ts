@@ -24,6 +24,8 @@ export interface CatalogTable {
 
 export interface CatalogColumn {
   readonly name: string;
+  /** Its number in the table, which no later column gets again. */
+  readonly place: number;
   readonly type: number;
   readonly typmod: number;
   readonly sqlType: string;
@@ -50,7 +52,7 @@ const LOCK_WAIT = '300ms';
 const TABLES_SQL = `
 SELECT c.oid::int8::float8 AS oid, n.nspname AS schema, c.relname AS table, c.relkind = 'p' AS partitioned,
        CASE c.relreplident WHEN 'd' THEN 'default' WHEN 'i' THEN 'index' WHEN 'f' THEN 'full' ELSE 'nothing' END AS identity,
-       (SELECT json_agg(json_build_object('name', a.attname, 'type', a.atttypid::int8, 'typmod', a.atttypmod,
+       (SELECT json_agg(json_build_object('name', a.attname, 'place', a.attnum, 'type', a.atttypid::int8, 'typmod', a.atttypmod,
                  'sqlType', format_type(a.atttypid, a.atttypmod), 'toastable', a.attstorage <> 'p') ORDER BY a.attnum)
           FROM pg_attribute a WHERE a.attrelid = c.oid AND a.attnum > 0 AND NOT a.attisdropped
            AND (a.attgenerated = '' OR ($2 AND a.attgenerated = 's'))) AS columns,

@@ -45,7 +45,7 @@ async function observe(connected: Connected): Promise<StatusView> {
   return view;
 }
 
-function show({ sources, changelogs, projections, workers, leases }: StatusView, output: Output): void {
+function show({ sources, alerts, changelogs, projections, workers, leases }: StatusView, output: Output): void {
   const size = (bytes: number | null | undefined) =>
     bytes === null || bytes === undefined ? '' : `${(bytes / 2 ** 20).toFixed(1)} MiB`;
   output.line(
@@ -105,6 +105,10 @@ function show({ sources, changelogs, projections, workers, leases }: StatusView,
       leases.map((l) => [l.assignment, l.worker, l.epoch, Math.round(l.heldMs / 1_000), Math.round(l.renewedMs / 1_000)]),
     )}`,
   );
+  for (const { source, table: name, problem, owner, raisedAt } of alerts)
+    output.line(
+      `\n${source}, ${name}: ${problem}\n  The contract of ${owner} is broken since ${new Date(raisedAt).toISOString()}.`,
+    );
   for (const one of [...sources, ...projections])
     if (one.fault) output.line(`\n${one.name}: ${one.fault.message}\n  ${one.fault.advice}`);
 }

@@ -96,13 +96,13 @@ async function compare(connected: Connected, options: VerifyOptions, output: Out
   const progress = openProgress({ ...output, json: false }, 'verify');
   for (const { name, actors } of projections) {
     const source = sourceOf(name);
-    const { seq, tables: captured } = barriers.get(source) ?? { seq: 0, tables: [] };
+    const { seq, tables: captured, kept } = barriers.get(source) ?? { seq: 0, tables: [], kept: {} };
     const chosen = captured.filter((one) => wanted === undefined || one === wanted);
     if (wanted !== undefined && chosen.length === 0 && options.source !== undefined) {
       throw new Fault('not_found', `source ${source} has no captured table ${wanted}`);
     }
     if (chosen.length === 0) continue;
-    const question = { tables: chosen, seq, ...(options.repair ? { keysMax: KEYS_MAX } : {}) };
+    const question = { tables: chosen, seq, kept, ...(options.repair ? { keysMax: KEYS_MAX } : {}) };
     for (const actor of actors) {
       for await (const part of connected.broker.bus.ask(projectionSubject(actor, 'verify'), question, { idleMs: 600_000 })) {
         tables.push(part as VerifiedTable);

@@ -1,6 +1,15 @@
 import type { ActorStatus } from '@tributary/cluster';
 import { projectionOf } from '@tributary/core';
-import type { ActorStateView, FaultView, LeaseView, ProjectionView, SlotView, SnapshotView, SourceView } from '../wire.ts';
+import type {
+  ActorStateView,
+  AlertView,
+  FaultView,
+  LeaseView,
+  ProjectionView,
+  SlotView,
+  SnapshotView,
+  SourceView,
+} from '../wire.ts';
 
 type Facts = Readonly<Record<string, unknown>>;
 
@@ -119,6 +128,19 @@ export function unassignedSource(name: string): SourceView {
 export function unassignedProjection(name: string, kind: string): ProjectionView {
   const actor: ActorStatus = { name, kind, state: 'stopped', restarts: 0, faults: {}, fault: null, facts: {} };
   return { ...projectionView('', actor), state: 'unassigned', worker: null };
+}
+
+/** What a source says of its contract. */
+export function alertViews(source: string, { facts }: ActorStatus): AlertView[] {
+  const told = facts['alerts'];
+  if (!Array.isArray(told)) return [];
+  return told.flatMap((one: unknown) => {
+    const alert = (one ?? {}) as Facts;
+    const [table, problem, raisedAt] = [text(alert['table']), text(alert['problem']), number(alert['raisedAt'])];
+    if (table === null || problem === null || raisedAt === null) return [];
+    const [column, owner, resolvedAt] = [text(alert['column']), text(alert['owner']) ?? '', number(alert['resolvedAt'])];
+    return [{ kind: 'contract', source, table, column, problem, owner, raisedAt, resolvedAt }];
+  });
 }
 
 /** @returns null for what is no lease */

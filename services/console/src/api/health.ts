@@ -44,7 +44,7 @@ export function healthRoutes(server: FastifyInstance, { observer, worker, connec
       if (connected())
         await Promise.race([observer.refresh(), new Promise((resolve) => setTimeout(resolve, REFRESH_MS).unref())]);
       void reply.type(EXPOSITION_TYPE);
-      return reply.send(await exposition([...samplesOf(observer.status()), ...process()]));
+      return reply.send(await exposition([...samplesOf(observer.status(), observer.alerts()), ...process()]));
     },
   );
 }

@@ -1,12 +1,13 @@
 import type { MetricName, Sample } from '@tributary/ops';
-import type { ProjectionView, SourceView, StatusView } from '../wire.ts';
+import type { AlertView, ProjectionView, SourceView, StatusView } from '../wire.ts';
 
 const MILLI = 1_000;
 
 /** What a status says, as metrics. A value that nobody tells is null, which leaves it out. */
-export function samplesOf(status: StatusView): Sample[] {
+export function samplesOf(status: StatusView, alerts: readonly AlertView[]): Sample[] {
   return [
     ...status.sources.flatMap(ofSource),
+    ...ofAlerts(alerts),
     // A split projection by its parts: a part that starts anew counts from zero, which a sum would hide.
     ...status.projections.flatMap((one) => one.parts ?? [one]).flatMap(ofProjection),
     ...status.changelogs.flatMap((one) => [
@@ -40,6 +41,17 @@ function ofSource(source: SourceView): Sample[] {
     sample('tributary_slot_lost_state', labels, slot?.walStatus ? Number(/^(lost|unreserved)$/.test(slot.walStatus)) : null),
     sample('tributary_slot_confirm_age_seconds', labels, seconds(slot?.confirmAgeMs ?? null)),
   ];
+}
+
+/** A table whose alerts are all over is told as 0, as long as its worker remembers them. */
+function ofAlerts(alerts: readonly AlertView[]): Sample[] {
+  const counts = new Map<string, { labels: Sample['labels']; count: number }>();
+  for (const { source, table, owner, resolvedAt } of alerts) {
+    const labels = { source, table, owner };
+    const { count = 0 } = counts.get(JSON.stringify(labels)) ?? {};
+    counts.set(JSON.stringify(labels), { labels, count: count + Number(resolvedAt === null) });
+  }
+  return [...counts.values()].map(({ labels, count }) => sample('tributary_contract_breaches', labels, count));
 }
 
 function ofProjection(projection: ProjectionView): Sample[] {

@@ -2,8 +2,17 @@ import type { Changelogs } from '@tributary/changelog';
 import type { ActorStatus, Log } from '@tributary/cluster';
 import type { Bus, Clock } from '@tributary/core';
 import { describeError, projectionOf } from '@tributary/core';
-import type { ChangelogView, LeaseView, ProjectionView, SourceView, StatusTick, StatusView, WorkerView } from '../wire.ts';
-import { joinParts, projectionView, sourceView, unassignedProjection, unassignedSource } from './facts.ts';
+import type {
+  AlertView,
+  ChangelogView,
+  LeaseView,
+  ProjectionView,
+  SourceView,
+  StatusTick,
+  StatusView,
+  WorkerView,
+} from '../wire.ts';
+import { alertViews, joinParts, projectionView, sourceView, unassignedProjection, unassignedSource } from './facts.ts';
 import { Rates } from './rates.ts';
 import { readTold, type Told } from './told.ts';
 
@@ -130,12 +139,21 @@ export class Observer {
     }
     return {
       at,
+      alerts: this.alerts().filter((alert) => alert.resolvedAt === null),
       sources: [...sources.values()].sort(byName),
       changelogs: this.#changelogs,
       projections: wholeOnes(projections.values()).sort(byName),
       workers: this.#workers(),
       leases: this.#leases(),
     };
+  }
+
+  /** Also those that are over, as far as their workers remember them; newest first. */
+  alerts(): AlertView[] {
+    const told = new Map<string, readonly AlertView[]>();
+    for (const { actors } of this.#live())
+      for (const actor of actors) if (actor.kind === 'source') told.set(actor.name, alertViews(sourceName(actor), actor));
+    return [...told.values()].flat().sort((a, b) => b.raisedAt - a.raisedAt);
   }
 
   /** What the services of one worker last said, silent ones too. */

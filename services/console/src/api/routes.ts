@@ -1,7 +1,7 @@
 import type { FastifyInstance, FastifySchema } from 'fastify';
 import type { Observer } from './observer.ts';
 import { openStream } from './event-stream.ts';
-import { list, status, views } from './schemas.ts';
+import { alertsAsked, list, status, views } from './schemas.ts';
 
 /** What can be looked at: status and the stream of it that the page lives on. */
 export function statusRoutes(server: FastifyInstance, observer: Observer): void {
@@ -19,6 +19,12 @@ export function statusRoutes(server: FastifyInstance, observer: Observer): void 
     '/v1/projections',
     { config: viewer, schema: shown('Projections', list(views.projection)) },
     () => observer.status().projections,
+  );
+
+  server.get<{ Querystring: { state: 'raised' | 'all' } }>(
+    '/v1/alerts',
+    { config: viewer, schema: { ...shown('Alerts, newest first', list(views.alert)), querystring: alertsAsked } },
+    ({ query }) => (query.state === 'all' ? observer.alerts() : observer.status().alerts),
   );
 
   server.get(

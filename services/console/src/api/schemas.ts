@@ -106,19 +106,42 @@ const lease = {
   properties: { assignment: text, worker: text, epoch: integer, heldMs: { type: 'number' }, renewedMs: { type: 'number' } },
 } as const;
 
+const alert = {
+  type: 'object',
+  properties: {
+    kind: { type: 'string', enum: ['contract'] },
+    source: text,
+    table: text,
+    column: textOrNull,
+    problem: text,
+    owner: text,
+    raisedAt: integer,
+    resolvedAt: { type: ['integer', 'null'], description: 'null while it lasts' },
+  },
+} as const;
+
 export const list = <Item extends object>(items: Item) => ({ type: 'array', items }) as const;
 
-export const views = { source, projection, changelog, worker, lease } as const;
+export const views = { source, projection, changelog, worker, lease, alert } as const;
 
 export const status = {
   type: 'object',
   properties: {
     at: integer,
+    alerts: list(alert),
     sources: list(source),
     changelogs: list(changelog),
     projections: list(projection),
     workers: list(worker),
     leases: list(lease),
+  },
+} as const;
+
+export const alertsAsked = {
+  type: 'object',
+  additionalProperties: false,
+  properties: {
+    state: { type: 'string', enum: ['raised', 'all'], default: 'raised', description: '`all`: also those that are over' },
   },
 } as const;
 

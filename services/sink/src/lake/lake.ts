@@ -170,7 +170,7 @@ export class LakeProjection implements Projection {
         source,
         from,
         store,
-        ask: question as { tables: readonly string[]; seq: number },
+        ask: question as Parameters<typeof verifyLake>[0]['ask'],
         reached: (seq) => driver.reached(seq),
         compact: () => compact(),
         currentOf,

@@ -2,6 +2,7 @@ import { CsvCutter, CsvRows } from '@tributary/changelog';
 import { describeError } from '@tributary/core';
 import { type Duck, duckIdent, duckLiteral, loadCells, Loader, plain } from '@tributary/duckdb';
 import { type CatalogTable, type ConnectionConfig, quoteIdent, quoteTable, readTables, Session } from '@tributary/postgres';
+import { type KeptColumns, withoutKept } from '../kept-columns.ts';
 import type { LakeStore } from './lake-store.ts';
 import type { LakeTable } from './lake-table.ts';
 import { typedList } from './lake-types.ts';
@@ -11,7 +12,11 @@ export interface VerifyLakeOptions {
   readonly source: string;
   readonly from: ConnectionConfig;
   readonly store: Pick<LakeStore, 'connect'>;
-  readonly ask: { readonly tables: readonly string[]; readonly seq: number };
+  readonly ask: {
+    readonly tables: readonly string[];
+    readonly seq: number;
+    readonly kept?: KeptColumns;
+  };
   readonly reached: (seq: number) => Promise<void>;
   readonly compact: () => Promise<void>;
   readonly currentOf: (name: string) => Promise<{ table: LakeTable; parquet: string | null } | null>;
@@ -46,7 +51,7 @@ export async function* verifyLake(options: VerifyLakeOptions): AsyncGenerator<Ve
     await options.compact();
     for (const table of await readTables(session, (name) => wanted.has(name), version)) {
       options.signal.throwIfAborted();
-      yield* verifyTable(options, table, { session, duck });
+      yield* verifyTable(options, withoutKept(table, options.ask.kept), { session, duck });
     }
   } finally {
     await session.close();
@@ -109,7 +114,8 @@ async function compare(
   const rows = await loadSource(session, duck, table);
   if (!found) return { rows, differing: new Map(rows === 0 ? [] : [['-table', '']]) };
   const { table: lake, parquet } = found;
-  const columns = lake.columns;
+  const kept = options.ask.kept?.[lake.name] ?? [];
+  const columns = lake.columns.filter(({ name }) => !kept.includes(name));
   const exact = new Set(columns.filter((column) => column.lossy).map((column) => column.name));
   const names = columns.map((column) => column.name);
   if (
@@ -123,12 +129,12 @@ async function compare(
   const here =
     projection === 'query'
       ? `SELECT ${names.map(duckIdent).join(', ')} FROM ${lake.current}`
-      : await parquetSelect(duck, lake, parquet, exact);
+      : await parquetSelect(duck, { current: lake.current, columns }, parquet, exact);
   const there =
     projection === 'query'
       ? `SELECT ${names.map(duckIdent).join(', ')} FROM verify_source`
       : `SELECT ${typedList(columns, exact)} FROM verify_source`;
-  const key = lake.key.length > 0 ? lake.key.map((c) => duckIdent(names[c] as string)) : names.map(duckIdent);
+  const key = lake.key.length > 0 ? lake.key.map((c) => duckIdent(lake.columns[c]?.name as string)) : names.map(duckIdent);
   const keyText = `concat_ws('|', ${key.map((one) => `${one}::VARCHAR`).join(', ')})`;
   try {
     const differing = await duck.rows<{ key: string; seen: string }>(
@@ -142,7 +148,12 @@ async function compare(
 }
 
 /** The Parquet file with every column a lossy one could have beside it, present or not. */
-async function parquetSelect(duck: Duck, table: LakeTable, path: string | null, exact: ReadonlySet<string>): Promise<string> {
+async function parquetSelect(
+  duck: Duck,
+  table: Pick<LakeTable, 'current' | 'columns'>,
+  path: string | null,
+  exact: ReadonlySet<string>,
+): Promise<string> {
   if (!path) return `SELECT ${typedList(table.columns, exact)} FROM ${table.current} WHERE false`;
   const described = await duck.rows<{ column_name: string }>(`DESCRIBE SELECT * FROM read_parquet(${duckLiteral(path)})`);
   const there = new Set(described.map((row) => row.column_name));

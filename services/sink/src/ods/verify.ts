@@ -1,5 +1,6 @@
 import { describeError } from '@tributary/core';
 import { type CatalogTable, type ConnectionConfig, quoteIdent, quoteTable, readTables, Session } from '@tributary/postgres';
+import { type KeptColumns, withoutKept } from '../kept-columns.ts';
 
 export interface VerifyOdsOptions {
   readonly sink: string;
@@ -14,6 +15,7 @@ export interface VerifyOdsOptions {
   readonly ask: {
     readonly table?: string;
     readonly tables?: readonly string[];
+    readonly kept?: KeptColumns;
     /** Name every key that differs, up to this number, so that it can be repaired. */
     readonly keysMax?: number;
   };
@@ -58,7 +60,7 @@ export async function* verifyOds(options: VerifyOdsOptions): AsyncGenerator<Veri
     for (const table of await readTables(source, (name) => wanted.has(name), version)) {
       signal.throwIfAborted();
       if (!(await options.verifies(`${table.schema}.${table.table}`))) continue;
-      yield await verifyTable(options, table, { source, target });
+      yield await verifyTable(options, withoutKept(table, ask.kept), { source, target });
     }
   } finally {
     await source.close();
