@@ -195,7 +195,7 @@ talking('process <action> [name]', 'processes: list; map, variants, cases or exp
   );
 program
   .command('bench <name>')
-  .description('measure: source, snapshot, ods or scale, each beside a reference in the same run')
+  .description('measure: source, snapshot, ods, transform or scale, each beside a reference in the same run')
   .option('--rows <n>', 'rows to measure with')
   .option('--json', 'print JSON')
   .action((name: string, options: Options & { rows?: string }) =>

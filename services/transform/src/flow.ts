@@ -1,8 +1,7 @@
 import { type Column, Op, Fault, tableName } from '@tributary/core';
 import type { Evaluated, Evaluator } from './evaluator.ts';
 import type { OutSection } from './output.ts';
-import { unknownColumn } from './output.ts';
-import { columnOf, concat, pick } from './pick.ts';
+import { columnOf, Gathering, pick, unknownColumn } from './pick.ts';
 import type { Plan, PlanColumn, Steps, Target } from './plan.ts';
 import type { Piece } from './run.ts';
 
@@ -28,9 +27,9 @@ interface Emitted {
   readonly op: number;
   /** Row of the piece. */
   readonly row: number;
-  /** Row of the columns that are put out. */
+  /** Row of the columns that are put out, stacked. */
   readonly from: number;
-  /** Row of the columns that hold the old row, -1 = none. */
+  /** The same of the old row, -1 = none. */
   readonly old: number;
 }
 
@@ -114,10 +113,11 @@ export class Flow {
         else if (op === Op.updated || op === Op.read) emitted.push({ op: Op.deleted, ...gone });
       }
       const keyColumns = (images: Images | null, c: number) => (images ? [this.#keyColumn(plan, images, c)] : []);
-      const counts = [after.evaluated.rows, own.evaluated.rows, ...(old ? [old.evaluated.rows] : [])];
-      const columns = target.columns.map((c) =>
-        concat([masked(piece, plan.columns[c] as PlanColumn, after, c), ...keyColumns(own, c), ...keyColumns(old, c)], counts),
-      );
+      const counts = [before, own.evaluated.rows];
+      const columns = target.columns.map((c) => ({
+        counts,
+        parts: [masked(piece, plan.columns[c] as PlanColumn, after, c), ...keyColumns(own, c), ...keyColumns(old, c)],
+      }));
       return sectionOf(piece, plan, { target, t, emitted, columns });
     });
   }
@@ -145,16 +145,14 @@ export class Flow {
           if (now !== -1 && was !== -1) emitted.push({ op, row, from: now, old: base + was });
           else if (now !== -1) emitted.push({ op: Op.created, row, from: now, old: -1 });
           else if (was !== -1) emitted.push({ op: Op.deleted, row, from: base + was, old: -1 });
-        } else if (op === Op.truncated) emitted.push({ op, row, from: nothing, old: -1 });
+        } else if (op === Op.truncated) emitted.push({ op, row, from: nothing + row, old: -1 });
         else if (now !== -1) emitted.push({ op, row, from: now, old: -1 });
       }
-      const counts = [base, ...(old ? [old.evaluated.rows] : []), 1];
-      const all = target.columns.map((c) =>
-        concat(
-          [after.evaluated.columns[c] as Column, ...(old ? [old.evaluated.columns[c] as Column] : []), unknownColumn(1)],
-          counts,
-        ),
-      );
+      const counts = [base, ...(old ? [old.evaluated.rows] : [])];
+      const all = target.columns.map((c) => {
+        const olds = old ? [old.evaluated.columns[c] as Column] : [];
+        return { counts, parts: [after.evaluated.columns[c] as Column, ...olds, unknownColumn(piece.rows)] };
+      });
       return sectionOf(piece, plan, { target, t, emitted, columns: all });
     });
   }
@@ -227,31 +225,56 @@ function masked(piece: Piece, column: PlanColumn, { evaluated, place }: Images, 
   return columnOf(cells);
 }
 
+/** Columns one on top of the other. */
+interface Stacked {
+  readonly parts: readonly Column[];
+  /** How many rows each but the last has. */
+  readonly counts: readonly number[];
+}
+
+/** @param rows counted over the whole stack, which has the same counts for every column */
+function taken(columns: readonly Stacked[], rows: readonly number[]): Column[] {
+  const [first] = columns;
+  if (!first) return [];
+  const starts = [0];
+  for (const count of first.counts) starts.push((starts.at(-1) as number) + count);
+  const from = new Uint8Array(rows.length);
+  const own = new Uint32Array(rows.length);
+  rows.forEach((row, i) => {
+    let part = starts.length - 1;
+    while (row < (starts[part] as number)) part--;
+    from[i] = part;
+    own[i] = row - (starts[part] as number);
+  });
+  const gathering = new Gathering(from, own);
+  return columns.map(({ parts }) => gathering.of(parts));
+}
+
 function sectionOf(
   piece: Piece,
   plan: Plan,
-  { target, t, emitted, columns }: { target: Target; t: number; emitted: readonly Emitted[]; columns: readonly Column[] },
+  { target, t, emitted, columns }: { target: Target; t: number; emitted: readonly Emitted[]; columns: readonly Stacked[] },
 ): OutSection[] {
   if (emitted.length === 0) return [];
   const olds = emitted.flatMap(({ old }, i) => (old === -1 ? [] : [{ old, i }]));
-  const froms = emitted.map(({ from }) => from);
   return [
     {
       schema: target.schema,
       ops: emitted.map(({ op }) => op),
       transactions: emitted.map(({ row }) => piece.transactions[row] as number),
       ordinals: emitted.map(({ row }) => spread(piece.ordinals[row] as number, t, plan)),
-      columns: columns.map((column) => pick(column, froms)),
+      columns: taken(
+        columns,
+        emitted.map(({ from }) => from),
+      ),
       old:
         olds.length === 0
           ? null
           : {
               rows: olds.map(({ i }) => i),
-              columns: columns.map((column) =>
-                pick(
-                  column,
-                  olds.map(({ old }) => old),
-                ),
+              columns: taken(
+                columns,
+                olds.map(({ old }) => old),
               ),
             },
     },

@@ -16,7 +16,7 @@ import {
   type TableSchema,
   type Transaction,
 } from '@tributary/core';
-import { columnOf, pick } from './pick.ts';
+import { pick } from './pick.ts';
 import { type OutputState, type Vector, watermarkOf, writeVector } from './vector.ts';
 
 /** Rows of one table on their way out. */
@@ -163,11 +163,11 @@ export class Output {
 
   /** @param vector where the inputs are behind it; null inside a transaction */
   write(message: OutMessage, vector: Vector | null): void {
-    const used = new Set(message.sections.flatMap((section) => section.transactions));
+    const used = usedBy(message.sections);
     const last = message.transactions.length - 1;
     const begun = message.continues ? (this.#open?.lsn ?? null) : null;
     // A number is given with the first row, so that it does not depend on where messages were cut.
-    const lsns = message.transactions.map((_, i) => (i === 0 && begun !== null ? begun : used.has(i) ? ++this.#counter : null));
+    const lsns = message.transactions.map((_, i) => (i === 0 && begun !== null ? begun : used[i] ? ++this.#counter : null));
     this.#open = message.more ? { lsn: lsns[last] ?? null } : null;
     if (vector) {
       this.#vector = vector;
@@ -181,15 +181,17 @@ export class Output {
     const sections = message.sections
       .map((section) => this.#unwritten(section, lsns))
       .filter((section) => section.ops.length > 0);
-    const used = new Set(sections.flatMap((section) => section.transactions));
+    const used = usedBy(sections);
     const last = lsns.length - 1;
     // A transaction whose last part says nothing must be ended all the same.
     const unended = this.#unended === null ? -1 : lsns.indexOf(this.#unended);
     const ends = unended !== -1 && !(message.more && unended === last);
-    const kept = [...lsns.keys()].filter((i) => used.has(i) || (i === unended && ends));
+    const kept = [...lsns.keys()].filter((i) => used[i] || (i === unended && ends));
     if (kept.length === 0) return;
+    const numbers: number[] = [];
+    kept.forEach((i, number) => (numbers[i] = number));
     const continues = kept[0] === unended;
-    const more = message.more && used.has(last);
+    const more = message.more && used[last] === true;
     this.#place = endOf(sections, lsns) ?? { lsn: this.#unended as Lsn, ordinal: this.#place.ordinal + 1 };
     this.#unended = more ? (lsns[last] as Lsn) : null;
     this.#append({
@@ -201,7 +203,7 @@ export class Output {
         const lsn = lsns[i] as Lsn;
         return { lsn, endLsn: lsn, ...(message.transactions[i] as InTransaction) };
       }),
-      sections: sections.map((section) => draftOf(section, (i) => kept.indexOf(i))),
+      sections: sections.map((section) => draftOf(section, (i) => numbers[i] as number)),
     });
   }
 
@@ -276,6 +278,13 @@ export class Output {
   }
 }
 
+/** Per transaction: does a row of it go out? */
+function usedBy(sections: readonly OutSection[]): boolean[] {
+  const used: boolean[] = [];
+  for (const { transactions } of sections) for (const transaction of transactions) used[transaction] = true;
+  return used;
+}
+
 /** The place of the last row; null when there is none. */
 function endOf(sections: readonly OutSection[], lsns: readonly (Lsn | null)[]): SourcePosition | null {
   let end: SourcePosition | null = null;
@@ -311,9 +320,4 @@ function rowsOf(section: OutSection, rows: readonly number[]): OutSection {
           }
         : null,
   };
-}
-
-/** A column of cells that nothing is known of. */
-export function unknownColumn(rows: number): ReturnType<typeof columnOf> {
-  return columnOf(Array.from({ length: rows }, () => undefined));
 }

@@ -4,6 +4,7 @@ import { benchOds } from './ods.ts';
 import { benchScale } from './scale.ts';
 import { benchSnapshot } from './snapshot.ts';
 import { benchSource } from './source.ts';
+import { benchTransform } from './transform.ts';
 
 const BENCHES: Readonly<
   Record<string, { readonly run: (rows: number, output: Output) => Promise<void>; readonly rows: number }>
@@ -11,6 +12,7 @@ const BENCHES: Readonly<
   source: { run: benchSource, rows: 1_000_000 },
   snapshot: { run: benchSnapshot, rows: 3_000_000 },
   ods: { run: benchOds, rows: 300_000 },
+  transform: { run: benchTransform, rows: 500_000 },
   scale: { run: benchScale, rows: 100_000 },
 };
 
