@@ -18,12 +18,12 @@ const SAME = `SELECT id, customer_id, status, amount, currency, encode(sha256(no
 
 /** Each in a database of its own. `first` is there before it is captured. The first one only loads and warms what the others use. */
 const LOADS = [
-  { name: 'warm', first: (): string | null => null, then: (): string => ordersFrom(1, 10_000) },
-  { name: 'inserts', first: (): string | null => null, then: (rows: number): string => ordersFrom(1, rows) },
+  { name: 'warm', first: (): string | null => null, work: (): string => ordersFrom(1, 10_000) },
+  { name: 'inserts', first: (): string | null => null, work: (rows: number): string => ordersFrom(1, rows) },
   {
     name: 'updates',
     first: (rows: number): string | null => ordersFrom(1, rows),
-    then: (): string => 'UPDATE public.orders SET qty = qty + 1, amount = amount + 1',
+    work: (): string => 'UPDATE public.orders SET qty = qty + 1, amount = amount + 1',
   },
 ] as const;
 
@@ -52,10 +52,10 @@ export async function benchTransform(rows: number, output: Output): Promise<void
     const config = configOf(world);
     running.push(await startSources(config, world.runtime));
     const figures: Figures[] = [];
-    for (const { name, then } of LOADS) {
+    for (const { name, work } of LOADS) {
       const session = await world.session(name);
       await barrier(world.broker.bus, name, far());
-      await session.run(then(rows));
+      await session.run(work(rows));
       await barrier(world.broker.bus, name, far());
       const ours = await measure(async () => {
         const one = await startTransforms({ ...config, transforms: [transformOf(name)] }, world.runtime);
