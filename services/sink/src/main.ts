@@ -53,7 +53,7 @@ function spec(
   runtime: Runtime<Changelogs>,
   how: {
     part: Part;
-    open: (signal: AbortSignal) => Promise<Projection>;
+    open: (cut: AbortSignal) => Promise<Projection>;
     groupBytes: number;
     restMs: number;
     onError?: 'halt' | 'quarantine';
@@ -78,7 +78,7 @@ function odsAssignments(sink: Extract<SinkConfig, { type: 'ods' }>, config: Conf
       actors: [
         spec(sink, source, runtime, {
           part,
-          open: (signal) => OdsProjection.open({ config: sink, source, sourceConnection, part, changelogs, signal }),
+          open: (cut) => OdsProjection.open({ config: sink, source, sourceConnection, part, changelogs, cut }),
           groupBytes: ODS_GROUP_BYTES,
           restMs: 0,
           onError: sink.onError,
@@ -115,9 +115,9 @@ function lakeAssignment(sink: LakeSinkConfig, config: Config, runtime: Runtime<C
   const shared = new SharedStore(join(runtime.dataDir, 'lake-state'), sink.name, (facts, message) =>
     runtime.log.warn(facts, message),
   );
-  const serve = async () => {
+  const serve = async (cut: AbortSignal) => {
     const store = await shared.open();
-    const unserve = await serveQueries({ bus, changelogs, store, sink: sink.name, sources });
+    const unserve = await serveQueries({ bus, changelogs, store, sink: sink.name, sources, cut });
     return { unserve, invalid: store.database.invalid };
   };
   return {
@@ -129,7 +129,7 @@ function lakeAssignment(sink: LakeSinkConfig, config: Config, runtime: Runtime<C
       ...sources.map((source) =>
         spec(sink, source, runtime, {
           part: WHOLE,
-          open: async () =>
+          open: async (cut) =>
             LakeProjection.open({
               config: sink,
               source,
@@ -138,6 +138,7 @@ function lakeAssignment(sink: LakeSinkConfig, config: Config, runtime: Runtime<C
               folder: join(root, source),
               now: () => clock.monotonic(),
               warn: (facts, message) => runtime.log.warn(facts, message),
+              cut,
             }),
           groupBytes: LAKE_GROUP_BYTES,
           restMs: LAKE_REST_MS,
@@ -188,9 +189,9 @@ interface Served {
 
 /** Answers queries as long as it runs. */
 class QueryActor implements Actor {
-  readonly #serve: () => Promise<Served>;
+  readonly #serve: (cut: AbortSignal) => Promise<Served>;
 
-  constructor(serve: () => Promise<Served>) {
+  constructor(serve: (cut: AbortSignal) => Promise<Served>) {
     this.#serve = serve;
   }
 
@@ -199,7 +200,7 @@ class QueryActor implements Actor {
   }
 
   async run(signal: AbortSignal, ready: () => void): Promise<void> {
-    const { unserve, invalid } = await this.#serve();
+    const { unserve, invalid } = await this.#serve(signal);
     ready();
     await aborted(AbortSignal.any([signal, invalid]));
     await unserve();

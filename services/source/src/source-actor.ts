@@ -1,5 +1,5 @@
 import type { ChangelogOptions, Changelogs, ChangelogWriter, LastBatch } from '@tributary/changelog';
-import { type Actor, aborted, together } from '@tributary/cluster';
+import { type Actor, aborted, Grace, together, unlessAborted } from '@tributary/cluster';
 import { matchesTable, type SourceConfig } from '@tributary/config';
 import {
   type Bus,
@@ -20,6 +20,7 @@ import { ConfirmedPrefix } from './confirmed-prefix.ts';
 import { type Anchor, branchOf, continuity, type Gap, rewound } from './continuity.ts';
 import { Contract } from './contract.ts';
 import type { Replication, Slot, SourceDatabase, SourceSession } from './database.ts';
+import { Heart } from './heart.ts';
 import { recoverSnapshots } from './recover.ts';
 import { Snapshotter } from './snapshotter.ts';
 import { emptyState, type SourceState } from './state.ts';
@@ -109,23 +110,37 @@ export class SourceActor implements Actor {
   }
 
   async #attempt(signal: AbortSignal, ready: () => void): Promise<void> {
-    const sessions: SourceSession[] = [];
-    const open = async (name: string) => {
-      const session = await this.#options.database.open(name);
-      sessions.push(session);
-      return session;
+    const grace = new Grace(signal, this.#options.clock);
+    const held: { close(): Promise<void> }[] = [];
+    let ended = false;
+    const opened = async <T extends { close(): Promise<void> }>(opening: Promise<T>): Promise<T> => {
+      const one = await opening;
+      if (ended) await one.close();
+      else held.push(one);
+      return one;
     };
-    let writer: ChangelogWriter | null = null;
-    try {
+    const work = async () => {
+      const open = (name: string) => opened(this.#options.database.open(name));
       const control = await open('control');
       const catalog = await open('catalog');
       // Before anything that may fail: a source that cannot start still tells what its slot keeps.
       this.#options.vitals.slot(await control.slotHealth());
-      writer = await this.#options.changelogs.write(this.#options.config.name, this.#options.changelog);
+      const writer = await opened(this.#options.changelogs.write(this.#options.config.name, this.#options.changelog));
       await this.#lead({ signal, ready, control, catalog, open, writer });
+    };
+    const lead = async () => {
+      try {
+        // A broker that does not answer is left waiting: with its sessions and its writer closed, the rest can do nothing more.
+        await unlessAborted(work(), grace.cut);
+      } finally {
+        ended = true;
+        await unlessAborted(Promise.all(held.map((one) => one.close())), grace.cut).catch(() => {});
+      }
+    };
+    try {
+      await grace.step(lead);
     } finally {
-      await Promise.all(sessions.map((session) => session.close()));
-      await writer?.close();
+      grace.forget();
     }
   }
 
@@ -423,61 +438,6 @@ class Failure {
     if (!this.#first) await Promise.race([aborted(signal), new Promise<void>((resolve) => (this.#notify = resolve))]);
     const first = this.#first as { readonly error: unknown } | null;
     if (first) throw first.error;
-  }
-}
-
-interface HeartOptions {
-  readonly session: SourceSession;
-  readonly stream: Stream;
-  readonly random: Random;
-  readonly fail: (error: unknown) => void;
-}
-
-/** Writes logical messages into the WAL: they move the watermark when nothing else commits, and mark barriers. */
-class Heart {
-  readonly #options: HeartOptions;
-  #beating: Promise<void> | null = null;
-  #again = false;
-
-  constructor(options: HeartOptions) {
-    this.#options = options;
-  }
-
-  /** One heartbeat soon; many callers share one. */
-  beat(): void {
-    if (this.#beating) {
-      this.#again = true;
-      return;
-    }
-    this.#beating = this.#emit('beat').then(() => {
-      this.#beating = null;
-      if (!this.#again) return;
-      this.#again = false;
-      this.beat();
-    }, this.#options.fail);
-  }
-
-  /** Resolves with the sequence of a batch that covers everything committed before the call, once it is stored. */
-  async pass(): Promise<number> {
-    const { random, stream } = this.#options;
-    const token = `barrier ${random.token(16)}`;
-    const heard = stream.heard(token);
-    await this.#emit(token);
-    return heard;
-  }
-
-  async run(everyMs: number, clock: Clock, signal: AbortSignal): Promise<void> {
-    const { stream } = this.#options;
-    let seen = -1;
-    while (!signal.aborted) {
-      if (stream.commits === seen || seen === -1) this.beat();
-      seen = stream.commits;
-      await clock.sleep(everyMs, signal);
-    }
-  }
-
-  #emit(content: string): Promise<void> {
-    return this.#options.session.emit(content);
   }
 }
 

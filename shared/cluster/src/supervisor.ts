@@ -5,6 +5,8 @@ const BACKOFF_MIN_MS = 100;
 const BACKOFF_MAX_MS = 10_000;
 /** What only a person can mend is tried again this often, in case one did. */
 const OPERATOR_MS = 60_000;
+/** Draining that takes longer is told, ms. */
+const DRAIN_MS = 1_000;
 /** Undisturbed work after which earlier faults no longer count. */
 const HEALTHY_AFTER_MS = 60_000;
 
@@ -60,9 +62,15 @@ export class Supervisor {
   /** Drains one actor, or all; resolves when they have ended. */
   async stop(name?: string): Promise<void> {
     const chosen = [...this.#actors.values()].filter((one) => name === undefined || one.spec.name === name);
+    const since = this.#clock.monotonic();
     for (const one of chosen) {
+      const state = one.state;
       if (one.state === 'running' || one.state === 'starting') this.#enter(one, 'draining');
       one.stop.abort(new Fault('fenced', 'stopping'));
+      void one.done.then(() => {
+        const ms = Math.round(this.#clock.monotonic() - since);
+        if (ms > DRAIN_MS) this.#log.warn({ actor: one.spec.name, state, ms }, 'took long to end');
+      });
     }
     await Promise.all(chosen.map((one) => one.done));
     for (const one of chosen) this.#actors.delete(one.spec.name);
@@ -106,7 +114,10 @@ export class Supervisor {
         break;
       } catch (error) {
         if (stopping.aborted) {
-          this.#log.warn({ actor: one.spec.name, error: describeError(error) }, 'actor failed while stopping');
+          // Cut off in the middle of a step: that is how it was told to end. Anything but a fault is a bug.
+          const facts = { actor: one.spec.name, error: describeError(error) };
+          if (error instanceof Fault) this.#log.debug(facts, 'cut off while stopping');
+          else this.#log.warn(facts, 'actor failed while stopping');
           break;
         }
         if (readyAt !== null && this.#clock.monotonic() - readyAt > HEALTHY_AFTER_MS) one.restarts = 0;

@@ -1,4 +1,4 @@
-import { type Clock, describeError, type Kv } from '@tributary/core';
+import { type Clock, describeError, Fault, type Kv } from '@tributary/core';
 import type { ActorSpec, Log } from './actor.ts';
 import { LEASE_TTL_MS, Lease, leaseKey, readLease } from './lease.ts';
 import { type Candidate, place } from './place.ts';
@@ -59,7 +59,12 @@ interface Led {
 }
 
 /** Longest wait for the others to hear that this worker leaves before it begins to drain, ms. */
-const FAREWELL_MS = 300;
+const FAREWELL_MS = 200;
+/**
+ * Longest wait of a leaving worker for a broker that does not answer, ms: during an election a lease that is not given back
+ * ends by itself not much later than it could be given back.
+ */
+const GOODBYE_MS = 300;
 /** Shortest wait after a lease could not be taken or renewed, ms. */
 const AGAIN_MS = 250;
 
@@ -80,6 +85,8 @@ export class Worker {
   readonly #led = new Map<string, Led>();
   /** Being taken or led. */
   readonly #tasks = new Map<string, Promise<void>>();
+  /** Aborted when it begins to drain, because it leaves. */
+  readonly #farewell = new AbortController();
   readonly #end = new AbortController();
   readonly #rest: Rest;
   #assignments = new Map<string, Assignment>();
@@ -129,11 +136,30 @@ export class Worker {
     this.#leaving = true;
     const withdrawn = this.#registration.withdraw();
     await Promise.race([withdrawn, this.#options.clock.sleep(FAREWELL_MS)]);
+    this.#farewell.abort(new Error('the worker leaves'));
     for (const led of this.#led.values()) led.release.abort();
-    await Promise.all([withdrawn, ...this.#tasks.values()]);
+    await Promise.all(this.#tasks.values());
     this.#end.abort(new Error('the worker has left'));
     this.#rest.call();
-    await this.#running;
+    await this.#answered(Promise.all([withdrawn, this.#running])).catch(() => {});
+  }
+
+  /** What was asked of the bucket; a worker that leaves does not wait long for it. @throws Fault `broker_unreachable` */
+  async #answered<T>(asked: Promise<T>): Promise<T> {
+    const answer = new AbortController();
+    const patience = async (): Promise<never> => {
+      await aborted(AbortSignal.any([this.#farewell.signal, answer.signal]));
+      await this.#options.clock.sleep(GOODBYE_MS, answer.signal);
+      throw new Fault('broker_unreachable', `the broker has not answered for ${GOODBYE_MS} ms, and this worker leaves`);
+    };
+    const late = patience();
+    late.catch(() => {});
+    try {
+      return await Promise.race([asked, late]);
+    } finally {
+      answer.abort(new Error('answered'));
+      asked.catch(() => {});
+    }
   }
 
   async #reconcile(signal: AbortSignal): Promise<void> {
@@ -201,7 +227,7 @@ export class Worker {
   async #lead(assignment: Assignment): Promise<void> {
     const { clock, log, id, changed } = this.#options;
     const { name } = assignment;
-    const taken = await this.#acquire(name);
+    const taken = await this.#answered(this.#acquire(name)).catch(() => null);
     if (!taken) return this.#leaving ? undefined : clock.sleep(AGAIN_MS);
     const { lease, from } = taken;
     if (from !== '' && from !== id) this.#takeovers++;
@@ -255,11 +281,12 @@ export class Worker {
       await assignment.close?.();
     }
     drained.abort();
-    await keeping;
     const facts = { assignment: led.assignment.name, epoch: led.lease.epoch };
-    if (led.lost) return log.warn(facts, 'lost its lease and stopped');
     try {
-      await led.lease.release();
+      // A renewal that is under way comes first: what is given back is what it wrote.
+      await this.#answered(keeping);
+      if (led.lost) return log.warn(facts, 'lost its lease and stopped');
+      await this.#answered(led.lease.release());
       log.info(facts, 'handed over');
     } catch (error) {
       log.warn({ ...facts, error: describeError(error) }, 'the lease could not be given back; it ends by itself');

@@ -20,6 +20,11 @@ export interface DatabaseOptions {
    * each of those ten times as dear as one large one: then set it high, and checkpoint when there is time.
    */
   readonly checkpointBytes?: number;
+  /**
+   * Whether closing waits for a checkpoint: seconds on a busy machine, during which this thread stands still. Default: yes. Without
+   * it the next opening reads the WAL, as after a crash.
+   */
+  readonly checkpointAtClose?: boolean;
 }
 
 export interface Answer {
@@ -54,6 +59,7 @@ export class Database {
         autoload_known_extensions: 'false',
         ...(options.checkpointBytes === undefined ? {} : { checkpoint_threshold: `${options.checkpointBytes}B` }),
       });
+      if (options.checkpointAtClose === false) await leaveWal(instance);
       return new Database(instance);
     } catch (error) {
       const text = describeError(error);
@@ -70,11 +76,16 @@ export class Database {
     return this.#invalid.signal;
   }
 
-  /** @throws Fault as {@link Duck.run} */
-  async connect(): Promise<Duck> {
-    const duck = new Duck(await this.#instance.connect(), (fault) => this.#invalid.abort(fault));
-    await duck.run(`SET TimeZone = 'UTC'`);
-    return duck;
+  /** @param cut see {@link Duck} @throws Fault as {@link Duck.run} */
+  async connect(cut?: AbortSignal): Promise<Duck> {
+    const duck = new Duck(await this.#instance.connect(), (fault) => this.#invalid.abort(fault), cut);
+    try {
+      await duck.run(`SET TimeZone = 'UTC'`);
+      return duck;
+    } catch (error) {
+      duck.close();
+      throw error;
+    }
   }
 
   close(): void {
@@ -84,28 +95,70 @@ export class Database {
 
 /** What DuckDB takes at once. */
 const CHUNK_ROWS = 2_048;
+const INTERRUPT_AGAIN_MS = 20;
+
+async function leaveWal(instance: DuckDBInstance): Promise<void> {
+  const connection = await instance.connect();
+  await connection.run('PRAGMA disable_checkpoint_on_shutdown');
+  connection.closeSync();
+}
 
 /** One connection of a {@link Database}. */
 export class Duck {
   readonly #connection: DuckDBConnection;
   readonly #invalidated: (fault: Fault) => void;
+  readonly #cut: AbortSignal | undefined;
+  /** Statements that run and may be ended at any moment. */
+  #running = 0;
 
-  /** @param invalidated told when the whole database fails from now on */
-  constructor(connection: DuckDBConnection, invalidated: (fault: Fault) => void) {
+  /**
+   * @param invalidated told when the whole database fails from now on
+   * @param cut when it aborts, the statement that runs is ended (a COMMIT is not: it takes no time), and every later one but
+   *   ROLLBACK is refused; both throw its reason
+   */
+  constructor(connection: DuckDBConnection, invalidated: (fault: Fault) => void, cut?: AbortSignal) {
     this.#connection = connection;
     this.#invalidated = invalidated;
+    this.#cut = cut;
+    cut?.addEventListener('abort', this.#interruptUntilIdle);
   }
 
   /** @throws Fault `database_rejected`, without any value of a row or of the statement */
   async run(sql: string, values?: Readonly<Record<string, DuckDBValue>> | readonly DuckDBValue[]): Promise<void> {
+    const work = () => this.#connection.run(sql, values as DuckDBValue[] | undefined);
     try {
-      await this.#connection.run(sql, values as DuckDBValue[] | undefined);
+      if (sql === 'ROLLBACK') await work();
+      else if (sql === 'COMMIT') {
+        this.#cut?.throwIfAborted();
+        await work();
+      } else await this.#unlessCut(work);
     } catch (error) {
       throw this.#failed(error, sql, (one) => rejected(one, sql));
     }
   }
 
-  #failed(error: unknown, sql: string, refusal: (error: unknown) => Fault): Fault {
+  async #unlessCut<T>(work: () => Promise<T>): Promise<T> {
+    this.#cut?.throwIfAborted();
+    this.#running++;
+    try {
+      return await work();
+    } catch (error) {
+      this.#cut?.throwIfAborted();
+      throw error;
+    } finally {
+      this.#running--;
+    }
+  }
+
+  /** A request that comes before DuckDB has begun with the statement is forgotten: so it is repeated. */
+  readonly #interruptUntilIdle = (): void => {
+    if (this.#running === 0) return;
+    this.#connection.interrupt();
+    setTimeout(this.#interruptUntilIdle, INTERRUPT_AGAIN_MS);
+  };
+
+  #failed(error: unknown, sql: string, refusal: (error: unknown) => Fault): unknown {
+    if (this.#cut?.aborted && error === this.#cut.reason) return error;
     if (firstLine(error).kind !== FATAL) return refusal(error);
     const fault = rejected(error, sql);
     this.#invalidated(fault);
@@ -124,7 +177,7 @@ export class Duck {
 
   async #answer(sql: string, values: readonly DuckDBValue[] | undefined, refusal: (error: unknown) => Fault): Promise<Answer> {
     try {
-      const reader = await this.#connection.runAndReadAll(sql, values as DuckDBValue[] | undefined);
+      const reader = await this.#unlessCut(() => this.#connection.runAndReadAll(sql, values as DuckDBValue[] | undefined));
       const names = reader.deduplicatedColumnNames();
       const types = reader.columnTypes().map(String);
       const whole = types.map((type) => /^U?(BIGINT|HUGEINT)$/.test(type));
@@ -168,6 +221,7 @@ export class Duck {
     const rows = columns[names[0] as keyof Types]?.length ?? 0;
     if (rows === 0) return;
     try {
+      this.#cut?.throwIfAborted();
       const appender = await this.#connection.createAppender(table);
       const chunkTypes = names.map((name) => APPENDED[types[name] as keyof typeof APPENDED]);
       for (let from = 0; from < rows; from += CHUNK_ROWS) {
@@ -187,6 +241,7 @@ export class Duck {
   }
 
   close(): void {
+    this.#cut?.removeEventListener('abort', this.#interruptUntilIdle);
     this.#connection.closeSync();
   }
 }
@@ -194,9 +249,9 @@ export class Duck {
 /** A statement of a {@link Duck}, planned. */
 export class Prepared {
   readonly #statement: DuckDBPreparedStatement;
-  readonly #failed: (error: unknown) => Fault;
+  readonly #failed: (error: unknown) => unknown;
 
-  constructor(statement: DuckDBPreparedStatement, failed: (error: unknown) => Fault) {
+  constructor(statement: DuckDBPreparedStatement, failed: (error: unknown) => unknown) {
     this.#statement = statement;
     this.#failed = failed;
   }

@@ -1,5 +1,6 @@
 import { createHash } from 'node:crypto';
 import { once } from 'node:events';
+import type { Socket } from 'node:net';
 import pg from 'pg';
 import { from as copyFrom, to as copyTo } from 'pg-copy-streams';
 import { Fault, firstWords } from '@tributary/core';
@@ -12,6 +13,8 @@ export interface SessionOptions {
   /** SET at the beginning. */
   readonly settings?: Readonly<Record<string, string>>;
   readonly connectTimeoutMs?: number;
+  /** Cuts the connection when it aborts, in the middle of whatever it does: the server rolls back. Everything throws its reason. */
+  readonly cut?: AbortSignal;
 }
 
 /** Every session speaks the same dialect, so that the text of a value never depends on a server's or role's settings. */
@@ -54,13 +57,21 @@ export function applicationName(name: string): string {
 export class Session {
   readonly #client: pg.Client;
   readonly #where: string;
-  #broken: Fault | null = null;
+  #broken: Error | null = null;
+  readonly #uncut: () => void;
   #closed = false;
   #turn: Promise<void> = Promise.resolve();
 
-  private constructor(client: pg.Client, where: string) {
+  private constructor(client: pg.Client, where: string, cut?: AbortSignal) {
     this.#client = client;
     this.#where = where;
+    const react = () => {
+      this.#broken ??= cut?.reason as Error;
+      // Road not taken: `end`, which says goodbye first, and does nothing while it connects.
+      (client as unknown as { connection: { stream: Socket } }).connection.stream.destroy();
+    };
+    cut?.addEventListener('abort', react, { once: true });
+    this.#uncut = () => cut?.removeEventListener('abort', react);
     client.on('error', (error) => {
       this.#broken ??= databaseFault(error, `connection to ${where} broke`);
     });
@@ -75,8 +86,9 @@ export class Session {
       keepAlive: true,
       connectionTimeoutMillis: options.connectTimeoutMs ?? 10_000,
     });
-    const session = new Session(client, where);
+    const session = new Session(client, where, options.cut);
     try {
+      options.cut?.throwIfAborted();
       await client.connect();
       const settings = { ...DIALECT, ...options.settings };
       await client.query(
@@ -87,7 +99,8 @@ export class Session {
       );
       return session;
     } catch (error) {
-      await client.end().catch(() => {});
+      await session.close();
+      options.cut?.throwIfAborted();
       throw databaseFault(error, `cannot connect to ${where}`);
     }
   }
@@ -201,6 +214,7 @@ export class Session {
   async close(): Promise<void> {
     if (this.#closed) return;
     this.#closed = true;
+    this.#uncut();
     await this.#client.end().catch(() => {});
   }
 

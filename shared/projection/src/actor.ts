@@ -1,5 +1,5 @@
 import type { Changelogs } from '@tributary/changelog';
-import type { Actor } from '@tributary/cluster';
+import { type Actor, Grace, unlessAborted } from '@tributary/cluster';
 import { type Bus, type Clock, Fault, formatLsn, type Part, partName, type Position, type StoredBatch } from '@tributary/core';
 import { traceApply } from '@tributary/ops';
 import { bridge } from './bridge.ts';
@@ -26,7 +26,8 @@ export interface ProjectionActorOptions {
   readonly restMs: number;
   /** What happens to a table whose change cannot be applied; default: halt. */
   readonly onError?: 'halt' | 'quarantine';
-  readonly open: (signal: AbortSignal) => Promise<Projection>;
+  /** `cut` aborts when whatever the projection does must end at once, as a crash would end it. */
+  readonly open: (cut: AbortSignal) => Promise<Projection>;
 }
 
 /**
@@ -82,31 +83,40 @@ export class ProjectionActor implements Actor {
   }
 
   async run(signal: AbortSignal, ready: () => void, halted: (fault: Fault) => Promise<void>): Promise<void> {
-    const projection = await this.#options.open(signal);
+    const grace = new Grace(signal, this.#options.clock);
+    try {
+      await this.#run(grace, { signal, ready, halted });
+    } finally {
+      grace.forget();
+    }
+  }
+
+  async #run(
+    grace: Grace,
+    { signal, ready, halted }: { signal: AbortSignal; ready: () => void; halted: (fault: Fault) => Promise<void> },
+  ): Promise<void> {
+    const projection = await this.#options.open(grace.cut);
     this.#projection = projection;
-    const stops: (() => Promise<void>)[] = [];
+    const services = new Services(this.#options.bus);
     try {
       await projection.position();
       const { changelogs, clock } = this.#options;
-      const quarantine = await Quarantine.open(changelogs.deadLetters, {
-        projection: this.#name,
-        clock,
-        held: projection.held(),
-      });
+      const letters = { projection: this.#name, clock, held: projection.held() };
+      const quarantine = await unlessAborted(Quarantine.open(changelogs.deadLetters, letters), grace.cut);
       this.#quarantine = quarantine;
-      stops.push(...(await this.#serve(projection, quarantine, signal)));
+      await unlessAborted(this.#serve(services, projection, { quarantine, signal }), grace.cut);
       while (!signal.aborted) {
         try {
-          await this.#follow(projection, quarantine, { signal, ready });
+          await this.#follow(projection, quarantine, { grace, signal, ready });
         } catch (error) {
           if (!(error instanceof Fault) || error.reaction !== 'operator' || signal.aborted) throw error;
-          if (error.kind === 'history_trimmed') await this.#bridge(projection, { signal, halted });
+          if (error.kind === 'history_trimmed') await this.#bridge(projection, { grace, signal, halted });
           else if (!this.#putAside(quarantine, error)) await this.#halt(this.#named(error), halted);
         }
-        if (this.#order && !signal.aborted) await this.#obeyed(projection, this.#order, signal);
+        if (this.#order && !signal.aborted) await this.#obeyed(projection, this.#order, { grace, signal });
       }
     } finally {
-      for (const stop of stops) await stop();
+      await services.end();
       const stopped = new Fault('not_found', `projection ${this.#name} stopped`);
       for (const waiter of this.#reachedWaiters.splice(0)) waiter.reject(stopped);
       this.#order?.failed(stopped);
@@ -144,11 +154,11 @@ export class ProjectionActor implements Actor {
   /** History that it needs is gone: a snapshot of the source takes its place, without anybody having to ask. */
   async #bridge(
     projection: Projection,
-    { signal, halted }: { signal: AbortSignal; halted: (fault: Fault) => Promise<void> },
+    { grace, signal, halted }: { grace: Grace; signal: AbortSignal; halted: (fault: Fault) => Promise<void> },
   ): Promise<void> {
     this.#bridging = true;
     try {
-      await bridge(projection, this.#options, signal);
+      await unlessAborted(bridge(projection, this.#options, signal), grace.cut);
     } catch (error) {
       if (signal.aborted || !(error instanceof Fault) || error.reaction !== 'operator') throw error;
       await this.#halt(error, halted);
@@ -170,9 +180,9 @@ export class ProjectionActor implements Actor {
   async #follow(
     projection: Projection,
     quarantine: Quarantine,
-    { signal, ready }: { signal: AbortSignal; ready: () => void },
+    { grace, signal, ready }: { grace: Grace; signal: AbortSignal; ready: () => void },
   ): Promise<void> {
-    this.#position = await this.#seated(await projection.position());
+    this.#position = await unlessAborted(this.#seated(await projection.position()), grace.cut);
     ready();
     this.#answerReached();
     const { clock } = this.#options;
@@ -192,10 +202,12 @@ export class ProjectionActor implements Actor {
         const after: Position = { seq: last.seq, ...last.header.position, epoch: last.header.epoch };
         this.#trying = after;
         const batches: StoredBatch[] = [];
-        for (const batch of taken.batches) batches.push(await quarantine.divert(leaveOut(batch, projection.held())));
+        for (const batch of taken.batches) {
+          batches.push(await unlessAborted(quarantine.divert(leaveOut(batch, projection.held())), grace.cut));
+        }
         const traced = traceApply(this.#name, batches, clock.now());
         const { watermark, transactions } = last.header;
-        const accepted = await projection.apply({ batches, partial: taken.partial, after, watermark });
+        const accepted = await grace.step(async () => projection.apply({ batches, partial: taken.partial, after, watermark }));
         const applied = () => {
           traced?.(clock.now());
           for (const batch of batches) for (const section of batch.sections) this.#applied += section.rows;
@@ -221,7 +233,8 @@ export class ProjectionActor implements Actor {
       following = false;
       this.#interrupt();
       signal.removeEventListener('abort', this.#interrupt);
-      await reading;
+      // What the reader still asks of the broker changes nothing, and during an election it takes seconds.
+      await unlessAborted(reading, grace.cut).catch(() => {});
     }
   }
 
@@ -283,12 +296,12 @@ export class ProjectionActor implements Actor {
     });
   }
 
-  async #obeyed(projection: Projection, order: Order, signal: AbortSignal): Promise<void> {
+  async #obeyed(projection: Projection, order: Order, { grace, signal }: { grace: Grace; signal: AbortSignal }): Promise<void> {
     this.#order = null;
     // Whoever asks from now on whether a sequence is reached must not be answered from where it stood before.
     this.#position = null;
     try {
-      await order.obey(projection, signal);
+      await unlessAborted(order.obey(projection, signal), grace.cut);
       this.#position = await projection.position();
     } catch (error) {
       order.failed(error as Error);
@@ -323,8 +336,11 @@ export class ProjectionActor implements Actor {
     });
   }
 
-  async #serve(projection: Projection, quarantine: Quarantine, signal: AbortSignal): Promise<(() => Promise<void>)[]> {
-    const { bus } = this.#options;
+  async #serve(
+    services: Services,
+    projection: Projection,
+    { quarantine, signal }: { quarantine: Quarantine; signal: AbortSignal },
+  ): Promise<void> {
     const subject = (what: string) => `tributary.projection.${this.#name.replace('/', '.')}.${what}`;
     const reached = (seq: number) => this.#reached(seq);
     const replaying = (from: string) =>
@@ -334,18 +350,15 @@ export class ProjectionActor implements Actor {
         seq: () => this.#position?.seq ?? 0,
       });
     const commands = projection.commands?.({ reached, signal }) ?? {};
-    const stops = [
-      await bus.serve(subject('reached'), async function* (question) {
-        await reached((question as { seq: number }).seq);
-        yield { reached: true };
-      }),
-      await bus.serve(subject('replay'), (question) => replaying((question as { from?: string }).from ?? 'start')),
-    ];
     const settled = (question: unknown) => this.#settle(quarantine, question as { do: 'retry' | 'drop'; table?: string });
+    await services.serve(subject('reached'), async function* (question) {
+      await reached((question as { seq: number }).seq);
+      yield { reached: true };
+    });
+    await services.serve(subject('replay'), (question) => replaying((question as { from?: string }).from ?? 'start'));
     for (const [what, answer] of Object.entries({ quarantine: settled, ...commands })) {
-      stops.push(await bus.serve(subject(what), answer));
+      await services.serve(subject(what), answer);
     }
-    return stops;
   }
 
   /** Takes quarantined tables back, or gives them up, one after the other. */
@@ -360,5 +373,28 @@ export class ProjectionActor implements Actor {
       });
       yield { projection: this.#name, table, batches };
     }
+  }
+}
+
+/** Questions that are answered; also one whose subscription is only then made is taken back at the end. */
+class Services {
+  readonly #bus: Bus;
+  readonly #stops: (() => Promise<void>)[] = [];
+  #ended = false;
+
+  constructor(bus: Bus) {
+    this.#bus = bus;
+  }
+
+  async serve(...[subject, answer]: Parameters<Bus['serve']>): Promise<void> {
+    if (this.#ended) return;
+    const stop = await this.#bus.serve(subject, answer);
+    if (this.#ended) await stop();
+    else this.#stops.push(stop);
+  }
+
+  async end(): Promise<void> {
+    this.#ended = true;
+    for (const stop of this.#stops.splice(0)) await stop();
   }
 }

@@ -1,7 +1,8 @@
 import { connectNats } from '@tributary/changelog';
+import { unlessAborted } from '@tributary/cluster';
 import { configReading } from '@tributary/config';
 import { startConsole, startHealth } from '@tributary/console';
-import { Fault, systemClock } from '@tributary/core';
+import { describeError, Fault, systemClock } from '@tributary/core';
 import { environment, openLog, startTracing, stopSignal, workerName } from '@tributary/ops';
 import { DesiredState } from '../desired.ts';
 import type { Output } from '../output.ts';
@@ -38,8 +39,18 @@ export async function runOne(service: string, options: RunOptions, output: Outpu
   const stopTracing = await startTracing({ service, worker, env: environment(), log });
   const runtime = { changelogs, bus, kv, clock: systemClock, log, dataDir: options.data, worker, labels, capacity };
   const state = new DesiredState(kv, options.data);
+  let toldAt = 0;
+  stop.addEventListener('abort', () => {
+    toldAt = performance.now();
+    log.info({ reason: describeError(stop.reason) }, 'stops');
+  });
   try {
-    const { config, revision } = await state.begin(files, log);
+    const begun = await unlessAborted(state.begin(files, log), stop).catch((error: unknown) => {
+      if (stop.aborted) return null;
+      throw error;
+    });
+    if (!begun) return;
+    const { config, revision } = begun;
     const { connected } = broker;
     const port = options.port === undefined ? {} : { port: Number(options.port) };
     const health =
@@ -64,6 +75,7 @@ export async function runOne(service: string, options: RunOptions, output: Outpu
     }
   } finally {
     await Promise.all([broker.close(), stopTracing()]);
+    if (toldAt > 0) log.info({ ms: Math.round(performance.now() - toldAt) }, 'stopped');
   }
 }
 

@@ -236,7 +236,8 @@ export class LakeState {
       await this.#duck.run('COMMIT');
     } catch (error) {
       await this.#duck.run('ROLLBACK').catch(() => {});
-      await this.read();
+      // Refused where the connection was cut off, and not needed then: the caller is told why it failed.
+      await this.read().catch(() => {});
       throw error;
     }
   }

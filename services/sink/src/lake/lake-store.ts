@@ -39,7 +39,8 @@ export class LakeStore {
   static async open(folder: string, sink: string, warn: (facts: object, message: string) => void): Promise<LakeStore> {
     await mkdir(folder, { recursive: true });
     const path = join(folder, `${sink}.duckdb`);
-    const options = { path, memoryBytes: MEMORY_BYTES, threads: 1, spillDir: join(folder, `${sink}.spill`) };
+    const spillDir = join(folder, `${sink}.spill`);
+    const options = { path, memoryBytes: MEMORY_BYTES, threads: 1, spillDir, checkpointAtClose: false };
     let database: Database;
     try {
       database = await Database.open(options);
@@ -61,8 +62,8 @@ export class LakeStore {
     return new LakeStore(database);
   }
 
-  connect(): Promise<Duck> {
-    return this.database.connect();
+  connect(cut?: AbortSignal): Promise<Duck> {
+    return this.database.connect(cut);
   }
 
   /** Waits for its turn to write. @returns the function that ends it */

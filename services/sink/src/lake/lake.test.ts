@@ -127,6 +127,7 @@ class Worker {
       folder: this.#folder,
       now: () => 0,
       warn: () => {},
+      cut: new AbortController().signal,
     });
     return this.lake;
   }

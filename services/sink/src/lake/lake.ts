@@ -33,6 +33,11 @@ export interface LakeOptions {
   /** Milliseconds, monotonic: a machine whose clock is set must not stop flushing for as long. */
   readonly now: () => number;
   readonly warn: (facts: object, message: string) => void;
+  /**
+   * Ends whatever it does when it aborts, in the middle of a statement or between two steps: as a crash there would, so
+   * nothing is lost. Files that no manifest names yet are swept later, an open transaction is rolled back.
+   */
+  readonly cut: AbortSignal;
 }
 
 type Tables = Record<string, ManifestTable>;
@@ -72,7 +77,7 @@ export class LakeProjection implements Projection {
   }
 
   static async open(options: LakeOptions): Promise<LakeProjection> {
-    const lake = new LakeProjection(options, await options.store.connect());
+    const lake = new LakeProjection(options, await options.store.connect(options.cut));
     try {
       await lake.#locked(() => lake.#recover());
     } catch (error) {
@@ -152,7 +157,8 @@ export class LakeProjection implements Projection {
     const stopped = new Fault('not_found', `the lake of ${this.#options.source} stopped`);
     for (const waiter of this.#levelWaiters.splice(0)) waiter.reject(stopped);
     await this.#rollback();
-    this.#duck.close();
+    // A compaction that somebody asked for has its turn beside the driver.
+    await this.#locked(async () => this.#duck.close());
   }
 
   facts(): Record<string, unknown> {
@@ -234,7 +240,8 @@ export class LakeProjection implements Projection {
     if (!this.#open) return;
     try {
       await this.#duck.run('ROLLBACK').catch(() => {});
-      await this.#state.read();
+      // Cut off: nobody asks any more, and it is read anew when it is opened again.
+      if (!this.#options.cut.aborted) await this.#state.read();
     } finally {
       this.#release();
     }

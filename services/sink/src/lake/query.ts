@@ -9,6 +9,8 @@ export interface QueryOptions {
   readonly store: LakeStore;
   readonly sink: string;
   readonly sources: readonly string[];
+  /** Ends queries that run when it aborts. */
+  readonly cut: AbortSignal;
 }
 
 /** How long a query waits for the state to hold what the changelogs held when it was asked, ms. */
@@ -24,7 +26,7 @@ export function serveQueries(options: QueryOptions): Promise<() => Promise<void>
 async function* answer(options: QueryOptions, { sql, asOf }: { sql: string; asOf?: string }): AsyncGenerator<unknown> {
   if (asOf !== undefined) throw new Fault('query_refused', '--as-of is not built yet: a query sees the newest state');
   await catchUp(options);
-  const duck = await options.store.connect();
+  const duck = await options.store.connect(options.cut);
   const timer = setTimeout(() => duck.interrupt(), QUERY_MS_MAX);
   try {
     const text = sql.trim().replace(/;\s*$/, '');

@@ -44,7 +44,7 @@ const PIECE_BYTES = 1024 * 1024;
 export async function* verifyLake(options: VerifyLakeOptions): AsyncGenerator<Verified> {
   await options.reached(options.ask.seq);
   const session = await Session.open(options.from, { name: `${options.sink} verify` });
-  const duck = await options.store.connect();
+  const duck = await options.store.connect(options.signal);
   try {
     const { version } = await session.row<{ version: number }>(`SELECT current_setting('server_version_num')::int AS version`);
     const wanted = new Set(options.ask.tables);

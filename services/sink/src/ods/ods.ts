@@ -30,7 +30,8 @@ export interface OdsOptions {
   /** The part of the source's tables that this projection applies. */
   readonly part: Part;
   readonly changelogs: Pick<Changelogs, 'read' | 'deadLetters'>;
-  readonly signal: AbortSignal;
+  /** Cuts its sessions when it aborts: the target rolls back, and nothing is lost. */
+  readonly cut: AbortSignal;
 }
 
 /** Parts of one projection share schemas and types: they make them one after the other. */
@@ -79,7 +80,7 @@ export class OdsProjection implements Projection {
 
   /** Shares the tables out anew first when they are not shared among as many parts as wanted: see {@link settleLayout}. */
   static async open(options: OdsOptions): Promise<OdsProjection> {
-    const { config, source, part, changelogs, signal } = options;
+    const { config, source, part, changelogs, cut } = options;
     const sessions = await openSessions(options, part);
     try {
       await setUp(sessions.side);
@@ -89,7 +90,7 @@ export class OdsProjection implements Projection {
         parts: part.of,
         session: sessions.side,
         changelogs,
-        signal,
+        signal: cut,
         openPart: async (old, oldLayout) => {
           const own = await openSessions(options, old);
           return OdsProjection.#at(options, { part: old, layout: oldLayout }, own);
@@ -304,14 +305,14 @@ interface Sessions {
   readonly side: Session;
 }
 
-async function openSessions({ config, source }: OdsOptions, part: Part): Promise<Sessions> {
+async function openSessions({ config, source, cut }: OdsOptions, part: Part): Promise<Sessions> {
   // With the number of parts: part 1 of 4 that is brought forward is no namesake of part 1 of 2 that waits for it.
   const name = `${partName(`${config.name}/${source}`, part)}${part.of === 1 ? '' : `/${part.of}`}`;
   const opened: Session[] = [];
   try {
-    const session = await Session.open(config.postgres, { name, settings: { synchronous_commit: 'off' } });
+    const session = await Session.open(config.postgres, { name, settings: { synchronous_commit: 'off' }, cut });
     opened.push(session);
-    const side = await Session.open(config.postgres, { name: `${name} side` });
+    const side = await Session.open(config.postgres, { name: `${name} side`, cut });
     opened.push(side);
     for (const one of opened) await one.evictNamesakes();
     return { session, side };

@@ -56,17 +56,30 @@ export class NatsKv implements Kv {
       queue.push(event);
       wake();
     };
+    let leave = () => {};
+    const left = new Promise<null>((resolve) => (leave = () => resolve(null)));
     const end = () => {
       ended = true;
+      leave();
       wake();
     };
+    if (ended) return;
     const unwatch = this.#link.onBreak(end);
     signal.addEventListener('abort', end);
     let entries: QueuedIterator<NatsEntry> | null = null;
     try {
-      entries = await this.#asked((bucket) =>
+      const opening = this.#asked((bucket) =>
         bucket.watch({ key, include: KvWatchInclude.LastValue, initializedFn: () => push({ kind: 'current' }) }),
       );
+      entries = await Promise.race([opening, left]);
+      // Nobody waits any more for a broker that does not answer; what it opens then is closed again.
+      if (!entries) {
+        opening.then(
+          (late) => late.stop(),
+          () => {},
+        );
+        return;
+      }
       void drain(entries, push, end);
       while (!ended) {
         const event = queue.shift();
