@@ -3,7 +3,7 @@ import { join } from 'node:path';
 import { type PostgresServer, startPostgres, temporaryFolder } from '@tributary/embedded';
 import { Client } from 'pg';
 import { afterAll, beforeAll, describe, expect, it } from 'vitest';
-import { lastJson, System } from '../fixtures/system.ts';
+import { lastJson, System, tributary } from '../fixtures/system.ts';
 import { until } from '../fixtures/wait.ts';
 
 interface Alert {
@@ -121,6 +121,28 @@ type: lake
     await shop.query('ALTER TABLE orders RENAME COLUMN amount TO total');
     await resolved();
     await until('the metric', async () => (await http('/metrics')).includes(`${series} 0\n`));
+    const history = lastJson<{ tables: { table: string; versions: { at: string; changes: unknown[] }[] }[] }>(
+      await system.run(['schema', 'diff', 'shop.orders']),
+    );
+    expect(history.tables.map(({ table }) => table)).toEqual(['public.orders']);
+    const [first, ...later] = history.tables[0]?.versions ?? [];
+    expect(first?.changes).toEqual([]);
+    expect(later.map(({ changes }) => changes).slice(-3)).toEqual([
+      [{ change: 'added', column: 'extra', type: 'integer' }],
+      [
+        { change: 'dropped', column: 'total', type: 'numeric(12,2)' },
+        { change: 'added', column: 'amount', type: 'numeric(12,2)' },
+      ],
+      [
+        { change: 'dropped', column: 'amount', type: 'numeric(12,2)' },
+        { change: 'added', column: 'total', type: 'numeric(12,2)' },
+      ],
+    ]);
+    const times = later.map(({ at }) => at);
+    expect(times).toEqual(times.toSorted());
+    const told = await tributary(['schema', 'diff', 'shop', '--data', system.data]);
+    expect(told.stdout).toContain('shop.public.orders\nsince');
+    expect(told.stdout).toMatch(/Z +[0-9A-F]+\/[0-9A-F]+\+\d+ +- total numeric\(12,2\)\n +\+ amount numeric\(12,2\)\n/);
     const [over] = await alerts('all');
     expect(over).toMatchObject({ problem: 'column total is gone', resolvedAt: expect.any(Number) as number });
     expect((await alerts('all')).filter((alert) => alert.problem === 'column total is gone')).toHaveLength(1);

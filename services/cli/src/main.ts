@@ -6,6 +6,7 @@ import type { KpiOptions } from './commands/kpi.ts';
 import type { ProcessOptions } from './commands/process.ts';
 import type { QuarantineOptions } from './commands/quarantine.ts';
 import type { runOne } from './commands/run.ts';
+import type { schemaDiff } from './commands/schema-diff.ts';
 import type { status } from './commands/status.ts';
 import type { tail } from './commands/tail.ts';
 import type { up } from './commands/up.ts';
@@ -48,8 +49,8 @@ const program = new Command('tributary')
   .showHelpAfterError('(see tributary --help)');
 
 /** A command that talks to a running system. */
-const talking = (name: string, description: string) =>
-  program
+const talking = (name: string, description: string, under = program) =>
+  under
     .command(name)
     .description(description)
     .option('--data <dir>', 'folder of the running system', './.tributary')
@@ -99,10 +100,17 @@ program
   .action((options: Options & { file: string[] }) =>
     run(async (output) => (await import('./commands/check.ts')).check(options.file, output), options),
   );
-program
+const schemas = program
   .command('schema')
   .description('print the JSON Schema of config documents')
   .action(() => run(async (output) => (await import('./commands/check.ts')).schema(output), {}));
+talking(
+  'diff [table]',
+  'how the schema of every table (or of SOURCE, SOURCE.SCHEMA.TABLE) changed: what, where, when',
+  schemas,
+).action((what: string | undefined, options: Options & Parameters<typeof schemaDiff>[1]) =>
+  run(async (output) => (await import('./commands/schema-diff.ts')).schemaDiff(what, options, output), options),
+);
 const applying = (name: string, description: string) =>
   talking(name, description).requiredOption('-f, --file <file>', 'config file or folder (may be repeated)', collect, []);
 applying('apply', 'make the files the desired state; workers go over to it without a restart').action(
