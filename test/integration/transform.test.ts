@@ -1,4 +1,4 @@
-import { writeFile } from 'node:fs/promises';
+import { mkdir, writeFile } from 'node:fs/promises';
 import { join } from 'node:path';
 import { type PostgresServer, startPostgres, temporaryFolder } from '@tributary/embedded';
 import { Client } from 'pg';
@@ -13,9 +13,15 @@ const CUSTOMERS = 12;
 
 /** What the steps below mean, as SQL on the source. */
 const EXPECTED = `SELECT id, status, qty, price::numeric(14,4) AS price, encode(sha256(email::bytea), 'hex') AS email, note AS remark,
-    qty * price AS total, CASE WHEN qty > 5 THEN 'big' END AS tier FROM orders WHERE status <> 'draft' ORDER BY id`;
+    status || ' x ' || qty AS tag, qty * price AS total, CASE WHEN qty > 5 THEN 'big' END AS tier FROM orders WHERE status <> 'draft' ORDER BY id`;
+/** A module in TypeScript that imports another. */
+const TAG = `import { SIGN } from './sign.ts';
+export const columns = { tag: 'text' };
+export const reads = ['status', 'qty'];
+export default ({ rows }: { rows: { status: string; qty: number }[] }) => rows.map(({ status, qty }) => ({ tag: status + SIGN + qty }));
+`;
 const NAMED = 'SELECT id, status, qty, customer_id, customer, md5(about) AS about FROM named.orders_named ORDER BY id';
-const FOUND = 'SELECT id, status, qty, price, email, remark, total, tier FROM clean.orders_clean ORDER BY id';
+const FOUND = 'SELECT id, status, qty, price, email, remark, tag, total, tier FROM clean.orders_clean ORDER BY id';
 
 describe(`a transform under load and kill −9 (seed ${seed})`, () => {
   let postgres: PostgresServer;
@@ -43,6 +49,9 @@ describe(`a transform under load and kill −9 (seed ${seed})`, () => {
     await shop.query(`CREATE TABLE orders (id int PRIMARY KEY, status text NOT NULL, qty int NOT NULL, price numeric(12,2), email text,
       note text, internal text, customer_id int); INSERT INTO orders SELECT i, (ARRAY['draft','new','paid'])[1 + i % 3], i % 9, i / 7.0, 'c' || i || '@x.org',
       CASE WHEN i % 4 > 0 THEN 'note ' || i END, 'secret', i % 12 FROM generate_series(1, 50) i`);
+    await mkdir(join(folder, 'steps'));
+    await writeFile(join(folder, 'steps', 'tag.ts'), TAG);
+    await writeFile(join(folder, 'steps', 'sign.ts'), `export const SIGN: string = ' x ';`);
     const config = join(folder, 'tributary.yaml');
     await writeFile(
       config,
@@ -69,6 +78,7 @@ from: [shop.public.orders]
 to: public.orders_clean
 steps:
   - filter: "status <> 'draft'"
+  - module: ./steps/tag.ts
   - set: { total: "qty * price" }
   - { set: { tier: "'big'" }, when: "qty > 5" }
   - rename: { note: remark }

@@ -1,10 +1,11 @@
 import { JoinedColumn } from '@tributary/changelog';
 import { type Column, Fault, tableName } from '@tributary/core';
 import { type Duck, type DuckDBValue, listValue, load, type Loaded, type Prepared } from '@tributary/duckdb';
-import { pick } from './pick.ts';
+import { ModuleFailure, type ModuleStage } from './module.ts';
+import { columnOf, pick } from './pick.ts';
 import type { PlanColumn, Steps } from './plan.ts';
 import { joinedColumn, listColumn } from './read-columns.ts';
-import { type LoadKind, type Ref, ROWS, type SqlStage } from './sql-stage.ts';
+import { type LoadKind, type Ref, ROWS, SqlStage } from './sql-stage.ts';
 
 /** Rows of one table, column by column. */
 export interface Rows {
@@ -46,22 +47,30 @@ export class Evaluator {
     let kept: Int32Array | null = null;
     let rows = given.rows;
     let slots: Column[] = [];
+    const picked = new Map<number, Column>();
     const at = (ref: Ref): Column => {
       if ('slot' in ref) return slots[ref.slot] as Column;
       const column = given.columns[ref.input] as Column;
-      return kept ? pick(column, kept) : column;
+      if (!kept) return column;
+      const known = picked.get(ref.input) ?? pick(column, kept);
+      picked.set(ref.input, known);
+      return known;
     };
+    const placeOf = (row: number) => given.placeOf(kept ? (kept[row] as number) : row);
     for (const stage of plan.stages) {
       if (rows === 0) break;
-      const result = await this.#run(plan, stage, {
-        rows,
-        columns: stage.loads.map(({ ref }) => at(ref)),
-        placeOf: given.placeOf,
-      });
-      slots = result.columns;
-      if (!result.left) continue;
-      kept = result.left;
-      rows = kept.length;
+      const columns = stage.loads.map(({ ref }) => at(ref));
+      const into = { rows, columns, placeOf };
+      const result = stage instanceof SqlStage ? await this.#run(plan, stage, into) : await this.#module(plan, stage, into);
+      const { left } = result;
+      if (left) {
+        slots = slots.map((column) => pick(column, left));
+        picked.clear();
+        const before: Int32Array | null = kept;
+        kept = before ? left.map((row) => before[row] as number) : left;
+        rows = left.length;
+      }
+      stage.given.forEach(({ slot }, i) => (slots[slot] = result.columns[i] as Column));
     }
     if (rows === 0)
       return { kept: new Int32Array(), rows: 0, columns: plan.columns.map(() => new JoinedColumn('', 0)), route: null };
@@ -78,6 +87,35 @@ export class Evaluator {
       if (!(error instanceof Fault) || error.kind !== 'database_rejected') throw error;
       throw await this.#located(plan, stage, given, error);
     }
+  }
+
+  async #module(plan: Steps, stage: ModuleStage, given: Rows): Promise<{ left: Int32Array | null; columns: Column[] }> {
+    try {
+      const made = await stage.run(given.columns, given.rows);
+      const passed = made.flatMap((cells, row) => (cells ? [row] : []));
+      const columns = stage.given.map((_, c) => columnOf(passed.map((row) => made[row]?.[c])));
+      return { left: passed.length === given.rows ? null : Int32Array.from(passed), columns };
+    } catch (error) {
+      if (!(error instanceof ModuleFailure)) throw error;
+      throw await this.#failed(plan, stage, given, error);
+    }
+  }
+
+  /** Finds the first row that a module fails on alone; where it does so only on several together, the first of them. */
+  async #failed(plan: Steps, stage: ModuleStage, given: Rows, failure: ModuleFailure): Promise<Fault> {
+    let [found, why] = [0, failure];
+    for (let row = 0; row < given.rows && why === failure; row++) {
+      const one = given.columns.map((column) => pick(column, [row]));
+      await stage.run(one, 1).catch((error: unknown) => {
+        if (error instanceof ModuleFailure) [found, why] = [row, error];
+      });
+    }
+    const table = `${plan.source}.${tableName(plan.input)}`;
+    return new Fault(
+      'poison',
+      `transform ${this.#name}, step ${stage.step + 1} (${stage.file}), table ${table}, at ${given.placeOf(found)}: ${why.message}`,
+      { transform: this.#name, table, step: stage.step + 1 },
+    );
   }
 
   async #ask(stage: SqlStage, loaded: readonly Loaded[], how: { rows: number; lists: boolean }): Promise<readonly DuckDBValue[]> {

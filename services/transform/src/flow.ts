@@ -90,7 +90,9 @@ export class Flow {
   async #keyed(piece: Piece, plan: Plan): Promise<OutSection[]> {
     const { ops, rows } = piece;
     const oldAt = placesOfOld(piece);
-    const after = await this.#images(plan, piece, piece.columns);
+    if (plan.modules) this.#checkWhole(piece, plan);
+    const whole = plan.modules ? [...ops.keys()].filter((row) => ops[row] !== Op.deleted && ops[row] !== Op.truncated) : null;
+    const after = await this.#images(plan, piece, piece.columns, whole);
     this.#checkKnown(piece, plan, after);
     const keyPlan = plan.keyOnly;
     const own = await this.#images(keyPlan, piece, piece.columns);
@@ -126,7 +128,8 @@ export class Flow {
   async #full(piece: Piece, plan: Plan): Promise<OutSection[]> {
     const oldAt = placesOfOld(piece);
     const columns = piece.old ? filled(piece, oldAt) : piece.columns;
-    const after = await this.#images(plan, piece, columns);
+    const whole = plan.modules ? [...piece.ops.keys()].filter((row) => piece.ops[row] !== Op.truncated) : null;
+    const after = await this.#images(plan, piece, columns, whole);
     const old = piece.old ? await this.#images(plan, { ...piece, rows: piece.old.row.length }, piece.old.columns) : null;
     const base = after.evaluated.rows;
     const nothing = base + (old?.evaluated.rows ?? 0);
@@ -157,12 +160,35 @@ export class Flow {
     });
   }
 
-  async #images(plan: Steps, piece: Pick<Piece, 'rows' | 'placeOf'>, columns: readonly Column[]): Promise<Images> {
-    const evaluated = await this.#evaluator.evaluate(plan, { rows: piece.rows, columns, placeOf: piece.placeOf });
-    const place = new Int32Array(piece.rows).fill(-1);
-    if (evaluated.kept) evaluated.kept.forEach((row, i) => (place[row] = i));
-    else for (let row = 0; row < piece.rows; row++) place[row] = row;
+  /** @param chosen rows that are evaluated; null = all of them */
+  async #images(
+    plan: Steps,
+    { rows, placeOf }: Pick<Piece, 'rows' | 'placeOf'>,
+    columns: readonly Column[],
+    chosen: readonly number[] | null = null,
+  ): Promise<Images> {
+    const rowOf = (i: number) => (chosen ? (chosen[i] as number) : i);
+    const evaluated = await this.#evaluator.evaluate(plan, {
+      rows: chosen?.length ?? rows,
+      columns: chosen ? columns.map((column) => pick(column, chosen)) : columns,
+      placeOf: (i) => placeOf(rowOf(i)),
+    });
+    const place = new Int32Array(rows).fill(-1);
+    for (let i = 0; i < evaluated.rows; i++) place[rowOf(evaluated.kept ? (evaluated.kept[i] as number) : i)] = i;
     return { evaluated, place };
+  }
+
+  /** @throws StateNeeded when a row leaves out what a module reads */
+  #checkWhole({ schema, ops, rows, columns }: Piece, plan: Plan): void {
+    for (const c of plan.filterNeeds) {
+      const column = columns[c] as Column;
+      if (!column.hasUnchanged()) continue;
+      const cells = column.values();
+      for (let row = 0; row < rows; row++) {
+        if ((ops[row] === Op.updated || ops[row] === Op.kept) && cells[row] === undefined)
+          throw new StateNeeded(`a change of ${tableName(schema)} leaves out ${schema.columns[c]?.name}, which a module reads`);
+      }
+    }
   }
 
   /** @throws StateNeeded when an update leaves out what decides about it, or what its columns are made of */

@@ -5,6 +5,7 @@ import type { Expressions } from './expression.ts';
 import { maskSql } from './mask.ts';
 import { keptRows } from './table-state.ts';
 import { type Given, type Ref, type SqlStage, StageDraft } from './sql-stage.ts';
+import { loadModule, ModuleStage } from './module.ts';
 import { namedType, type SqlType, sqlTypeOf, TEXT_TYPE, typeOfExpression } from './sql-types.ts';
 
 /** A column of the result. */
@@ -27,7 +28,7 @@ export interface Target {
 export interface Steps {
   readonly input: TableSchema;
   readonly source: string;
-  readonly stages: readonly SqlStage[];
+  readonly stages: readonly (SqlStage | ModuleStage)[];
   readonly columns: readonly PlanColumn[];
   /** A row goes to the target whose number this column holds; null = to each. */
   readonly route: PlanColumn | null;
@@ -38,6 +39,8 @@ export interface Plan extends Steps {
   readonly targets: readonly Target[];
   /** Some rows do not pass. */
   readonly filters: boolean;
+  /** Some step is a module: it must see whole rows, and no others. */
+  readonly modules: boolean;
   /** Columns of the input that decide whether a row passes, and where to. */
   readonly filterNeeds: readonly number[];
   /** The same for the key of the result alone, of every row, whether it passes or not. */
@@ -77,7 +80,14 @@ export async function planOf(options: PlanOptions): Promise<Plan> {
 
 class Planner {
   readonly #options: PlanOptions;
-  readonly #draft = new StageDraft();
+  /** Stages that are whole; of one that SQL does, also what it is made of. */
+  readonly #stages: {
+    readonly stage: SqlStage | ModuleStage;
+    readonly draft: StageDraft | null;
+    readonly given: readonly Given[];
+  }[] = [];
+  #draft = new StageDraft();
+  #slots = 0;
   #cells: Cell[];
   readonly #filterNeeds = new Set<number>();
   #filters = false;
@@ -138,6 +148,8 @@ class Planner {
         return;
       case 'lookup':
         return this.#lookup(step.lookup);
+      case 'module':
+        return this.#module(step.module, step.code);
       case 'route':
         return this.#routes(step.tables);
       case 'split':
@@ -217,6 +229,7 @@ class Planner {
 
   /** A row without a counterpart gets NULL. */
   async #lookup({ table, on, set }: Lookup): Promise<void> {
+    if (this.#stages.length > 0) throw new Fault('config_invalid', 'a lookup behind a module is not possible: put it before');
     const schema = this.#options.lookups.get(table);
     if (!schema) throw new Fault('config_invalid', `there is no captured table ${table} to look up in`);
     const at = (name: string) => schema.columns.findIndex((column) => column.name === name);
@@ -247,6 +260,50 @@ class Planner {
     Object.keys(set).forEach((name, i) => {
       this.#put({ name, type: columns[i]?.type as SqlType, ref: null, alias: aliases[i] as string, needs });
     });
+  }
+
+  async #module(file: string, code: string): Promise<void> {
+    const { source, input, transform } = this.#options;
+    const module = await loadModule(code);
+    const types = Object.entries(module.columns).map(([name, text]): [string, SqlType] => {
+      const type = namedType(String(text));
+      if (!type) throw new Fault('config_invalid', `${file}: column "${name}": the type "${String(text)}" is not known`);
+      return [name, type];
+    });
+    this.#cut();
+    const read = module.reads ? module.reads.map((name) => this.#cell(name)) : this.#cells;
+    const given = types.map(([name]) => ({ name, slot: this.#slots++ }));
+    const loads = read.map(({ name, ref, type }) => ({ name, ref: ref as Ref, type }));
+    const context = { transform: transform.name, source, table: tableName(input) };
+    const stage = new ModuleStage({ file, step: this.#step, module, context, loads, given });
+    this.#stages.push({ stage, draft: null, given: [] });
+    const needs = new Set(read.flatMap((cell) => [...cell.needs]));
+    this.#filters = true;
+    for (const need of needs) this.#filterNeeds.add(need);
+    for (const [i, [name, type]] of types.entries()) {
+      const ref = { slot: given[i]?.slot as number };
+      if (type.duck === 'VARCHAR') this.#put({ name, type, ref, alias: null, needs });
+      else {
+        const text = this.#draft.load(ref, TEXT_TYPE);
+        this.#put({ name, type, ref: null, alias: this.#draft.column(this.#step, type.read(text), type.duck), needs });
+      }
+    }
+  }
+
+  /** What SQL has computed so far is put down, for a step that is not SQL. */
+  #cut(): void {
+    if (this.#draft.empty) return;
+    const given: Given[] = [];
+    const rest = (cell: Cell): Cell => {
+      if (cell.ref) return { ...cell, alias: null };
+      const slot = this.#slots++;
+      given.push({ slot, text: cell.type.write(cell.alias as string) });
+      return { ...cell, ref: { slot }, alias: null };
+    };
+    this.#cells = this.#cells.map(rest);
+    if (this.#route) this.#route = rest(this.#route);
+    this.#stages.push({ stage: this.#draft.finish(given), draft: this.#draft, given });
+    this.#draft = new StageDraft();
   }
 
   /** The first condition that holds says where a row goes; where none does, it does not pass. */
@@ -304,12 +361,11 @@ class Planner {
 
   finish(): Plan {
     const { input, source } = this.#options;
-    const computed = [...this.#cells, ...(this.#route ? [this.#route] : [])].filter((cell) => cell.ref === null);
-    const given = computed.map((cell, slot) => ({ slot, text: cell.type.write(cell.alias as string) }));
+    this.#cut();
     const columnOf = (cell: Cell): PlanColumn => ({
       name: cell.name,
       type: cell.type,
-      ref: cell.ref ?? { slot: computed.indexOf(cell) },
+      ref: cell.ref as Ref,
       needs: [...cell.needs],
     });
     const columns = this.#cells.map(columnOf);
@@ -319,24 +375,33 @@ class Planner {
     const plan = {
       input,
       source,
-      stages: this.#draft.empty ? [] : [this.#draft.finish(given)],
+      stages: this.#stages.map(({ stage }) => stage),
       columns,
       targets: this.#tables.map(([table, chosen]) => this.#target(table, chosen, names)),
       route: this.#route && columnOf(this.#route),
       filters: this.#filters,
+      modules: this.#stages.some(({ stage }) => stage instanceof ModuleStage),
       filterNeeds: [...this.#filterNeeds],
       keyFollows: names.length > 0 && key.every((column) => column.needs.every((need) => known.has(need))),
     };
-    return { ...plan, keyOnly: this.#keyOnly(plan, given, key) };
+    return { ...plan, keyOnly: this.#keyOnly(plan, key) };
   }
 
-  #keyOnly(plan: Steps, given: readonly Given[], key: readonly PlanColumn[]): Steps {
+  #keyOnly(plan: Steps, key: readonly PlanColumn[]): Steps {
     const slots = key.flatMap(({ ref }) => ('slot' in ref ? [ref.slot] : []));
-    const only = slots.map((slot, i) => ({ ...(given[slot] as Given), slot: i }));
+    const [first] = this.#stages;
+    const only = slots.map((slot, i) => {
+      const text = first?.given.find((one) => one.slot === slot)?.text;
+      if (text !== undefined) return { text, slot: i };
+      throw new Fault(
+        'config_invalid',
+        `transform ${this.#options.transform.name}: the key is computed by a module, or behind one: compute it before`,
+      );
+    });
     const columns = key.map((column) =>
       'slot' in column.ref ? { ...column, ref: { slot: slots.indexOf(column.ref.slot) } } : column,
     );
-    const stages = slots.length === 0 ? [] : [this.#draft.finish(only, { filters: false })];
+    const stages = first?.draft && only.length > 0 ? [first.draft.finish(only, { filters: false })] : [];
     return { input: plan.input, source: plan.source, stages, columns, route: null };
   }
 

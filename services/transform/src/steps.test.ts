@@ -236,3 +236,89 @@ describe('changes without state', () => {
     expect(await sent(open, table(ORDERS, 'full'), truncated)).toEqual(['orders t undefined,undefined,undefined']);
   });
 });
+
+describe('modules', () => {
+  const module = (code: string): TransformStep => ({ kind: 'module', module: './steps/m.js', code });
+  const twice = module(`
+    export const columns = { twice: 'bigint', label: 'text', doc: 'jsonb' };
+    export const reads = ['qty', 'status'];
+    export default ({ rows }, { source, table }) => rows.map((row) => {
+      if (Object.keys(row).join() !== 'qty,status') throw new Error('reads more');
+      return row.status === 'draft' ? null : { twice: BigInt(row.qty) * 2n, label: row.status && source + ' ' + table, doc: { q: row.qty } };
+    });`);
+
+  it('give columns, between steps that are SQL', async () => {
+    const steps = [filter('qty <> 3'), set({ qty: 'qty + 1' }), twice, set({ thrice: 'twice + qty' }), filter('thrice < 30')];
+    const rows: Change[] = [
+      ['created', ['1', 'new', '1']],
+      ['created', ['2', 'draft', '2']],
+      ['created', ['3', 'new', '3']],
+      ['created', ['4', null, '4']],
+      ['created', ['5', 'new', '9']],
+    ];
+    expect(await sent(steps, table(ORDERS), rows)).toEqual([
+      'orders c 1,new,2,4,shop public.orders,{"q":2},6',
+      'orders c 4,null,5,10,null,{"q":5},15',
+    ]);
+  });
+
+  it('see rows that are whole, and no others', async () => {
+    const rows: Change[] = [
+      ['updated', ['1', 'new', '1']],
+      ['updated', ['2', 'draft', '2']],
+      ['deleted', ['3', undefined, undefined]],
+      ['truncated', [null, null, null]],
+    ];
+    expect(await sent([twice], table(ORDERS), rows)).toEqual([
+      'orders u 1,new,1,2,shop public.orders,{"q":1}',
+      'orders d 2,undefined,undefined,undefined,undefined,undefined',
+      'orders d 3,undefined,undefined,undefined,undefined,undefined',
+      'orders t null,undefined,undefined,undefined,undefined,undefined',
+    ]);
+    await expect(sent([twice], table(ORDERS), [['updated', ['1', undefined, '1']]])).rejects.toThrow(StateNeeded);
+    await expect(sent([twice], table(ORDERS), [['kept', ['1', undefined, '1']]])).rejects.toThrow(StateNeeded);
+    const full: Change[] = [
+      ['updated', ['1', 'new', '2'], ['1', 'draft', '2']],
+      ['deleted', ['2', 'new', '4']],
+    ];
+    expect(await sent([twice], table(ORDERS, 'full'), full)).toEqual([
+      'orders c 1,new,2,4,shop public.orders,{"q":2}',
+      'orders d 2,new,4,8,shop public.orders,{"q":4}',
+    ]);
+  });
+
+  it('get values as JavaScript has them', async () => {
+    const types = { id: 'int', big: 'bigint', yes: 'boolean', doc: 'jsonb', at: 'timestamptz', n: 'numeric(12,2)', f: 'float8' };
+    const told = module(`export const columns = { types: 'text' };
+      export default ({ rows }) => rows.map((row) => ({ types: Object.values(row).map((v) => v === null ? 'null' : typeof v).join(' ') }));`);
+    const row = ['1', '9007199254740993', 't', '{"a": 1}', '2026-01-01 00:00:00+00', '1.50', 'NaN'];
+    const [made, none] = await sent([told], table(types), [
+      ['created', row],
+      ['created', ['2', null, null, null, null, null, null]],
+    ]);
+    expect(made).toBe(`orders c ${row.join()},number bigint boolean object string string number`);
+    expect(none).toContain('number null null null null null null');
+  });
+
+  it('say where they fail, and not what they failed on', async () => {
+    const rows: Change[] = [
+      ['created', ['1', 'new', '1']],
+      ['created', ['2', 'secret', '2']],
+    ];
+    const failing = (body: string) =>
+      sent([module(`export const columns = { x: 'int' };\nexport default ({ rows }) => ${body};`)], table(ORDERS), rows);
+    const at = 'transform t, step 1 (./steps/m.js), table shop.public.orders, at 0/1+';
+    await expect(
+      failing(`rows.map((row) => { if (row.status === 'secret') throw new TypeError(row.status); return {}; })`),
+    ).rejects.toThrow(`${at}2: TypeError, line 2:`);
+    await expect(failing('rows.slice(1)')).rejects.toThrow(`${at}1: it must give an array with one entry a row`);
+    await expect(failing('rows.map(() => ({ y: 1 }))')).rejects.toThrow('it gave a column "y" that its "columns" do not name');
+    await expect(failing(`rows.map((row) => ({ x: row.id === 2 ? 'two' : '1' }))`)).rejects.toThrow(
+      /step 1, table shop.public.orders, at 0\/1\+2/,
+    );
+    await expect(sent([module('export const columns = {}')], table(ORDERS), rows)).rejects.toThrow(
+      /a.yaml:1:1: .*step 1 \(module\).*no function as default/,
+    );
+    await expect(sent([module('syntax error')], table(ORDERS), rows)).rejects.toThrow(/the module cannot be loaded: SyntaxError/);
+  });
+});

@@ -8,6 +8,7 @@ import { pick } from './pick.ts';
 import type { Plan } from './plan.ts';
 import { ResultState } from './result-state.ts';
 import type { Piece, Run } from './run.ts';
+import { SqlStage } from './sql-stage.ts';
 import { keptRows, keyText, type NewRow, TableState } from './table-state.ts';
 import { type OutputState, readVector, type Vector, writeVector } from './vector.ts';
 
@@ -337,5 +338,7 @@ export class View {
 
 /** Statements for the keys of the rows of a table that look up what stands in `looked`. */
 function referring({ stages }: Plan, state: TableState, id: string): string[] {
-  return stages.flatMap((stage) => stage.referring(state.rows, { rows: keptRows(id), keys: 'looked' }));
+  return stages.flatMap((stage) =>
+    stage instanceof SqlStage ? stage.referring(state.rows, { rows: keptRows(id), keys: 'looked' }) : [],
+  );
 }

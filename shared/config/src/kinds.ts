@@ -140,6 +140,9 @@ export const eventsSink = z
 
 export const transform = z.strictObject({ kind: z.literal('Transform'), name, ...transformKeys }).superRefine(checkTransform);
 
+/** What a transform's step names by its path: written by `readFiles`, and by nobody else. */
+export const module = z.strictObject({ kind: z.literal('Module'), name: z.string().min(1), code: z.string() });
+
 /**
  * JetStream acknowledges before its disk does: one server may lose what it said it had within its sync interval (2 min
  * by default). What stands on several servers outlives the crash of any of them, and is confirmed at once.
@@ -158,5 +161,6 @@ export type ClusterDocument = z.output<typeof cluster>;
 export type SourceDocument = z.output<typeof source>;
 export type OdsDocument = z.output<typeof odsSink>;
 export type LakeDocument = z.output<typeof lakeSink>;
+export type ModuleDocument = z.output<typeof module>;
 export type TransformDocument = z.output<typeof transform>;
 export type EventsDocument = z.output<typeof eventsSink>;

@@ -7,6 +7,7 @@ import type { z } from 'zod';
 import { type Config, inputsOf, lookupsOf, type SinkConfig, type SourceConfig } from './config.ts';
 import { eventsSinkOf } from './events.ts';
 import * as kinds from './kinds.ts';
+import { bundleModules, moduleName } from './modules.ts';
 import { stepOf, type TransformConfig } from './transforms.ts';
 import { kpi, type KpiConfig, type KpiDocument, kpiOf } from './kpi.ts';
 
@@ -40,10 +41,26 @@ export async function loadConfig(paths: readonly string[], options: LoadOptions)
   return configOf(await readFiles(paths), options);
 }
 
-/** @throws Fault `config_invalid` when a file or folder is not there */
+/**
+ * The YAML files, and behind them the modules that they name.
+ * @throws Fault `config_invalid` when a file or folder is not there, or a module cannot be understood
+ */
 export async function readFiles(paths: readonly string[]): Promise<ConfigFile[]> {
   const names = await files(paths);
-  return Promise.all(names.map(async (name) => ({ name, text: await readFile(name, 'utf8') })));
+  const read = await Promise.all(names.map(async (name) => ({ name, text: await readFile(name, 'utf8') })));
+  return [...read, ...(await bundleModules(read.flatMap(modulesIn)))];
+}
+
+/** Modules that the steps of a file name; what is wrong with it otherwise is found out later. */
+function modulesIn({ name: file, text }: ConfigFile): { file: string; module: string }[] {
+  return parse(file, text, []).flatMap(({ document }) => {
+    const { kind, steps } = (document.toJS() ?? {}) as { kind?: unknown; steps?: unknown };
+    if (kind !== 'Transform' || !Array.isArray(steps)) return [];
+    return steps.flatMap((step) => {
+      const module = (step as { module?: unknown } | null)?.module;
+      return typeof module === 'string' ? [{ file, module }] : [];
+    });
+  });
 }
 
 /** The same from files that were read before. @throws Fault `config_invalid` */
@@ -149,6 +166,7 @@ type Checked = { readonly place: Place } & (
   | { readonly kind: 'Lake'; readonly value: kinds.LakeDocument }
   | { readonly kind: 'Events'; readonly value: kinds.EventsDocument }
   | { readonly kind: 'Transform'; readonly value: kinds.TransformDocument; readonly steps: readonly Place[] }
+  | { readonly kind: 'Module'; readonly value: kinds.ModuleDocument }
   | { readonly kind: 'Kpi'; readonly value: KpiDocument; readonly at: (path: readonly string[]) => Place }
 );
 
@@ -186,6 +204,7 @@ function check(parsed: Parsed, complaints: Complaint[]): Checked | null {
     if (type === 'events') return wrap('Events', place, run(kinds.eventsSink));
     return complain('a Sink needs type: ods, lake or events', ['type']);
   }
+  if (kind === 'Module') return wrap('Module', place, run(kinds.module));
   if (kind === 'Kpi') {
     const document = run(kpi);
     return document && { kind: 'Kpi', place, value: document, at: (path) => placeOf(parsed, path) };
@@ -234,18 +253,20 @@ function assemble(documents: readonly Checked[], complaints: Complaint[]): Confi
   const sinks: SinkConfig[] = [];
   const kpis: KpiConfig[] = [];
   let cluster: kinds.ClusterDocument | null = null;
+  const modules = new Map(documents.flatMap((one) => (one.kind === 'Module' ? [[one.value.name, one.value.code] as const] : [])));
   for (const document of documents) {
     if (document.kind === 'Cluster') {
       if (cluster) complaints.push({ ...document.place, message: 'there may be only one document of kind: Cluster' });
       cluster = document.value;
       continue;
     }
+    if (document.kind === 'Module') continue;
     const id = `${idKind(document.kind)} ${document.value.name}`;
     const before = named.get(id);
     if (before) complaints.push({ ...document.place, message: `${id} is already defined at ${before.file}:${before.line}` });
     named.set(id, document.place);
     if (document.kind === 'Source') sources.push(sourceOf(document.value));
-    else if (document.kind === 'Transform') transforms.push(transformOf(document));
+    else if (document.kind === 'Transform') transforms.push(transformOf(document, modules, complaints));
     else if (document.kind === 'Kpi') kpis.push(kpiOf(document.value, (path) => placeText(document.at(path))));
     else sinks.push(sinkOf(document));
   }
@@ -305,12 +326,21 @@ function checkInputs(
   }
 }
 
-function transformOf({ value, steps }: Extract<Checked, { kind: 'Transform' }>): TransformConfig {
+function transformOf(
+  { place, value, steps }: Extract<Checked, { kind: 'Transform' }>,
+  modules: ReadonlyMap<string, string>,
+  complaints: Complaint[],
+): TransformConfig {
+  const codeOf = (module: string) => {
+    const code = modules.get(moduleName({ file: place.file, module }));
+    if (code === undefined) complaints.push({ ...place, message: `transform ${value.name}: the module ${module} is not there` });
+    return code ?? '';
+  };
   const { name, from, to, key } = value;
   return {
     name,
     from,
-    steps: value.steps.map(stepOf),
+    steps: value.steps.map((step) => stepOf(step, codeOf)),
     places: steps.map(({ file, line, column }) => `${file}:${line}:${column}`),
     ...(to === undefined ? {} : { to }),
     ...(key === undefined ? {} : { key }),

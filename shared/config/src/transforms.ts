@@ -29,6 +29,8 @@ export type TransformStep =
   | { readonly kind: 'mask'; readonly columns: Readonly<Record<string, Mask>> }
   | { readonly kind: 'flatten'; readonly columns: Readonly<Record<string, Readonly<Record<string, JsonPath>>>> }
   | { readonly kind: 'lookup'; readonly lookup: Lookup }
+  /** `module`: its path, as written; `code`: of it and all it imports, one ES module. */
+  | { readonly kind: 'module'; readonly module: string; readonly code: string }
   | { readonly kind: 'route'; readonly tables: Readonly<Record<string, string>> }
   | { readonly kind: 'split'; readonly tables: Readonly<Record<string, readonly string[]>> };
 
@@ -73,7 +75,7 @@ const lookup = z.strictObject({
   set: z.record(column, column),
 });
 
-const VERBS = ['filter', 'set', 'rename', 'drop', 'cast', 'mask', 'flatten', 'lookup', 'route', 'split'] as const;
+const VERBS = ['filter', 'set', 'rename', 'drop', 'cast', 'mask', 'flatten', 'lookup', 'module', 'route', 'split'] as const;
 
 const step = z
   .strictObject({
@@ -86,6 +88,7 @@ const step = z
     mask: z.record(column, mask),
     flatten: z.record(column, z.record(column, jsonPath)),
     lookup,
+    module: z.string().regex(/\.[cm]?[jt]s$/, 'expected a path that ends in .js, .mjs, .cjs, .ts, .mts or .cts'),
     route: z.record(table, expression),
     split: z.record(table, z.array(column).min(1)),
   })
@@ -124,7 +127,8 @@ export function checkTransform(
   });
 }
 
-export function stepOf(one: StepDocument): TransformStep {
+/** @param codeOf the code of a module, by its path as written */
+export function stepOf(one: StepDocument, codeOf: (module: string) => string): TransformStep {
   if (one.filter !== undefined) return { kind: 'filter', condition: one.filter };
   if (one.set) return { kind: 'set', columns: one.set, when: one.when ?? null };
   if (one.rename) return { kind: 'rename', columns: one.rename };
@@ -133,6 +137,7 @@ export function stepOf(one: StepDocument): TransformStep {
   if (one.mask) return { kind: 'mask', columns: mapValues(one.mask, maskOf) };
   if (one.flatten) return { kind: 'flatten', columns: mapValues(one.flatten, (paths) => mapValues(paths, jsonPathOf)) };
   if (one.lookup) return { kind: 'lookup', lookup: one.lookup };
+  if (one.module !== undefined) return { kind: 'module', module: one.module, code: codeOf(one.module) };
   if (one.route) return { kind: 'route', tables: one.route };
   return { kind: 'split', tables: one.split ?? {} };
 }
