@@ -1,6 +1,6 @@
 import { defineConfig } from 'vitest/config';
 
-/** One project per tier; each tier's rule stands in CONTRIBUTING.md. Servers are shared by nobody, so files run one after another beyond unit tests. */
+/** One project per tier; each tier's rule stands in CONTRIBUTING.md. Servers are shared by nobody; `npm test` runs two files of a tier at once, and those that measure what waiting costs (e2e) one after another. */
 const tier = (name: string, include: string[], timeout: number, parallel: boolean) => ({
   test: {
     name,
@@ -20,7 +20,7 @@ export default defineConfig({
       tier('tidy', ['test/tidy/**/*.test.ts'], 60_000, true),
       tier('contract', ['test/contract/**/*.test.ts'], 60_000, false),
       tier('sim', ['test/sim/**/*.test.ts'], 600_000, true),
-      tier('integration', ['test/integration/**/*.test.ts'], 120_000, false),
+      tier('integration', ['test/integration/**/*.test.ts'], 120_000, true),
       tier('e2e', ['test/e2e/**/*.test.ts'], 300_000, false),
       tier('browser', ['test/browser/**/*.test.ts'], 120_000, false),
     ],

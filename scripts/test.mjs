@@ -44,19 +44,23 @@ function obtainChromium() {
 
 const reports = mkdtempSync(join(tmpdir(), 'tributary-test-'));
 let skipped = 0;
+const times = [];
 for (const tier of chosen.length > 0 ? chosen : TIERS) {
   console.log(`\n── ${tier}`);
   if (tier === 'browser') obtainChromium();
   const report = join(reports, `${tier}.json`);
-  const args = ['run', '--project', tier, '--reporter=default', '--reporter=json', `--outputFile=${report}`];
+  const args = ['run', '--project', tier, '--maxWorkers=2', '--reporter=default', '--reporter=json', `--outputFile=${report}`];
+  const began = performance.now();
   const { status } = spawnSync(bin('vitest'), args, { cwd: ROOT, stdio: 'inherit' });
   const result = existsSync(report) ? JSON.parse(readFileSync(report, 'utf8')) : null;
   passed += result?.numPassedTests ?? 0;
   skipped += (result?.numPendingTests ?? 0) + (result?.numTodoTests ?? 0);
   const broken = result?.numFailedTests ?? 0;
+  times.push(`${tier} ${Math.round((performance.now() - began) / 1_000)} s`);
   // A suite that could not even begin counts as a failure of its own.
   failed += status !== 0 && broken === 0 ? 1 : broken;
 }
 rmSync(reports, { recursive: true, force: true });
-console.log(`\n${passed} passed, ${failed} failed${skipped > 0 ? `, ${skipped} skipped` : ''}`);
+console.log(`\n${times.join(', ')}`);
+console.log(`${passed} passed, ${failed} failed${skipped > 0 ? `, ${skipped} skipped` : ''}`);
 process.exit(failed === 0 ? 0 : 1);

@@ -40,7 +40,7 @@ export async function startHealth(
   assertHostAllowed(address, tokens);
   const { worker } = runtime;
   const observer = new Observer({ ...runtime, sources: [], only: worker });
-  const server = openServer(tokens, runtime.log);
+  const server = await openServer(tokens, runtime.log);
   healthRoutes(server, { observer, worker, connected, process: watchProcess(worker) });
   await observer.start();
   const url = await server.listen({ port, host: address });

@@ -89,7 +89,7 @@ interface Parts {
 }
 
 async function buildServer({ runtime, observer, tokens, connected }: Parts): Promise<FastifyInstance> {
-  const server = openServer(tokens, runtime.log);
+  const server = await openServer(tokens, runtime.log);
   const openapi = describeRoutes(server, version());
   healthRoutes(server, { observer, worker: runtime.worker, connected, process: watchProcess(runtime.worker) });
   statusRoutes(server, observer);

@@ -1,5 +1,4 @@
 import { monitorEventLoopDelay } from 'node:perf_hooks';
-import { Counter, Gauge, Registry } from 'prom-client';
 
 interface Declaration {
   readonly type: 'gauge' | 'counter';
@@ -56,11 +55,13 @@ export interface Sample {
   readonly value: number | null;
 }
 
-/** Content type of {@link exposition}. */
-export const EXPOSITION_TYPE = Registry.PROMETHEUS_CONTENT_TYPE;
+/** Content type of {@link exposition}: Prometheus' text format. */
+export const EXPOSITION_TYPE = 'text/plain; version=0.0.4; charset=utf-8';
 
 /** Samples in Prometheus' text format; every declared metric is named, also one without a value. */
 export async function exposition(samples: Iterable<Sample>): Promise<string> {
+  // Loaded when it is asked for: every thread and command loads this file, and few are ever asked.
+  const { Counter, Gauge, Registry } = await import('prom-client');
   const registry = new Registry();
   const set = new Map(
     Object.entries(METRICS).map(([name, { type, help, labels }]) => {

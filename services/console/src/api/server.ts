@@ -1,11 +1,12 @@
 import type { Log } from '@tributary/cluster';
 import { describeError } from '@tributary/core';
-import fastify, { type FastifyInstance } from 'fastify';
+import type { FastifyInstance } from 'fastify';
 import { guard, type Token } from './access.ts';
 import { problemOf, refusal, sendProblem } from './problem.ts';
 
-/** An HTTP server without routes: guarded by tokens, and every error a problem (RFC 9457). */
-export function openServer(tokens: readonly Token[], log: Log): FastifyInstance {
+/** An HTTP server without routes: guarded by tokens, and every error a problem (RFC 9457). Its library is loaded when one is opened. */
+export async function openServer(tokens: readonly Token[], log: Log): Promise<FastifyInstance> {
+  const { default: fastify } = await import('fastify');
   // Streams never end by themselves, so closing the server must close their connections.
   const server = fastify({
     forceCloseConnections: true,
