@@ -1,6 +1,7 @@
 import { join } from 'node:path';
 import { startPostgres, temporaryFolder } from '@tributary/embedded';
-import { CATALOG_FINGERPRINT, Session } from '@tributary/postgres';
+import { CATALOG_FINGERPRINT, readTables, Session } from '@tributary/postgres';
+import { PostgresDatabase } from '@tributary/source';
 import { afterAll, beforeAll, describe, expect, it } from 'vitest';
 
 /** Everything after which the captured tables, their shape or their publications may be others. */
@@ -72,5 +73,53 @@ describe('the fingerprint of a catalog', () => {
     await session.run('VACUUM quiet');
     await session.rows(`SELECT pg_logical_emit_message(true, 'tributary', 'beat')`);
     expect(await fingerprint()).toBe(before);
+  });
+});
+
+describe('what is asked of a table without key', () => {
+  let postgres: Awaited<ReturnType<typeof startPostgres>>;
+
+  beforeAll(async () => {
+    postgres = await startPostgres({ dir: join(await temporaryFolder('keyless'), 'postgres'), databases: ['shop'] });
+    await withSession((session) =>
+      session.run('CREATE TABLE public.log (line text); INSERT INTO public.log SELECT generate_series(1, 10)'),
+    );
+  });
+  afterAll(() => postgres?.stop());
+
+  const connection = () => ({ host: '127.0.0.1', port: postgres.port, user: 'postgres', database: 'shop' });
+
+  async function withSession<T>(use: (session: Session) => Promise<T>): Promise<T> {
+    const session = await Session.open(connection(), { name: 'keyless' });
+    try {
+      return await use(session);
+    } finally {
+      await session.close();
+    }
+  }
+
+  const logTable = () => withSession(async (session) => (await readTables(session, (name) => name === 'public.log', 180_000))[0]);
+
+  it('is not truncated from before its snapshot until it has been read', async () => {
+    const table = await logTable();
+    const reader = await new PostgresDatabase({ name: 'shop', postgres: connection() }).open('whole');
+    try {
+      await reader.begin(table);
+      const truncation = withSession((session) => session.run(`SET lock_timeout = '200ms'; TRUNCATE public.log`));
+      await expect(truncation).rejects.toMatchObject({ facts: { sqlState: '55P03' } });
+      await reader.end();
+      await withSession((session) => session.run('TRUNCATE public.log'));
+    } finally {
+      await reader.close();
+    }
+  });
+
+  it('tells that statistics of its updates began anew in a crash', async () => {
+    const before = await logTable();
+    expect((await logTable())?.churn).toBe(before?.churn);
+    await postgres.restart();
+    expect((await logTable())?.churn).toBe(before?.churn);
+    await postgres.restart({ mode: 'immediate' });
+    expect((await logTable())?.churn).not.toBe(before?.churn);
   });
 });

@@ -15,6 +15,7 @@ export interface Bug {
   /** What it takes to show at all. */
   readonly faults?: Partial<FaultPlan>;
   readonly workload?: Partial<WorkloadOptions>;
+  readonly leases?: false;
 }
 
 type Over<T> = { readonly [Key in keyof T]?: T[Key] };
@@ -66,6 +67,29 @@ function confirmsReceived(database: SourceDatabase): SourceDatabase {
       return over(one, { confirm: (lsn) => one.confirm(received > lsn ? received : lsn) });
     },
   });
+}
+
+/** A table is read in one piece, and then the end of the WAL is taken for its beginning. */
+function forgetsWhatWasSeen(database: SourceDatabase): SourceDatabase {
+  const wrapped = session((one) => {
+    let whole = false;
+    return {
+      copy: (table, schema, rows) => {
+        whole = rows.kind === 'all';
+        return one.copy(table, schema, rows);
+      },
+      walPosition: async () => (whole ? 0n : one.walPosition()),
+    };
+  });
+  return wrapped(database);
+}
+
+/** An update without the old row that REPLICA IDENTITY FULL adds. */
+function withoutOldRow(bytes: Buffer): Buffer {
+  if (bytes[0] !== 0x55 || bytes[5] !== 0x4f) return bytes;
+  let at = 8;
+  for (let cells = bytes.readInt16BE(6); cells > 0; cells--) at += bytes[at] === 0x74 ? 5 + bytes.readInt32BE(at + 1) : 1;
+  return Buffer.concat([bytes.subarray(0, 5), bytes.subarray(at)]);
 }
 
 /** Reads on from the sequence alone. */
@@ -147,14 +171,25 @@ export const BUGS: readonly Bug[] = [
         }),
     },
     caughtBy: ['exactly once', 'projection'],
-    faults: { pause: 2_000, brokerCrash: 1_500, sinkTrouble: 1_500 },
-    workload: { everyMs: 150 },
+    faults: {
+      brokerCrash: 1_500,
+      sinkTrouble: 1_000,
+      pause: 0,
+      crash: 0,
+      postgresCrash: 0,
+      partition: 0,
+      slotDrop: 0,
+      breakConnection: 0,
+    },
+    workload: { everyMs: 250, keyless: 0, hugeChance: 0 },
+    leases: false,
   },
   {
     name: 'a reader that goes by sequence alone',
     breakage: { changelogs: ignoresChain },
     caughtBy: ['exactly once', 'projection'],
     faults: { brokerCrash: 3_000 },
+    workload: { keyless: 0 },
   },
   {
     name: 'resumes a little too far',
@@ -198,26 +233,93 @@ export const BUGS: readonly Bug[] = [
     name: 'a snapshot chunk that is not reconciled',
     breakage: {
       database: session((one) => ({
-        begin: async () => {
-          await one.begin();
+        begin: async (table) => {
+          await one.begin(table);
           return everything;
         },
       })),
     },
     caughtBy: ['projection'],
-    workload: { rows: 100, everyMs: 60 },
+    workload: { rows: 100, everyMs: 60, keyless: 0 },
   },
   {
     name: 'a snapshot chunk published before the stream has passed it',
     breakage: { database: session((_, name) => (name.startsWith('snapshot') ? { walPosition: async () => 0n } : {})) },
     caughtBy: ['projection'],
-    workload: { rows: 200, everyMs: 3 },
+    workload: { rows: 200, everyMs: 3, keyless: 0 },
   },
   {
     name: 'the bound of transactions nobody remembers taken from a snapshot',
     breakage: { database: session((one) => ({ nextXid: async () => (await one.visibility()).xmax })) },
     caughtBy: ['projection'],
     faults: { breakConnection: 300 },
-    workload: { rows: 40, everyMs: 600, statementMs: 100, visibleMs: 3_000 },
+    workload: { rows: 40, everyMs: 600, statementMs: 100, visibleMs: 3_000, keyless: 0 },
+  },
+  {
+    name: 'a table read in one piece before everything streamed of it is visible',
+    breakage: {
+      database: session((one) => ({
+        begin: async (table) => {
+          const seen = await one.begin(table);
+          return table ? over(seen, { sees: () => true }) : seen;
+        },
+      })),
+    },
+    caughtBy: ['projection', 'gap'],
+    workload: { keyless: 1, everyMs: 60, visibleMs: 1_500 },
+  },
+  {
+    name: 'a table read in one piece, and what its snapshot saw comes again',
+    breakage: { database: forgetsWhatWasSeen },
+    caughtBy: ['duplicate', 'projection'],
+    workload: { keyless: 1, everyMs: 60 },
+  },
+  {
+    name: 'a table read in one piece that may be truncated between its snapshot and its rows',
+    breakage: { database: session((one) => ({ begin: () => one.begin() })) },
+    caughtBy: ['projection'],
+    workload: { keyless: 1, everyMs: 60, truncateChance: 0.2 },
+  },
+  {
+    name: 'a table read in one piece that is not emptied first',
+    breakage: {
+      changelogs: (changelogs) =>
+        written(changelogs, (writer) => ({
+          append: ({ header, sections }: Parameters<typeof writer.append>[0]) =>
+            writer.append({ header: { ...header, mark: header.mark && { ...header.mark, reset: false } }, sections }),
+        })),
+    },
+    caughtBy: ['projection'],
+    workload: { keyless: 1 },
+  },
+  {
+    name: 'the old row of an update is not told',
+    breakage: { database: replication((options) => ({ ...options, message: (bytes) => options.message(withoutOldRow(bytes)) })) },
+    caughtBy: ['content'],
+    workload: { keyless: 1 },
+  },
+  {
+    name: 'nobody looks for updates of append-only tables',
+    breakage: {
+      database: session((one) => ({
+        tables: async (wanted) => (await one.tables(wanted)).map((table) => ({ ...table, churn: '' })),
+        contentOf: async () => '',
+      })),
+    },
+    caughtBy: ['convergence'],
+    faults: { ask: 0 },
+    workload: { keyless: 1 },
+  },
+  {
+    name: 'statistics that a crash took are taken for those of before',
+    breakage: {
+      database: session((one) => ({
+        tables: async (wanted) =>
+          (await one.tables(wanted)).map((table) => ({ ...table, churn: table.churn.replace(/ since .*/, '') })),
+      })),
+    },
+    caughtBy: ['convergence'],
+    faults: { postgresCrash: 3_000, ask: 0 },
+    workload: { keyless: 0.5, everyMs: 400 },
   },
 ];

@@ -16,6 +16,8 @@ export interface FaultPlan {
   readonly kvLoss: number;
   /** After how long the slot is dropped, once. */
   readonly slotDrop: number;
+  /** No fault, but as welcome: somebody asks for another snapshot, or for a barrier. */
+  readonly ask: number;
 }
 
 /** Brings the faults of a plan over the workers of a world, until it is healed. */
@@ -49,6 +51,7 @@ export class Faults {
     });
     this.#every(this.#plan.weather, () => this.#changeWeather());
     this.#every(this.#plan.kvLoss, () => this.#cluster.kv?.lose());
+    this.#every(this.#plan.ask, () => this.#ask());
     if (this.#plan.slotDrop > 0) this.#later(this.#plan.slotDrop, () => this.#dropSlot());
   }
 
@@ -136,6 +139,16 @@ export class Faults {
     });
   }
 
+  #ask(): void {
+    const { world, postgres } = this.#cluster;
+    const { random } = world;
+    const worker = random.pick(this.workers);
+    const table = random.pick([...postgres.tables.keys()]);
+    if (!worker.process.alive) return;
+    const what = random.pick(['barrier', 'snapshot'] as const);
+    worker.ask(what, what === 'snapshot' && random.chance(0.7) ? { table } : {});
+  }
+
   #crashPostgres(): void {
     const { world, postgres } = this.#cluster;
     if (!postgres.running) return;
@@ -155,12 +168,13 @@ export class Faults {
   }
 
   #crashBroker(): void {
-    const { world, broker, ledger, syncMs } = this.#cluster;
+    const { world, broker, ledger, syncMs, brokerForgets } = this.#cluster;
     if (!broker.running || ledger.lastSeq === 0) return;
     broker.running = false;
     // A changelog that was lost as a whole is a case for an operator; its first message stays.
     const durable = Math.max(1, broker.durableSeq(syncMs, ledger.lastSeq));
-    const kept = world.random.chance(0.5) ? ledger.lastSeq : durable + world.random.below(ledger.lastSeq - durable + 1);
+    const kept =
+      !brokerForgets || world.random.chance(0.5) ? ledger.lastSeq : durable + world.random.below(ledger.lastSeq - durable + 1);
     world.tell('the broker crashes');
     broker.lose(SOURCE, kept);
     for (const worker of this.workers) worker.brokerLink.break('broker closed the connection');

@@ -9,6 +9,7 @@ import {
   type Section,
   type SourcePosition,
 } from '@tributary/core';
+import { Visibility } from '@tributary/postgres';
 import { type Change, type PostgresModel, type Transaction } from './pg-model.ts';
 import { wireRow } from './pgoutput.ts';
 import type { StoreWatch } from './broker.ts';
@@ -21,6 +22,8 @@ interface Checkpoint {
   readonly change: number;
   readonly position: SourcePosition;
   readonly epoch: string;
+  /** Of tables that were read in one piece: what the snapshot saw does not come again. */
+  readonly skips: ReadonlyMap<string, Visibility>;
   /** Fragments of a batch that is not whole yet. */
   readonly parts: readonly Uint8Array[];
 }
@@ -67,8 +70,7 @@ export class Ledger implements StoreWatch {
 
   /** Everything committed before `lsn` must be in what no crash of the broker can take. */
   confirmed(lsn: Lsn, durableSeq: number): void {
-    const { transaction } = this.#checkpoints.get(durableSeq) ?? this.#start();
-    const next = this.#nextPublished(transaction);
+    const next = this.#nextDue(this.#checkpoints.get(durableSeq) ?? this.#start());
     if (next && next.commitLsn < lsn) {
       this.#world.broke(
         'confirm',
@@ -77,9 +79,9 @@ export class Ledger implements StoreWatch {
     }
   }
 
-  /** The first transaction with a published change that the changelog does not hold; null = it holds all. */
+  /** The first transaction with a change that is due and that the changelog does not hold; null = it holds all. */
   missing(): Transaction | null {
-    return this.#nextPublished(this.#checkpoint().transaction);
+    return this.#nextDue(this.#checkpoint());
   }
 
   #checkpoint(): Checkpoint {
@@ -92,6 +94,7 @@ export class Ledger implements StoreWatch {
       change: 0,
       position: ORIGIN,
       epoch: '',
+      skips: new Map(),
       parts: [],
     };
   }
@@ -110,13 +113,9 @@ export class Ledger implements StoreWatch {
     this.#writer = writer;
   }
 
-  #nextPublished(from: number): Transaction | null {
+  #nextDue({ transaction: from, skips }: Checkpoint): Transaction | null {
     const start = this.#model.gapped ? Math.max(from, this.#from(this.#model.newestSlotAt)) : from;
-    for (let at = start; at < this.#model.wal.length; at++) {
-      const transaction = this.#model.wal[at] as Transaction;
-      if (this.#publishedOf(transaction).length > 0) return transaction;
-    }
-    return null;
+    return this.#model.wal[this.#skipEmpty({ transaction: start, change: 0 }, skips).transaction] ?? null;
   }
 
   #publishedOf(transaction: Transaction): readonly Change[] {
@@ -148,27 +147,30 @@ export class Ledger implements StoreWatch {
     if (compareSourcePosition(position, follows) <= 0)
       this.#world.broke('order', `a batch at ${formatSourcePosition(position)} follows ${formatSourcePosition(follows)}`);
     const begun = this.#begun(before, header.epoch);
-    const place = header.kind === 'stream' ? this.#events(batch, begun) : begun;
-    const { transaction, change } = this.#skipEmpty(place.transaction, place.change);
+    const skips = header.state ? skipsOf(header.state) : before.skips;
+    const place = header.kind === 'stream' ? this.#events(batch, begun, skips) : begun;
+    const { transaction, change } = this.#skipEmpty(place, skips);
     this.#covers(batch, transaction, change);
-    return { transaction, change, position, epoch: header.epoch, parts: [] };
+    return { transaction, change, position, epoch: header.epoch, skips, parts: [] };
   }
 
   /** A new epoch begins where its slot does: what lies before is closed by a snapshot. */
-  #begun(before: Checkpoint, epoch: string): Pick<Checkpoint, 'transaction' | 'change'> {
+  #begun(before: Checkpoint, epoch: string): WalPlace {
     if (before.epoch === epoch || !this.#model.gapped) return before;
     const first = this.#from(this.#model.newestSlotAt);
     return first > before.transaction ? { transaction: first, change: 0 } : before;
   }
 
-  /** Passes over transactions without (further) published changes. */
-  #skipEmpty(transaction: number, change: number): { transaction: number; change: number } {
-    let at = transaction;
-    let next = change;
-    for (; at < this.#model.wal.length; at++, next = 0) {
-      if (next < this.#publishedOf(this.#model.wal[at] as Transaction).length) break;
+  /** Passes over changes that are not due, and transactions without further ones that are. */
+  #skipEmpty(place: WalPlace, skips: Checkpoint['skips']): WalPlace {
+    let { transaction, change } = place;
+    for (; transaction < this.#model.wal.length; transaction++, change = 0) {
+      const one = this.#model.wal[transaction] as Transaction;
+      const published = this.#publishedOf(one);
+      while (skips.get(published[change]?.table.name ?? '')?.sees(one.xid)) change++;
+      if (change < published.length) break;
     }
-    return { transaction: at, change: next };
+    return { transaction, change };
   }
 
   /** A batch says up to where it is complete: nothing before that may be missing. */
@@ -184,17 +186,21 @@ export class Ledger implements StoreWatch {
     }
   }
 
-  #events(batch: Batch, before: Pick<Checkpoint, 'transaction' | 'change'>): { transaction: number; change: number } {
+  #events(batch: Batch, before: WalPlace, skips: Checkpoint['skips']): WalPlace {
     let { transaction, change } = before;
     for (const event of eventsOf(batch)) {
       this.events++;
-      ({ transaction, change } = this.#skipEmpty(transaction, change));
+      ({ transaction, change } = this.#skipEmpty({ transaction, change }, skips));
       const expected = this.#model.wal[transaction];
       const at = { lsn: event.lsn, ordinal: event.ordinal };
       const next = expected && { lsn: expected.commitLsn, ordinal: change + 1 };
-      const order = next ? compareSourcePosition(at, next) : 1;
-      if (!expected || !next || order > 0) {
-        this.#world.broke('gap', `${formatSourcePosition(at)} came, ${next ? formatSourcePosition(next) : 'nothing'} was next`);
+      if (!expected || !next) {
+        this.#world.broke('duplicate', `${formatSourcePosition(at)} came, and there is nothing in the WAL that has not come`);
+        return { transaction, change };
+      }
+      const order = compareSourcePosition(at, next);
+      if (order > 0) {
+        this.#world.broke('gap', `${formatSourcePosition(at)} came, ${formatSourcePosition(next)} was next`);
         return { transaction, change };
       }
       if (order < 0) {
@@ -208,16 +214,33 @@ export class Ledger implements StoreWatch {
   }
 
   #content(event: ChangelogEvent, { table, op, old, row }: Change): void {
-    const told = event.section.columns.map((column) => column.values()[event.row]);
-    const expected: readonly Cell[] = row
-      ? wireRow(old, row)
-      : (old ?? []).map((value, index) => (table.key.includes(index) ? value : undefined));
-    const code = { insert: 'c', update: 'u', delete: 'd' }[op];
+    const { section } = event;
+    const full = table.schema.identity === 'full';
+    const told = section.columns.map((column) => column.values()[event.row]);
+    const expected: readonly Cell[] =
+      op === 'truncate'
+        ? told.map(() => null)
+        : row
+          ? wireRow(old, row)
+          : (old ?? []).map((value, index) => (full || table.key.includes(index) ? value : undefined));
+    const code = { insert: 'c', update: 'u', delete: 'd', truncate: 't' }[op];
+    const at = section.old?.row.indexOf(event.row) ?? -1;
+    const before = at === -1 ? null : (section.old?.columns ?? []).map((column) => column.values()[at]);
     const same =
-      String.fromCharCode(event.section.ops[event.row] as number) === code &&
-      told.every((cell, index) => cell === expected[index]);
+      String.fromCharCode(section.ops[event.row] as number) === code &&
+      told.every((cell, index) => cell === expected[index]) &&
+      (!full || op !== 'update' || (old ?? []).every((cell, index) => cell === before?.[index]));
     if (!same) this.#world.broke('content', `change ${event.lsn}+${event.ordinal} of ${table.name} differs from the WAL`);
   }
+}
+
+/** Index of a transaction of the WAL, and of one of its published changes. */
+type WalPlace = Pick<Checkpoint, 'transaction' | 'change'>;
+
+/** What the state in a header says of tables that were read in one piece: what their last snapshot saw. */
+export function skipsOf(state: unknown): ReadonlyMap<string, Visibility> {
+  const { tables } = state as { tables: Readonly<Record<string, { readonly skip: { readonly snapshot: string } | null }>> };
+  return new Map(Object.entries(tables).flatMap(([name, { skip }]) => (skip ? [[name, new Visibility(skip.snapshot)]] : [])));
 }
 
 interface ChangelogEvent {

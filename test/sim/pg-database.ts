@@ -2,7 +2,7 @@ import { Fault, type Lsn, type TableSchema } from '@tributary/core';
 import type { CatalogTable, Visibility } from '@tributary/postgres';
 import type { Replication, ReplicateOptions, Rows, SourceDatabase, SourceSession } from '@tributary/source';
 import { Link, type Weather } from './link.ts';
-import { type ModelTable, type PostgresModel, SLOT, TOAST_LENGTH, type Values } from './pg-model.ts';
+import { addDigest, type ModelTable, type PostgresModel, SLOT, TOAST_LENGTH, type Values } from './pg-model.ts';
 import type { Process } from './scheduler.ts';
 import { Walsender } from './walsender.ts';
 import type { World } from './world.ts';
@@ -53,7 +53,9 @@ class SimSession implements SourceSession {
   readonly #link: Link;
   readonly #closed: () => void;
   #broken: Fault | null = null;
+  // The server's side.
   #seen: Visibility | null = null;
+  #gone = false;
 
   constructor(options: DatabaseOptions, link: Link, closed: () => void) {
     this.#options = options;
@@ -62,14 +64,33 @@ class SimSession implements SourceSession {
     link.onBreak(() => {
       this.#broken ??= unreachable('session broke');
     });
+    link.onHangup(() => {
+      this.#gone = true;
+      this.#letGo();
+    });
+  }
+
+  /** The server's side: what a transaction held. */
+  #letGo(): void {
+    this.#seen = null;
+    for (const table of this.#options.model.tables.values()) table.readers.delete(this);
   }
 
   /** A statement, which runs at the server in one go. */
-  #ask<T>(answer: (model: PostgresModel) => T): Promise<T> {
+  #ask<T>(answer: (model: PostgresModel) => T | Promise<T>): Promise<T> {
     if (this.#broken) return Promise.reject(this.#broken);
     return this.#link.call(() => {
       const { model } = this.#options;
       if (!model.running) throw unreachable('the database is down');
+      return answer(model);
+    });
+  }
+
+  /** A statement that waits for whoever truncates one of these tables. */
+  #askOf<T>(tables: (model: PostgresModel) => Iterable<ModelTable>, answer: (model: PostgresModel) => T): Promise<T> {
+    return this.#ask(async (model) => {
+      for (const table of tables(model)) await model.untruncated(table);
+      if (this.#gone || !model.running) throw unreachable('the session ended while it waited');
       return answer(model);
     });
   }
@@ -109,7 +130,11 @@ class SimSession implements SourceSession {
     return this.#ask((model) => ({
       visibility: model.visibility(),
       health: healthOf(model),
-      catalog: JSON.stringify([[...model.tables.keys()], [...model.published.all], [...model.published.append]]),
+      catalog: JSON.stringify([
+        [...model.tables.values()].map(({ oid, file }) => [oid, file]),
+        [...model.published.all],
+        [...model.published.append],
+      ]),
     }));
   }
 
@@ -128,11 +153,12 @@ class SimSession implements SourceSession {
   }
 
   tables(wanted: (name: string) => boolean): Promise<CatalogTable[]> {
-    return this.#ask((model) => [...model.tables.values()].filter((table) => wanted(table.name)).map(catalogTable));
+    const chosen = (model: PostgresModel) => [...model.tables.values()].filter((table) => wanted(table.name));
+    return this.#askOf(chosen, (model) => chosen(model).map((table) => catalogTable(table, model.statistics)));
   }
 
-  async schemaOf({ schema, table }: CatalogTable): Promise<TableSchema> {
-    return (this.#options.model.tables.get(`${schema}.${table}`) as ModelTable).schema;
+  async schemaOf(table: CatalogTable): Promise<TableSchema> {
+    return tableOf(this.#options.model, table).schema;
   }
 
   async typeNamed(): Promise<null> {
@@ -148,7 +174,8 @@ class SimSession implements SourceSession {
   }
 
   publish(publication: 'all' | 'append', tables: readonly CatalogTable[]): Promise<void> {
-    return this.#ask((model) => {
+    const chosen = (model: PostgresModel) => tables.map((table) => tableOf(model, table));
+    return this.#askOf(chosen, (model) => {
       const transaction = model.begin();
       for (const table of tables) model.published[publication].add(table.oid);
       model.commit(transaction);
@@ -163,32 +190,50 @@ class SimSession implements SourceSession {
   }
 
   contentOf(table: CatalogTable): Promise<string> {
-    return this.#ask((model) => String(model.tables.get(`${table.schema}.${table.table}`)?.digest));
+    return this.#askOf(
+      (model) => [tableOf(model, table)],
+      (model) => {
+        const rows = [...model.select(this.#lock(model, table), this.#seen ?? model.visibility())];
+        return `${rows.length}:${rows.reduce((sum, { digest }) => addDigest(sum, digest), 0)}`;
+      },
+    );
   }
 
-  begin(): Promise<Visibility> {
-    return this.#ask((model) => {
-      this.#seen = model.visibility();
-      this.#options.world.tell(`snapshot ${this.#seen.text}`);
-      return this.#seen;
-    });
+  begin(table?: CatalogTable): Promise<Visibility> {
+    return this.#askOf(
+      (model) => (table ? [tableOf(model, table)] : []),
+      (model) => {
+        this.#seen = model.visibility();
+        if (table) this.#lock(model, table);
+        this.#options.world.tell(`snapshot ${this.#seen.text}`);
+        return this.#seen;
+      },
+    );
   }
 
   end(): Promise<void> {
-    return this.#ask(() => {
-      this.#seen = null;
-    });
+    return this.#ask(() => this.#letGo());
   }
 
-  async *copy(table: CatalogTable, schema: TableSchema, rows: Rows): AsyncGenerator<Buffer, number, undefined> {
-    const chosen = await this.#ask((model) => {
-      const known = model.tables.get(`${schema.schema}.${table.table}`) as ModelTable;
-      const seen = this.#seen ?? model.visibility();
-      return [...model.select(known, seen)].filter((version) => matches(version, rows)).map((version) => version.values);
-    });
+  async *copy(table: CatalogTable, _: TableSchema, rows: Rows): AsyncGenerator<Buffer, number, undefined> {
+    const chosen = await this.#askOf(
+      (model) => [tableOf(model, table)],
+      (model) => {
+        const seen = this.#seen ?? model.visibility();
+        const visible = [...model.select(this.#lock(model, table), seen)];
+        return visible.filter((version) => matches(version, rows)).map((version) => version.values);
+      },
+    );
     const half = Math.floor(chosen.length / 2);
     for (const some of [chosen.slice(0, half), chosen.slice(half)]) if (some.length > 0) yield Buffer.from(csv(some));
     return chosen.length;
+  }
+
+  /** Inside a transaction nobody truncates what it has read, until its end. */
+  #lock(model: PostgresModel, table: CatalogTable): ModelTable {
+    const known = tableOf(model, table);
+    if (this.#seen) known.readers.add(this);
+    return known;
   }
 
   walPosition(): Promise<Lsn> {
@@ -200,6 +245,10 @@ class SimSession implements SourceSession {
     this.#link.close();
     this.#closed();
   }
+}
+
+function tableOf(model: PostgresModel, { schema, table }: CatalogTable): ModelTable {
+  return model.tables.get(`${schema}.${table}`) as ModelTable;
 }
 
 function healthOf(model: PostgresModel) {
@@ -215,13 +264,13 @@ function matches(version: { readonly block: number; readonly key: string }, rows
   return true;
 }
 
-function catalogTable({ oid, schema, key, blocks }: ModelTable): CatalogTable {
+function catalogTable({ oid, schema, key, blocks, file, churn }: ModelTable, statistics: number): CatalogTable {
   return {
     oid,
     schema: schema.schema,
     table: schema.table,
     partitioned: false,
-    identity: 'default',
+    identity: schema.identity,
     columns: schema.columns.map(({ name, type, typmod, sqlType }, index) => ({
       name,
       place: index + 1,
@@ -231,9 +280,9 @@ function catalogTable({ oid, schema, key, blocks }: ModelTable): CatalogTable {
       toastable: type.name === 'text',
     })),
     key: key.map((index) => schema.columns[index]?.name as string),
-    identifiable: true,
-    leaves: [{ oid, name: schema.table, file: oid, blocks }],
-    churn: '0',
+    identifiable: schema.identity === 'full' || key.length > 0,
+    leaves: [{ oid, name: schema.table, file, blocks }],
+    churn: `${churn} since ${statistics}`,
   };
 }
 

@@ -9,6 +9,7 @@ interface Version {
   readonly block: number;
   readonly key: string;
   readonly values: Values;
+  readonly digest: number;
   readonly xmin: bigint;
   xmax: bigint;
 }
@@ -17,10 +18,21 @@ export interface ModelTable {
   readonly oid: number;
   readonly name: string;
   readonly schema: TableSchema;
+  /** Indices of the key columns; empty = rows are told apart by where they are, and may be equal. */
   readonly key: readonly number[];
   versions: Version[];
   blocks: number;
-  /** Rows as of the last commit record, in the order of commit records: what a stream of the WAL must give. */
+  /** The file that holds them; another one after each truncation. */
+  file: number;
+  /** Who truncates it: nobody else reads or writes until that transaction has ended. */
+  truncating: { readonly xid: bigint; readonly before: Pick<ModelTable, 'versions' | 'blocks'> } | null;
+  /** Those who wait for that end. */
+  waiting: (() => void)[];
+  /** Sessions whose transaction has read it: nobody truncates it. */
+  readonly readers: Set<object>;
+  /** Rows updated and deleted, as far as statistics tell; they come late, and a crash takes them. */
+  churn: number;
+  /** Rows as of the last commit record, in the order of commit records: what a stream of the WAL must give. By key, or by place. */
   readonly rows: Map<string, Values>;
   digest: number;
   /** Digest after each commit that changed the table, by commit LSN; ascending. */
@@ -29,10 +41,14 @@ export interface ModelTable {
 
 export interface Change {
   readonly table: ModelTable;
-  readonly op: 'insert' | 'update' | 'delete';
+  readonly op: 'insert' | 'update' | 'delete' | 'truncate';
+  /** What the row was called before, and is called now. */
+  readonly from: string | null;
   readonly key: string;
   readonly old: Values | null;
   readonly row: Values | null;
+  /** What it adds to the table's digest; a truncation takes everything. */
+  readonly delta: number;
   /** In a publication when it was made. */
   readonly published: boolean;
 }
@@ -59,6 +75,8 @@ export interface Slot {
 
 export const SLOT = 'tributary_s';
 const ROWS_PER_BLOCK = 4;
+/** Statistics are told at most so late, ms. */
+const STATISTICS_MS = 1_500;
 /** Values longer than this are stored out of line: an update that leaves them alone does not repeat them. */
 export const TOAST_LENGTH = 24;
 
@@ -91,7 +109,8 @@ export function addDigest(sum: number, part: number): number {
 /**
  * A model of PostgreSQL as far as capture can tell: versions of rows with the xids that made and ended them, snapshots
  * taken from the list of running transactions, commit records in the WAL that can be streamed before they become
- * visible, publications by their membership when a row was written, and slots.
+ * visible, truncation (which locks, and empties the table for older snapshots too), publications by their membership when
+ * a row was written, statistics, and slots.
  */
 export class PostgresModel {
   readonly systemId = '7000000000000000001';
@@ -112,6 +131,9 @@ export class PostgresModel {
   #latestCompleted = 699n;
   readonly #running = new Map<bigint, Transaction>();
   readonly #locks = new Map<string, bigint>();
+  #place = 0;
+  /** How often statistics began anew. */
+  statistics = 0;
   /** Woken when a commit record was written. */
   readonly senders = new Set<() => void>();
 
@@ -121,7 +143,22 @@ export class PostgresModel {
 
   addTable(oid: number, schema: TableSchema, key: readonly number[]): ModelTable {
     const name = tableName(schema);
-    const table = { oid, name, schema, key, versions: [], blocks: 0, rows: new Map(), digest: 0, history: [] };
+    const table: ModelTable = {
+      oid,
+      name,
+      schema,
+      key,
+      versions: [],
+      blocks: 0,
+      file: oid,
+      truncating: null,
+      waiting: [],
+      readers: new Set(),
+      churn: 0,
+      rows: new Map(),
+      digest: 0,
+      history: [],
+    };
     this.tables.set(name, table);
     return table;
   }
@@ -161,36 +198,66 @@ export class PostgresModel {
     return null;
   }
 
-  insert(transaction: Transaction, table: ModelTable, key: string, values: Values): void {
-    this.#write(transaction, table, { op: 'insert', key, old: null, row: values });
+  /** Nobody else truncates the table now. */
+  open(transaction: Transaction, { truncating }: ModelTable): boolean {
+    return truncating === null || truncating.xid === transaction.xid;
+  }
+
+  insert(transaction: Transaction, table: ModelTable, values: Values): void {
+    const key = table.key.length > 0 ? keyOf(table, values) : `place ${++this.#place}`;
+    this.#write(transaction, table, { op: 'insert', from: null, key, old: null, row: values });
     this.#store(transaction, table, key, values);
   }
 
-  update(transaction: Transaction, table: ModelTable, version: Version, change: { key: string; values: Values }): void {
+  update(transaction: Transaction, table: ModelTable, version: Version, values: Values): void {
+    const key = table.key.length > 0 ? keyOf(table, values) : version.key;
     version.xmax = transaction.xid;
     this.#locks.set(`${table.name} ${version.key}`, transaction.xid);
-    this.#write(transaction, table, { op: 'update', key: change.key, old: version.values, row: change.values });
-    this.#store(transaction, table, change.key, change.values);
+    this.#write(transaction, table, { op: 'update', from: version.key, key, old: version.values, row: values });
+    this.#store(transaction, table, key, values);
   }
 
   delete(transaction: Transaction, table: ModelTable, version: Version): void {
     version.xmax = transaction.xid;
-    this.#write(transaction, table, { op: 'delete', key: version.key, old: version.values, row: null });
+    this.#write(transaction, table, { op: 'delete', from: version.key, key: version.key, old: version.values, row: null });
   }
 
-  #write(transaction: Transaction, table: ModelTable, change: Pick<Change, 'op' | 'key' | 'old' | 'row'>): void {
-    this.#locks.set(`${table.name} ${change.key}`, transaction.xid);
-    transaction.changes.push({ ...change, table, published: this.published.all.has(table.oid) });
+  /** Unless somebody else reads or writes the table. Its rows are gone at once, with their file, whoever would still see them. */
+  truncate(transaction: Transaction, table: ModelTable): void {
+    if (!this.open(transaction, table) || table.readers.size > 0) return;
+    for (const other of this.#running.values()) {
+      if (other !== transaction && other.changes.some((change) => change.table === table)) return;
+    }
+    table.truncating ??= { xid: transaction.xid, before: { versions: table.versions, blocks: table.blocks } };
+    table.versions = [];
+    table.blocks = 0;
+    table.file = ++this.#place + 100_000;
+    this.#write(transaction, table, { op: 'truncate', from: null, key: '', old: null, row: null });
+  }
+
+  /** Resolves when nobody truncates the table. */
+  async untruncated(table: ModelTable): Promise<void> {
+    while (table.truncating) await new Promise<void>((resolve) => table.waiting.push(resolve));
+  }
+
+  #write(transaction: Transaction, table: ModelTable, change: Pick<Change, 'op' | 'from' | 'key' | 'old' | 'row'>): void {
+    const { op, key, old, row } = change;
+    this.#locks.set(`${table.name} ${key}`, transaction.xid);
+    const { all, append } = this.published;
+    const published = all.has(table.oid) || ((op === 'insert' || op === 'truncate') && append.has(table.oid));
+    const gone = old ? -rowDigest(table.name, old) : 0;
+    const delta = addDigest(addDigest(0, gone), row ? rowDigest(table.name, row) : 0);
+    transaction.changes.push({ ...change, table, published, delta });
     this.lsn += 128n;
   }
 
   #store(transaction: Transaction, table: ModelTable, key: string, values: Values): void {
     const { random } = this.#world;
-    const full = table.versions.length >= table.blocks * ROWS_PER_BLOCK;
+    const full = table.blocks === 0 || table.versions.length >= table.blocks * ROWS_PER_BLOCK;
     if (full) table.blocks++;
     // Free space is used again anywhere: rows move between blocks in both directions.
     const block = !full || random.chance(0.5) ? random.below(table.blocks) : table.blocks - 1;
-    table.versions.push({ block, key, values, xmin: transaction.xid, xmax: 0n });
+    table.versions.push({ block, key, values, digest: rowDigest(table.name, values), xmin: transaction.xid, xmax: 0n });
   }
 
   /** Writes the commit record: from now on it can be streamed, and survives a crash. Visible only after {@link end}. */
@@ -204,16 +271,12 @@ export class PostgresModel {
     this.wal.push(transaction);
     this.#world.tell(`xid ${transaction.xid} commits at ${transaction.commitLsn}`);
     const touched = new Set<ModelTable>();
-    for (const { table, op, key, old, row } of transaction.changes) {
+    for (const { table, op, from, key, row, delta } of transaction.changes) {
       touched.add(table);
-      if (old) {
-        table.digest = addDigest(table.digest, -rowDigest(table.name, old));
-        table.rows.delete(keyOf(table, old));
-      }
-      if (row && op !== 'delete') {
-        table.digest = addDigest(table.digest, rowDigest(table.name, row));
-        table.rows.set(key, row);
-      }
+      table.digest = op === 'truncate' ? 0 : addDigest(table.digest, delta);
+      if (op === 'truncate') table.rows.clear();
+      if (from !== null) table.rows.delete(from);
+      if (row) table.rows.set(key, row);
     }
     for (const table of touched) table.history.push({ lsn: transaction.commitLsn, digest: table.digest });
     for (const wake of this.senders) wake();
@@ -225,12 +288,33 @@ export class PostgresModel {
     this.#world.tell(`xid ${transaction.xid} ends`);
     if (transaction.xid > this.#latestCompleted) this.#latestCompleted = transaction.xid;
     for (const [key, xid] of this.#locks) if (xid === transaction.xid) this.#locks.delete(key);
-    if (transaction.state === 'committed') return;
+    if (transaction.state !== 'committed') this.#abort(transaction);
+    const touched = new Set(transaction.changes.map(({ table }) => table));
+    for (const table of touched) {
+      if (table.truncating?.xid !== transaction.xid) continue;
+      table.truncating = null;
+      for (const wake of table.waiting.splice(0)) wake();
+    }
+    this.#count(transaction);
+  }
+
+  #abort(transaction: Transaction): void {
     transaction.state = 'aborted';
-    for (const { table } of transaction.changes) {
+    for (const table of new Set(transaction.changes.map((change) => change.table))) {
+      if (table.truncating?.xid === transaction.xid) Object.assign(table, table.truncating.before);
       table.versions = table.versions.filter((version) => version.xmin !== transaction.xid);
       for (const version of table.versions) if (version.xmax === transaction.xid) version.xmax = 0n;
     }
+  }
+
+  /** Statistics learn of a transaction some time after it has ended, however it did. */
+  #count({ changes }: Transaction): void {
+    const churned = changes.filter(({ op }) => op === 'update' || op === 'delete');
+    if (churned.length === 0) return;
+    const known = this.statistics;
+    this.#world.after(this.#world.random.between(0, STATISTICS_MS), () => {
+      if (known === this.statistics) for (const { table } of churned) table.churn++;
+    });
   }
 
   /** A transaction of one logical message, or of nothing. */
@@ -273,6 +357,8 @@ export class PostgresModel {
   /** Everything that had no commit record never was; everything that had is visible; slots are as they were last written. */
   crash(): void {
     this.running = false;
+    this.statistics++;
+    for (const table of this.tables.values()) table.churn = 0;
     for (const transaction of this.#running.values()) this.end(transaction);
     for (const slot of this.slots.values()) {
       slot.confirmed = slot.persisted;
@@ -282,6 +368,6 @@ export class PostgresModel {
   }
 }
 
-export function keyOf(table: ModelTable, values: Values): string {
+function keyOf(table: ModelTable, values: Values): string {
   return table.key.map((index) => values[index]).join('\x1f');
 }

@@ -83,10 +83,12 @@ export function encodeTransaction(transaction: Transaction, described: Set<numbe
 }
 
 function encodeRelation({ oid, schema, key }: ModelTable): Buffer {
-  const message = new Message('R').word(oid).text(schema.schema).text(schema.table).byte(0x64).short(schema.columns.length);
+  const full = schema.identity === 'full';
+  const message = new Message('R').word(oid).text(schema.schema).text(schema.table);
+  message.byte(full ? 0x66 : 0x64).short(schema.columns.length);
   schema.columns.forEach((column, index) => {
     message
-      .byte(key.includes(index) ? 1 : 0)
+      .byte(full || key.includes(index) ? 1 : 0)
       .text(column.name)
       .word(column.type.oid)
       .word(column.typmod);
@@ -99,9 +101,11 @@ function encodeLogical(content: string, lsn: Lsn): Buffer {
 }
 
 function encodeChange({ table, op, old, row }: Change): Buffer {
+  if (op === 'truncate') return new Message('T').word(1).byte(0).word(table.oid).end();
   const message = new Message(op === 'insert' ? 'I' : op === 'update' ? 'U' : 'D').word(table.oid);
   const moved = old && row && table.key.some((index) => old[index] !== row[index]);
-  if (old && (op === 'delete' || moved)) tuple(message.byte(0x4b), keyOnly(table, old));
+  if (old && table.schema.identity === 'full') tuple(message.byte(0x4f), old);
+  else if (old && (op === 'delete' || moved)) tuple(message.byte(0x4b), keyOnly(table, old));
   if (row) tuple(message.byte(0x4e), wireRow(old, row));
   return message.end();
 }

@@ -1,12 +1,14 @@
+import type { Cell } from '@tributary/core';
 import { Broker, type Publish } from './broker.ts';
 import { type FaultPlan, Faults } from './faults.ts';
 import { KvModel } from './kv.ts';
 import { Ledger } from './ledger.ts';
-import { keyOf, type ModelTable, PostgresModel, type Transaction, type Values } from './pg-model.ts';
+import { type ModelTable, PostgresModel, type Transaction, type Values } from './pg-model.ts';
 import type { Prng } from './prng.ts';
 import { SinkModel } from './sink.ts';
 import type { Breakage, Cluster } from './worker.ts';
 import { Workload, type WorkloadOptions } from './workload.ts';
+import { WholeTables } from './whole-tables.ts';
 import { type Violation, World } from './world.ts';
 
 export interface Outcome {
@@ -25,6 +27,8 @@ export interface SimulateOptions {
   /** Faults that a seed has whatever it would choose. */
   readonly faults?: Partial<FaultPlan>;
   readonly workload?: Partial<WorkloadOptions>;
+  /** False: none, whatever the seed would choose. */
+  readonly leases?: boolean;
   /** Lines of the trace that are kept; 0 = none, which is faster. */
   readonly linesMax?: number;
 }
@@ -44,14 +48,16 @@ export async function simulate(seed: number, options: SimulateOptions = {}): Pro
   // Where the changelog lost its end and its epoch is gone too, an operator decides: not a case for convergence.
   const plan = chosen.brokerCrash > 0 ? { ...chosen, slotDrop: 0 } : chosen;
   const postgres = new PostgresModel(world);
-  const workload = new Workload(world, postgres, { ...workloadOptions(random), ...options.workload });
+  const writes = { ...workloadOptions(random), ...options.workload };
+  const workload = new Workload(world, postgres, writes);
   const ledger = new Ledger(world, postgres);
   const broker = new Broker(world, random.chance(0.3) ? 48 * 1024 : 1024 * 1024, breakage.publish ?? plainly);
   broker.watch = ledger;
   const sink = new SinkModel(world);
   const exactlyOnce = new ExactlyOnce(world, postgres);
+  const wholeTables = new WholeTables(postgres);
   sink.committed = () => {
-    checkSink(world, postgres, sink);
+    checkSink({ world, postgres, sink, wholeTables });
     exactlyOnce.check(sink);
   };
   const calm = () => ({ delayMs: 1, lossChance: 0 });
@@ -64,7 +70,8 @@ export async function simulate(seed: number, options: SimulateOptions = {}): Pro
     sink,
     weather,
     syncMs: random.pick([1_000, 4_000]),
-    kv: random.chance(0.7) ? new KvModel(world) : null,
+    kv: random.chance(0.7) && options.leases !== false ? new KvModel(world) : null,
+    brokerForgets: writes.keyless === 0,
     breakage,
   };
   const faults = new Faults(cluster, plan, 1 + random.below(3));
@@ -78,9 +85,10 @@ export async function simulate(seed: number, options: SimulateOptions = {}): Pro
   const converged = () => broken() || isConverged(cluster, workload);
   if (!(await world.scheduler.run(world.now + HEALED_MS, converged))) {
     const missing = ledger.missing();
+    const differ = workload.tables.filter((table) => !isEqual(cluster, table)).map(({ name }) => name);
     const why = missing
       ? `transaction ${missing.commitLsn} is not in the changelog`
-      : `the sink stands at ${sink.position.seq} of ${ledger.lastSeq}`;
+      : `the sink stands at ${sink.position.seq} of ${ledger.lastSeq}, ${differ.join(' and ')} not equal`;
     world.broke('convergence', `${why}; ${faults.workers.map((worker) => worker.status()).join(' | ')}`);
   }
   checkContent(world, postgres, sink);
@@ -104,6 +112,7 @@ function faultPlan(random: Prng): FaultPlan {
     weather: often(1_000, 6_000),
     kvLoss: often(4_000, 15_000, 0.2),
     slotDrop: often(500, 15_000, 0.15),
+    ask: often(500, 8_000, 0.5),
   };
 }
 
@@ -114,10 +123,12 @@ function workloadOptions(random: Prng): WorkloadOptions {
     visibleMs: random.chance(0.4) ? random.between(20, 1_500) : 0,
     hugeChance: random.chance(0.2) ? 0.03 : 0,
     rows: random.below(120),
+    keyless: random.chance(0.5) ? random.between(0.1, 0.7) : 0,
+    truncateChance: random.chance(0.4) ? random.between(0.002, 0.05) : 0,
   };
 }
 
-/** Counts the changes that a sink must have applied where it stands. */
+/** Counts the changes of tables with a key that a sink must have applied where it stands; in others a change that comes twice shows. */
 class ExactlyOnce {
   readonly #world: World;
   readonly #model: PostgresModel;
@@ -137,7 +148,7 @@ class ExactlyOnce {
       const transaction = this.#model.wal[this.#next] as Transaction;
       if (transaction.commitLsn > position.lsn) break;
       if (begins === null || transaction.commitLsn < begins) continue;
-      for (const change of transaction.changes) if (change.published) this.#due++;
+      for (const { published, table } of transaction.changes) if (published && table.key.length > 0) this.#due++;
     }
     if (applied !== this.#due)
       this.#world.broke('exactly once', `the sink applied ${applied} changes up to ${position.lsn}, not ${this.#due}`);
@@ -146,15 +157,27 @@ class ExactlyOnce {
 
 const plainly: Publish = (store, source, bytes, place) => store.publish(source, bytes, place);
 
+interface Checked {
+  readonly world: World;
+  readonly postgres: PostgresModel;
+  readonly sink: SinkModel;
+  readonly wholeTables: WholeTables;
+}
+
 /** Where the sink stands every whole table must be what the WAL up to there makes of it. */
-function checkSink(world: World, postgres: PostgresModel, sink: SinkModel): void {
+function checkSink({ world, postgres, sink, wholeTables }: Checked): void {
   const { lsn } = sink.position;
   // Rows that a snapshot read after a gap are as of the new slot's beginning, at least.
   const at = sink.epochs > 1 && postgres.newestSlotAt > lsn ? postgres.newestSlotAt : lsn;
   for (const [name, table] of sink.tables) {
     if (!table.whole || table.seen) continue;
     const model = postgres.tables.get(name);
-    if (model && table.digest !== postgres.digestAt(model, at)) {
+    if (model && model.key.length === 0) {
+      const { snapshot } = table;
+      if (snapshot && table.digest === wholeTables.digestAt(model, snapshot, lsn)) continue;
+      const why = snapshot ? wholeTables.difference(model, snapshot, lsn, table.rows.values()) : 'nobody says what was read';
+      world.broke('projection', `${name} at ${sink.position.seq} (${lsn}) differs from the database: ${why}`);
+    } else if (model && table.digest !== postgres.digestAt(model, at)) {
       world.broke(
         'projection',
         `${name} at ${sink.position.seq} (${sink.position.lsn}) differs from the database: ${difference(postgres, model, sink)}`,
@@ -163,12 +186,14 @@ function checkSink(world: World, postgres: PostgresModel, sink: SinkModel): void
   }
 }
 
-function isConverged({ ledger, postgres, sink }: Cluster, { tables }: Workload): boolean {
-  if (ledger.missing()) return false;
-  return tables.every(({ name }) => {
-    const held = sink.tables.get(name);
-    return held?.whole && !held.seen && held.digest === postgres.tables.get(name)?.digest;
-  });
+function isConverged(cluster: Cluster, { tables }: Workload): boolean {
+  return !cluster.ledger.missing() && tables.every((table) => isEqual(cluster, table));
+}
+
+function isEqual({ sink }: Cluster, { name, digest }: ModelTable): boolean {
+  const held = sink.tables.get(name);
+  // A snapshot that the broker lost after the sink had met its beginning does not end; the rows are what they were.
+  return held?.whole === true && held.digest === digest;
 }
 
 function checkContent(world: World, postgres: PostgresModel, sink: SinkModel): void {
@@ -177,9 +202,19 @@ function checkContent(world: World, postgres: PostgresModel, sink: SinkModel): v
     const held = sink.tables.get(model.name)?.rows ?? new Map();
     const same =
       held.size === model.rows.size &&
-      [...model.rows].every(([key, row]) => row.every((cell, index) => held.get(key)?.[index] === cell));
+      (model.key.length === 0
+        ? contents(held.values()) === contents(model.rows.values())
+        : [...model.rows].every(([key, row]) => row.every((cell, index) => held.get(key)?.[index] === cell)));
     if (!same) world.broke('projection', `${model.name} differs from the database when all is done`);
   }
+}
+
+/** All rows, whatever their order, as often as they are there. */
+function contents(rows: Iterable<readonly Cell[]>): string {
+  return [...rows]
+    .map((row) => JSON.stringify(row))
+    .sort()
+    .join('\n');
 }
 
 /** The first row that differs, for whoever looks for the reason; by what the WAL says up to where the sink stands. */
@@ -187,9 +222,10 @@ function difference(postgres: PostgresModel, model: ModelTable, sink: SinkModel)
   const rows = new Map<string, { values: Values; by: Transaction }>();
   for (const transaction of postgres.wal) {
     if (transaction.commitLsn > sink.position.lsn) break;
-    for (const { table, old, row, key } of transaction.changes) {
+    for (const { table, op, from, row, key } of transaction.changes) {
       if (table !== model) continue;
-      if (old) rows.delete(keyOf(table, old));
+      if (op === 'truncate') rows.clear();
+      if (from !== null) rows.delete(from);
       if (row) rows.set(key, { values: row, by: transaction });
     }
   }

@@ -11,26 +11,33 @@ import {
   type StoredBatch,
   tableName,
 } from '@tributary/core';
+import type { Visibility } from '@tributary/postgres';
 import type { Group, Projection } from '@tributary/projection';
 import { Link, type Weather } from './link.ts';
+import { skipsOf } from './ledger.ts';
 import { addDigest, rowDigest } from './pg-model.ts';
 import type { Process } from './scheduler.ts';
 import type { World } from './world.ts';
 
 interface SinkTable {
+  /** By key; where there is none by content, and a number among equal ones. */
   readonly rows: Map<string, readonly Cell[]>;
+  /** Without key: how many rows have this content. */
+  readonly equal: Map<string, number>;
   digest: number;
   /** A snapshot is under way: rows named since it began. */
   seen: Set<string> | null;
   /** Some snapshot of it has ended: from now on it equals the source's table. */
   whole: boolean;
+  /** A table that is read in one piece: what its last snapshot saw. */
+  snapshot: Visibility | null;
 }
 
 /** A database that keeps one projection: rows and position, written together. */
 export class SinkModel {
   position: Position = ORIGIN;
   readonly tables = new Map<string, SinkTable>();
-  /** Changes of the stream that were applied: what a sink that sums or tells would have seen. */
+  /** Changes of tables with a key that the stream brought and that were applied: what a sink that sums or tells would have seen. */
   applied = 0;
   #epoch = '';
   /** Epochs of the slot that it has met. */
@@ -47,7 +54,10 @@ export class SinkModel {
 
   table(name: string): SinkTable {
     let table = this.tables.get(name);
-    if (!table) this.tables.set(name, (table = { rows: new Map(), digest: 0, seen: null, whole: false }));
+    if (!table) {
+      table = { rows: new Map(), equal: new Map(), digest: 0, seen: null, whole: false, snapshot: null };
+      this.tables.set(name, table);
+    }
     return table;
   }
 
@@ -77,10 +87,13 @@ export class SinkModel {
       this.#epoch = header.epoch;
       if (mark?.step === 'begin') this.#begin(mark.table, mark.reset);
       for (const section of sections) {
-        if (header.kind === 'stream') this.applied += section.rows;
-        this.#section(section);
+        if (keyColumns(section.schema).length === 0) this.#keyless(section);
+        else {
+          if (header.kind === 'stream') this.applied += section.rows;
+          this.#section(section);
+        }
       }
-      if (mark?.step === 'end') this.#end(mark.table);
+      if (mark?.step === 'end') this.#end(mark.table, skipsOf(header.state).get(mark.table) ?? null);
     }
   }
 
@@ -90,17 +103,58 @@ export class SinkModel {
     table.seen = new Set();
   }
 
-  #end(name: string): void {
+  #end(name: string, snapshot: Visibility | null): void {
     const table = this.table(name);
     const { seen } = table;
-    if (seen) for (const key of table.rows.keys()) if (!seen.has(key)) this.#put(name, key, null);
+    if (seen && !snapshot) for (const key of table.rows.keys()) if (!seen.has(key)) this.#put(name, key, null);
+    table.snapshot = snapshot;
     table.seen = null;
     table.whole = true;
   }
 
   #clear(table: SinkTable): void {
     table.rows.clear();
+    table.equal.clear();
     table.digest = 0;
+  }
+
+  #keyless(section: Section): void {
+    const name = tableName(section.schema);
+    const columns = section.columns.map((column) => column.values());
+    const old = section.old?.columns.map((column) => column.values());
+    for (let row = 0; row < section.rows; row++) {
+      const op = section.ops[row] as number;
+      const cells = columns.map((column) => column[row]);
+      const at = section.old?.row.indexOf(row) ?? -1;
+      const before = at === -1 ? null : (old ?? []).map((column) => column[at]);
+      if (op === Op.truncated) this.#clear(this.table(name));
+      else if (op === Op.deleted) this.#takeOne(name, cells);
+      else {
+        if (before) this.#takeOne(name, before);
+        else if (op === Op.updated) this.#world.broke('content', `an update of ${name} that does not tell the old row`);
+        this.#addOne(name, before ? cells.map((cell, index) => (cell === undefined ? before[index] : cell)) : cells);
+      }
+    }
+  }
+
+  /** One row more of this content. */
+  #addOne(name: string, cells: readonly Cell[]): void {
+    const { equal } = this.table(name);
+    const text = contentOf(cells);
+    const count = (equal.get(text) ?? 0) + 1;
+    equal.set(text, count);
+    this.#put(name, `${text} ${count}`, cells);
+  }
+
+  /** One row less. Between `begin` and `end`, and before a first snapshot, it need not be there. */
+  #takeOne(name: string, cells: readonly Cell[]): void {
+    const { equal, whole, seen } = this.table(name);
+    const text = contentOf(cells);
+    const count = equal.get(text) ?? 0;
+    if (count > 0) {
+      equal.set(text, count - 1);
+      this.#put(name, `${text} ${count}`, null);
+    } else if (whole && !seen) this.#world.broke('projection', `a change of ${name} names a row that is not there`);
   }
 
   #section(section: Section): void {
@@ -140,6 +194,10 @@ export class SinkModel {
       table.rows.set(key, cells);
     } else table.rows.delete(key);
   }
+}
+
+function contentOf(cells: readonly Cell[]): string {
+  return cells.map((cell) => cell ?? '\0').join('\x1f');
 }
 
 export interface SinkOptions {

@@ -1,7 +1,7 @@
 import { type Changelogs, memoryBus, type Store, StoredChangelogs } from '@tributary/changelog';
 import { type ActorSpec, type Log, type Runtime, runService, Supervisor } from '@tributary/cluster';
 import type { SourceConfig } from '@tributary/config';
-import { type Bus, type Kv, WHOLE } from '@tributary/core';
+import { AssertionFailed, askOne, type Bus, Fault, type Kv, WHOLE } from '@tributary/core';
 import { ProjectionActor } from '@tributary/projection';
 import { SourceActor, type SourceDatabase, Vitals } from '@tributary/source';
 import { type Broker, type Publish, SimStore } from './broker.ts';
@@ -38,6 +38,11 @@ export interface Cluster {
   readonly syncMs: number;
   /** Null: nobody keeps workers from running everything, all of them; only the data's own fences do. */
   readonly kv: KvModel | null;
+  /**
+   * A crash of the broker may take what it had not on its disk. Not where tables without key are written: a projection that
+   * has applied a snapshot of one, which is then lost, holds what nobody knows of (ARCHITECTURE.md, Capture).
+   */
+  readonly brokerForgets: boolean;
   readonly breakage: Breakage;
 }
 
@@ -49,6 +54,7 @@ export class Worker {
   readonly #store: SimStore;
   readonly #database: SimDatabase;
   readonly #sinkLinks = new Set<Link>();
+  readonly #bus = memoryBus();
   /** Its last words on how it is. */
   status: () => string = () => '';
 
@@ -68,7 +74,7 @@ export class Worker {
     const random = new SimRandom(world.random);
     const stored = new StoredChangelogs(this.#store, { clock: this.clock, random });
     const changelogs = breakage.changelogs?.(stored, this.#store) ?? stored;
-    const bus = memoryBus();
+    const bus = this.#bus;
     const log = this.#log();
     const specs = { source: this.#source(changelogs, { bus, random, log }), sink: this.#projection(changelogs, bus) };
     world.tell(`${name} starts`);
@@ -169,6 +175,20 @@ export class Worker {
       if (fault === 'bug') world.broke('bug', `${message}\n${stack}`);
     };
     return { debug() {}, info: tell('info'), warn: tell('warn'), error: tell('error') };
+  }
+
+  /** Asks its source, as a command would; nobody may answer. */
+  ask(what: 'barrier' | 'snapshot', question: { readonly table?: string }): void {
+    const { world } = this.#cluster;
+    const told = (how: string) => world.tell(`${this.process.name} ${what} ${question.table ?? ''}: ${how}`);
+    told('asked');
+    askOne(this.#bus, `tributary.source.${SOURCE}.${what}`, question).then(
+      () => told('answered'),
+      (error: unknown) => {
+        told(error instanceof Fault ? error.kind : String(error));
+        if (error instanceof AssertionFailed) world.broke('bug', `${error.message}\n${error.stack}`);
+      },
+    );
   }
 
   get brokerLink(): Link {

@@ -7,6 +7,9 @@ const column = (name: string, of: PgType, key = 0): ColumnSchema => ({ name, typ
 const INT8 = type(20, 'int8');
 const TEXT = type(25, 'text');
 
+/** Of few different values, so that rows are often equal. */
+const KEYLESS = { schema: 'public', columns: [column('few', INT8), column('note', TEXT), column('big', TEXT)] } as const;
+
 export interface WorkloadOptions {
   /** Mean time between two transactions that begin, ms. */
   readonly everyMs: number;
@@ -17,9 +20,13 @@ export interface WorkloadOptions {
   /** Chance of a transaction that outgrows one message. */
   readonly hugeChance: number;
   readonly rows: number;
+  /** Share of statements that concern the tables without key. */
+  readonly keyless: number;
+  /** Chance that a statement is a truncation. */
+  readonly truncateChance: number;
 }
 
-/** Random transactions, several at a time, on two tables. */
+/** Random transactions, several at a time, on two tables with a key and two without: one that tells old rows whole, one append-only. */
 export class Workload {
   readonly #world: World;
   readonly #model: PostgresModel;
@@ -41,6 +48,8 @@ export class Workload {
         { ...two, columns: [column('big', TEXT), column('b', TEXT, 2), column('a', INT8, 1), column('v', INT8)] },
         [2, 1],
       ),
+      model.addTable(16_403, { ...KEYLESS, table: 'whole', identity: 'full' }, []),
+      model.addTable(16_404, { ...KEYLESS, table: 'append', identity: 'default' }, []),
     ];
     const first = model.begin();
     for (const table of this.tables) for (let i = 0; i < options.rows; i++) this.#insert(first, table);
@@ -89,7 +98,10 @@ export class Workload {
 
   #write(transaction: Transaction, lengthMax: number): void {
     const { random } = this.#world;
-    const table = random.pick(this.tables);
+    const { keyless, truncateChance } = this.#options;
+    const table = random.pick(random.chance(keyless) ? this.tables.slice(2) : this.tables.slice(0, 2));
+    if (!this.#model.open(transaction, table)) return;
+    if (random.chance(truncateChance)) return this.#model.truncate(transaction, table);
     if (random.chance(0.3)) return this.#insert(transaction, table);
     const keys = [...table.rows.keys()];
     const key = keys[random.below(keys.length)];
@@ -99,17 +111,13 @@ export class Workload {
     if (random.chance(0.1)) {
       const values = this.#values(table, lengthMax, version.values);
       const moved = table.key.reduce<Values>((row, index) => row.with(index, this.#key(index)), values);
-      return this.#model.update(transaction, table, version, {
-        key: table.key.map((index) => moved[index]).join('\x1f'),
-        values: moved,
-      });
+      return this.#model.update(transaction, table, version, moved);
     }
-    this.#model.update(transaction, table, version, { key: version.key, values: this.#values(table, lengthMax, version.values) });
+    this.#model.update(transaction, table, version, this.#values(table, lengthMax, version.values));
   }
 
   #insert(transaction: Transaction, table: ModelTable): void {
-    const values = this.#values(table, 60, null);
-    this.#model.insert(transaction, table, table.key.map((index) => values[index]).join('\x1f'), values);
+    this.#model.insert(transaction, table, this.#values(table, 60, null));
   }
 
   #key(index: number): string {
@@ -119,6 +127,7 @@ export class Workload {
   /** New values; with `old`, of some columns only, and never of the key. */
   #values({ schema, key }: ModelTable, lengthMax: number, old: Values | null): Values {
     const { random } = this.#world;
+    if (key.length === 0 && random.chance(0.6)) return [String(random.below(3)), random.pick([null, 'a', 'b c']), null];
     return schema.columns.map((one, index) => {
       if (key.includes(index)) return old ? (old[index] as string) : this.#key(index);
       const keep = old && random.chance(one.name === 'big' && lengthMax < 100 ? 0.7 : 0.3);

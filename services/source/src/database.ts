@@ -87,8 +87,11 @@ export interface SourceSession {
   unpublish(publication: Publication, table: CatalogTable): Promise<void>;
   /** Number and hash of all rows, whatever their order. */
   contentOf(table: CatalogTable): Promise<string>;
-  /** Begins a READ ONLY REPEATABLE READ transaction. @returns what it sees */
-  begin(): Promise<Visibility>;
+  /**
+   * Begins a READ ONLY REPEATABLE READ transaction. @returns what it sees
+   * @param table nobody truncates it from before this until the end: PostgreSQL shows a table that was truncated since as empty
+   */
+  begin(table?: CatalogTable): Promise<Visibility>;
   /** Ends that transaction, also a failed one. */
   end(): Promise<void>;
   /** COPY CSV of chosen rows, in the pieces in which it comes; returns the number of rows. */

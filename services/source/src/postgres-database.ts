@@ -163,8 +163,10 @@ class PostgresSession implements SourceSession {
     return content;
   }
 
-  async begin(): Promise<Visibility> {
-    await this.#session.run('BEGIN ISOLATION LEVEL REPEATABLE READ READ ONLY');
+  async begin(table?: CatalogTable): Promise<Visibility> {
+    // LOCK takes no snapshot: the first statement behind it does.
+    const lock = table ? `; LOCK TABLE ${onlyName(table)} IN ACCESS SHARE MODE` : '';
+    await this.#session.run(`BEGIN ISOLATION LEVEL REPEATABLE READ READ ONLY${lock}`);
     return this.visibility();
   }
 
@@ -175,10 +177,7 @@ class PostgresSession implements SourceSession {
 
   copy(table: CatalogTable, schema: TableSchema, rows: Rows): AsyncGenerator<Buffer, number, undefined> {
     const columns = schema.columns.map((column) => quoteIdent(column.name)).join(', ');
-    const from =
-      rows.kind === 'range'
-        ? `ONLY ${rows.leaf}`
-        : `${table.partitioned ? '' : 'ONLY '}${quoteTable(schema.schema, schema.table)}`;
+    const from = rows.kind === 'range' ? `ONLY ${rows.leaf}` : onlyName(table);
     return this.#session.copyOut(`COPY (SELECT ${columns} FROM ${from}${condition(schema, rows)}) TO STDOUT (FORMAT csv)`);
   }
 
@@ -202,6 +201,11 @@ class PostgresSession implements SourceSession {
     ).version;
     return this.#version;
   }
+}
+
+/** Without tables that inherit from it, which are captured by themselves; partitions belong to it. */
+function onlyName({ schema, table, partitioned }: CatalogTable): string {
+  return `${partitioned ? '' : 'ONLY '}${quoteTable(schema, table)}`;
 }
 
 function condition(schema: TableSchema, rows: Rows): string {

@@ -325,7 +325,7 @@ export class Snapshotter {
       const flight = touches.takeOff();
       try {
         if (state.tables[name]?.snapshot !== snapshot) throw new Superseded();
-        const seen = await session.begin();
+        const seen = await session.begin(table);
         flight.seen = seen;
         if (!touches.any(name, seen) && seen.xmin >= touches.untrackedBelow) {
           await this.#publishWhole({ name, table, schema, seen }, session);

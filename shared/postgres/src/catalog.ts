@@ -18,7 +18,7 @@ export interface CatalogTable {
   readonly identifiable: boolean;
   /** Where the rows are: the table itself, or its leaf partitions. */
   readonly leaves: readonly { readonly oid: number; readonly name: string; readonly file: number; readonly blocks: number }[];
-  /** Updated and deleted rows as far as statistics tell. */
+  /** Updated and deleted rows as far as statistics tell, and since when: a crash of the server takes what they knew. */
   readonly churn: string;
 }
 
@@ -73,7 +73,9 @@ SELECT c.oid::int8::float8 AS oid, n.nspname AS schema, c.relname AS table, c.re
           FROM pg_class l WHERE l.oid IN (SELECT relid FROM pg_partition_tree(c.oid) WHERE isleaf UNION SELECT c.oid)
            AND l.relkind = 'r'), '[]') AS leaves,
        coalesce((SELECT sum(s.n_tup_upd + s.n_tup_del) FROM pg_stat_all_tables s
-          WHERE s.relid IN (SELECT relid FROM pg_partition_tree(c.oid) UNION SELECT c.oid)), 0)::text AS churn
+          WHERE s.relid IN (SELECT relid FROM pg_partition_tree(c.oid) UNION SELECT c.oid)), 0)
+         || ' since ' || concat_ws(' ', (SELECT extract(epoch FROM stats_reset) FROM pg_stat_bgwriter),
+              (SELECT extract(epoch FROM stats_reset) FROM pg_stat_database WHERE datname = current_database())) AS churn
   FROM (SELECT set_config('lock_timeout', '${LOCK_WAIT}', true)) patience(wait)
        CROSS JOIN pg_class c JOIN pg_namespace n ON n.oid = c.relnamespace
  WHERE patience.wait IS NOT NULL AND c.relkind IN ('r', 'p') AND c.relpersistence = 'p' AND NOT c.relispartition
