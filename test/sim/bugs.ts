@@ -246,7 +246,8 @@ export const BUGS: readonly Bug[] = [
     name: 'a snapshot chunk published before the stream has passed it',
     breakage: { database: session((_, name) => (name.startsWith('snapshot') ? { walPosition: async () => 0n } : {})) },
     caughtBy: ['projection'],
-    workload: { rows: 200, everyMs: 3, keyless: 0 },
+    faults: { ask: 300, weather: 500, crash: 0, pause: 0, brokerCrash: 0, postgresCrash: 0, slotDrop: 0 },
+    workload: { rows: 40, everyMs: 40, keyless: 0, truncateChance: 0, hugeChance: 0 },
   },
   {
     name: 'the bound of transactions nobody remembers taken from a snapshot',
