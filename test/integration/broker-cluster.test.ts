@@ -1,7 +1,14 @@
 import { readFile, rm, writeFile } from 'node:fs/promises';
 import { join } from 'node:path';
-import { type BatchDraft, type Broker, type ChangelogWriter, connectNats, SectionDraft } from '@tributary/changelog';
-import { askOne, Fault, Op, ORIGIN, type TableSchema } from '@tributary/core';
+import {
+  type BatchDraft,
+  type Broker,
+  type ChangelogWriter,
+  connectNats,
+  type DeadLetter,
+  SectionDraft,
+} from '@tributary/changelog';
+import { askOne, Fault, Op, ORIGIN, type StoredBatch, type TableSchema } from '@tributary/core';
 import { temporaryFolder } from '@tributary/embedded';
 import { afterAll, beforeAll, describe, expect, it } from 'vitest';
 import { NatsCluster } from '../fixtures/nats-cluster.ts';
@@ -111,6 +118,40 @@ describe('a changelog on three servers', () => {
       await reading.close();
     }
   });
+
+  it('keeps dead letters while it elects who leads them', async () => {
+    const broker = await connectNats({ url: nats.url });
+    try {
+      const { changelogs } = broker;
+      await write(broker, 'letters', () => 3);
+      const batches: StoredBatch[] = [];
+      for await (const one of changelogs.read('letters', { after: ORIGIN, signal: new AbortController().signal })) {
+        if (batches.push(one) === 3) break;
+      }
+      const [first, ...others] = batches as [StoredBatch, ...StoredBatch[]];
+      const letter = { projection: 'ods/letters', table: 'public.t', reason: null, at: 1_000 };
+      await changelogs.deadLetters.put(first, letter);
+      const crash = async () => {
+        const leader = await nats.leaderOfWhole('DEADLETTERS');
+        await nats.kill(leader);
+        return () => nats.restart(leader);
+      };
+      for (const [i, batch] of others.entries()) {
+        const mend = await crash();
+        await changelogs.deadLetters.put(batch, letter);
+        expect(await changelogs.deadLetters.list('ods/letters')).toHaveLength(i + 2);
+        await mend();
+      }
+      const mend = await crash();
+      const kept = await changelogs.deadLetters.list('ods/letters');
+      expect((await changelogs.deadLetters.read(kept[0] as DeadLetter)).seq).toBe(first.seq);
+      await changelogs.deadLetters.drop('ods/letters', 'public.t');
+      expect(await changelogs.deadLetters.list('ods/letters')).toEqual([]);
+      await mend();
+    } finally {
+      await broker.close();
+    }
+  }, 180_000);
 
   it('is written on through another server when the way to one is cut, also without a word', async () => {
     const proxies = await Promise.all(nats.ports.map((port) => TcpProxy.start(port)));

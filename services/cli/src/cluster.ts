@@ -40,9 +40,12 @@ async function outlasting<T>(deadline: number, work: (leftMs: number) => Promise
   }
 }
 
-/** Reads the cluster's bucket, also while nobody leads it for a moment. @throws Fault `broker_unreachable` after {@link ELECTION_MS} */
-export function outlastingElection<T>(read: () => Promise<T>): Promise<T> {
-  return outlasting(Date.now() + ELECTION_MS, read);
+/**
+ * Asks the cluster's bucket, also while nobody leads it for a moment. For what may be asked twice.
+ * @throws Fault `broker_unreachable` after {@link ELECTION_MS}
+ */
+export function outlastingElection<T>(ask: () => Promise<T>): Promise<T> {
+  return outlasting(Date.now() + ELECTION_MS, ask);
 }
 
 /** Asks until somebody answers or the deadline (ms since 1970) is over. For questions that may be asked twice. */

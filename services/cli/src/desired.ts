@@ -2,6 +2,7 @@ import { createCipheriv, createDecipheriv, createHash, randomBytes } from 'node:
 import { mkdir, readFile, writeFile } from 'node:fs/promises';
 import { join } from 'node:path';
 import { type Config, type ConfigFile, configReading } from '@tributary/config';
+import { outlastingElection } from './cluster.ts';
 import { type Clock, describeError, Fault, type Kv, type KvEntry } from '@tributary/core';
 import { environment, type OpsLog } from '@tributary/ops';
 
@@ -41,13 +42,21 @@ export class DesiredState {
   }
 
   /**
-   * Puts `files` in the place of the state read at `revision` (0 = of none).
+   * Puts `files` in the place of the state read at `revision` (0 = of none), also while a broker cluster elects a leader.
    * @throws Fault `config_invalid` when somebody else was faster
    */
   async write(files: readonly ConfigFile[], revision: number, at: number): Promise<void> {
     const { holdsSecret } = await configReading();
     const stored: Stored = holdsSecret(files) ? { at, sealed: await this.#seal(files) } : { at, files };
-    const written = revision === 0 ? await this.#kv.create(KEY, stored) : await this.#kv.update(KEY, stored, revision);
+    let asked = 0;
+    const written = await outlastingElection(async () => {
+      asked++;
+      const now = revision === 0 ? await this.#kv.create(KEY, stored) : await this.#kv.update(KEY, stored, revision);
+      if (now !== null || asked === 1) return now;
+      // Refused at the second try: by somebody else's state, or by this one, whose answer was lost with the leader that wrote it.
+      const entry = await this.#kv.get(KEY);
+      return entry && JSON.stringify(entry.value) === JSON.stringify(stored) ? entry.revision : null;
+    });
     if (written === null) {
       throw new Fault(
         'config_invalid',

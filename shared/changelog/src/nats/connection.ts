@@ -80,8 +80,8 @@ const NOBODY_MS = 250;
  * Asks JetStream until it answers. While a cluster has no leader nobody answers, or nobody is there to be asked (503), and a
  * question that was on its way to a server that died is lost. Only for questions that may be asked twice.
  */
-export async function asking<T>(question: () => Promise<T>): Promise<T> {
-  const end = performance.now() + QUESTIONS_MAX * QUESTION_MS;
+export async function asking<T>(question: () => Promise<T>, patienceMs = QUESTIONS_MAX * QUESTION_MS): Promise<T> {
+  const end = performance.now() + patienceMs;
   for (;;) {
     try {
       return await question();

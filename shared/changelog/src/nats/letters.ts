@@ -9,14 +9,19 @@ import {
   type StreamConfig,
 } from 'nats';
 import type { LetterStore } from '../dead-letters.ts';
-import type { NatsLink } from './connection.ts';
+import { asking, type NatsLink, QUESTION_MS } from './connection.ts';
 
 const STREAM = 'DEADLETTERS';
 const SUBJECT = 'deadletters';
 const HEADROOM_BYTES = 4096;
 const STREAM_NOT_FOUND = 10059;
+/** Two elections, of the broker cluster's leader and of the stream's, on a busy machine. */
+const PATIENCE_MS = 20_000;
 
-/** One stream for all projections, made with the first letter; one message per subject, so that a letter is there once. */
+/**
+ * One stream for all projections, made with the first letter; one message per subject, so that a letter is there once, and
+ * everything may be asked again while a broker cluster elects a leader.
+ */
 export class NatsLetters implements LetterStore {
   readonly valueBytesMax: number;
   readonly #js: JetStreamClient;
@@ -29,7 +34,7 @@ export class NatsLetters implements LetterStore {
   }
 
   static async open(link: NatsLink): Promise<NatsLetters> {
-    return new NatsLetters(link, await link.connection.jetstreamManager({ checkAPI: false }));
+    return new NatsLetters(link, await link.connection.jetstreamManager({ checkAPI: false, timeout: QUESTION_MS }));
   }
 
   async put(key: string, value: Uint8Array): Promise<void> {
@@ -95,7 +100,7 @@ export class NatsLetters implements LetterStore {
 
   async #asked<T>(question: () => Promise<T>): Promise<T> {
     try {
-      return await question();
+      return await asking(question, PATIENCE_MS);
     } catch (error) {
       if (!(error instanceof NatsError)) throw error;
       throw new Fault('broker_unreachable', `NATS: dead letters: ${describeError(error)}`, {}, { cause: error });
