@@ -1,5 +1,5 @@
-import { mkdir, writeFile } from 'node:fs/promises';
-import { join } from 'node:path';
+import { mkdir, readFile, writeFile } from 'node:fs/promises';
+import { dirname, join } from 'node:path';
 import { type PostgresServer, startPostgres, temporaryFolder } from '@tributary/embedded';
 import { Client } from 'pg';
 import { afterAll, beforeAll, describe, expect, it } from 'vitest';
@@ -26,6 +26,7 @@ const FOUND = 'SELECT id, status, qty, price, email, remark, tag, total, tier FR
 describe(`a transform under load and kill −9 (seed ${seed})`, () => {
   let postgres: PostgresServer;
   let system: System;
+  let config: string;
   let shop: Client;
   let crm: Client;
   let ods: Client;
@@ -52,7 +53,7 @@ describe(`a transform under load and kill −9 (seed ${seed})`, () => {
     await mkdir(join(folder, 'steps'));
     await writeFile(join(folder, 'steps', 'tag.ts'), TAG);
     await writeFile(join(folder, 'steps', 'sign.ts'), `export const SIGN: string = ' x ';`);
-    const config = join(folder, 'tributary.yaml');
+    config = join(folder, 'tributary.yaml');
     await writeFile(
       config,
       `kind: Source
@@ -194,6 +195,43 @@ postgres: "${postgres.url('ods')}"
     const places = changes.filter(({ op }) => op !== 'r').map(({ lsn, ordinal }) => `${lsn} ${ordinal}`);
     expect(places.length).toBeGreaterThan(100);
     expect(new Set(places).size).toBe(places.length);
+  });
+
+  it('is previewed with other steps: what would be another, and nothing is touched', async () => {
+    const text = await readFile(config, 'utf8');
+    const other = join(dirname(config), 'other.yaml');
+    await writeFile(
+      other,
+      text
+        .replace(`  - filter: "status <> 'draft'"\n`, `  - filter: "status <> 'draft' AND qty < 8"\n`)
+        .replace('total: "qty * price"', 'total: "qty * price + 1", vat: "price * 0.19"')
+        .replace('  - mask: { email: hash }', '  - drop: [email]'),
+    );
+    const previewed = await system.run(['transform', 'preview', 'clean', '-f', other, '--samples', '1']);
+    expect(previewed.code, previewed.stderr).toBe(0);
+    const [{ tables }] = [lastJson<{ tables: Record<string, unknown>[] }>(previewed)];
+    const { rows } = await shop.query<Record<string, number>>(
+      `SELECT count(*) FILTER (WHERE qty < 8)::int AS rows, count(*)::int AS "rowsBefore", count(*) FILTER (WHERE qty >= 8)::int AS removed,
+         count(*) FILTER (WHERE qty < 8 AND price IS NOT NULL)::int AS changed FROM orders WHERE status <> 'draft'`,
+    );
+    expect(tables).toMatchObject([
+      {
+        table: 'public.orders_clean',
+        ...rows[0],
+        added: 0,
+        columns: { added: ['vat numeric'], removed: ['email text'], changed: [] },
+      },
+    ]);
+    expect((tables[0]?.['samples'] as unknown[]).length).toBe(2);
+    await expectSame();
+    const none = await system.run(['transform', 'preview', 'other', '-f', other]);
+    expect(none.stderr).toContain('the files hold no transform other. Transforms: named, clean');
+    await writeFile(other, text.replace('qty * price', 'quantity * price'));
+    const wrong = await system.run(['transform', 'preview', 'clean', '-f', other]);
+    expect(wrong.code).toBe(1);
+    expect(wrong.stderr).toMatch(
+      /other.yaml:\d+:5: transform clean, step 3 \(set\), table shop.public.orders: there is no column "quantity"/,
+    );
   });
 
   it('is told apart by verify, which has no database to compare its rows with', async () => {

@@ -9,6 +9,7 @@ import type { runOne } from './commands/run.ts';
 import type { schemaDiff } from './commands/schema-diff.ts';
 import type { status } from './commands/status.ts';
 import type { tail } from './commands/tail.ts';
+import type { TransformOptions } from './commands/transform.ts';
 import type { up } from './commands/up.ts';
 import type { verify } from './commands/verify.ts';
 import type { compact, query, replay, snapshot } from './commands/work.ts';
@@ -184,6 +185,12 @@ talking('kpi <action> [name]', 'KPIs: list, show NAME, values NAME, preview -f F
   .option('-f, --file <file>', 'with preview: config file or folder (may be repeated)', collect, [])
   .action((action: string, name: string | undefined, options: Options & KpiOptions) =>
     run(async (output) => (await import('./commands/kpi.ts')).kpi(action, name, options, output), options),
+  );
+talking('transform <action> [name]', 'transforms: preview [NAME] -f FILE (what it would make, beside what it makes now)')
+  .option('-f, --file <file>', 'config file or folder (may be repeated)', collect, [])
+  .option('--samples <n>', 'rows that are shown of each kind of difference', '3')
+  .action((action: string, name: string | undefined, options: Options & TransformOptions) =>
+    run(async (output) => (await import('./commands/transform.ts')).transform(action, name, { options, output }), options),
   );
 talking('process <action> [name]', 'processes: list; map, variants, cases or export NAME; import FILE (XES, CSV, OCEL 2.0 JSON)')
   .option('--name <name>', 'import: what to call it; default: after the file')

@@ -1,6 +1,7 @@
 import { wantsTable, type TransformConfig } from '@tributary/config';
 import { askOne, type Bus, Fault } from '@tributary/core';
 import { targetNames } from './definition.ts';
+import { ANSWER_MS } from './load-view.ts';
 
 /** What a source, or a transform, answers to `barrier`. */
 interface Barrier {
@@ -20,9 +21,6 @@ export interface CommandOptions {
   /** Resolves when each input has been read up to its sequence, and the changelog says so. @returns its sequence then */
   readonly settled: (reached: ReadonlyMap<string, number>) => Promise<number>;
 }
-
-/** An input may have to read its tables first. */
-const ANSWER_MS = 600_000;
 
 /**
  * Answers what a source answers, for those who read the result: up to where it holds everything that was committed

@@ -1,11 +1,12 @@
 import type { Changelogs } from '@tributary/changelog';
 import { lookupsOf, type TransformConfig } from '@tributary/config';
-import { askOne, type Bus, describeError, Fault, type TableSchema } from '@tributary/core';
+import { type Bus, describeError } from '@tributary/core';
 import type { Database } from '@tributary/duckdb';
 import { definitionOf } from './definition.ts';
 import { connect, machineryOf } from './engine.ts';
 import { Flow } from './flow.ts';
 import { FlowEngine } from './flow-engine.ts';
+import { ANSWER_MS } from './load-view.ts';
 import type { Output } from './output.ts';
 import { openMemory, openState, removeState } from './state-file.ts';
 import { View } from './view.ts';
@@ -26,9 +27,6 @@ export interface Running {
   readonly engine: FlowEngine | ViewEngine;
   readonly database: Database;
 }
-
-/** A source may have to read its tables first. */
-const ANSWER_MS = 600_000;
 
 /**
  * Must the rows of the inputs be kept? Where something is looked up, yes: rows of either side may come first. Where several tables of inputs make one of the result, yes: which of two rows with
@@ -101,37 +99,14 @@ export class Engines {
   }
 
   async #viewOn(database: Database, output: Output, signal: AbortSignal): Promise<ViewEngine> {
-    const { config, inputs, changelogs } = this.#options;
+    const { config, inputs, changelogs, bus } = this.#options;
     const duck = await connect(database);
     const definition = definitionOf(config);
     const machinery = machineryOf(config, duck);
     const { view, vector } = await View.open(duck, { transform: config, machinery, definition, inputs });
-    const engine = new ViewEngine({
-      transform: config,
-      definition,
-      inputs,
-      changelogs,
-      view,
-      output,
-      signal,
-      shapeOf: (table) => this.#shapeOf(table),
-    });
+    const engine = new ViewEngine({ transform: config, definition, inputs, changelogs, bus, view, output, signal });
     for (const input of await engine.load(vector)) this.#askAgain(input);
     return engine;
-  }
-
-  /** What a table that is looked up in looks like, before the first row of it was read. */
-  async #shapeOf(table: string): Promise<TableSchema> {
-    const [source, name] = table.split(/\.(.*)/) as [string, string];
-    const told = await askOne<{ shapes?: readonly TableSchema[] }>(
-      this.#options.bus,
-      `tributary.source.${source}.barrier`,
-      { shapes: [name] },
-      { idleMs: ANSWER_MS },
-    );
-    const [shape] = told.shapes ?? [];
-    if (!shape) throw new Fault('config_invalid', `source ${source} has no captured table ${name} to look up in`);
-    return shape;
   }
 
   /** History that is gone is made up for by a snapshot: it comes like any other change. */

@@ -1,4 +1,5 @@
-import { mkdir, rm } from 'node:fs/promises';
+import { mkdir, mkdtemp, rm } from 'node:fs/promises';
+import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { Fault } from '@tributary/core';
 import { Database } from '@tributary/duckdb';
@@ -27,4 +28,10 @@ export async function openState(folder: string, name: string): Promise<Database>
 
 export async function removeState(folder: string, name: string): Promise<void> {
   for (const end of ['duckdb', 'duckdb.wal', 'spill']) await rm(join(folder, `${name}.${end}`), { force: true, recursive: true });
+}
+
+/** A state for one piece of work, in the system's temporary folder. */
+export async function temporaryState(): Promise<{ readonly database: Database; readonly remove: () => Promise<void> }> {
+  const folder = await mkdtemp(join(tmpdir(), 'tributary-state-'));
+  return { database: await openState(folder, 'state'), remove: () => rm(folder, { recursive: true, force: true }) };
 }

@@ -1,38 +1,20 @@
-import type { Changelogs } from '@tributary/changelog';
-import { lookupsOf, readsTable, type TransformConfig } from '@tributary/config';
-import {
-  compareSourcePosition,
-  formatLsn,
-  Op,
-  parseLsn,
-  type Position,
-  type SourcePosition,
-  type StoredBatch,
-  type TableSchema,
-} from '@tributary/core';
+import { readsTable } from '@tributary/config';
+import { compareSourcePosition, formatLsn, Op, parseLsn, type StoredBatch } from '@tributary/core';
 import { behind } from './flow-engine.ts';
+import { between, loadView, type ViewInputs } from './load-view.ts';
 import type { InputGroup } from './inputs.ts';
 import type { InTransaction, Output, OutSection } from './output.ts';
 import { type Run, runsOf } from './run.ts';
 import { START, type Vector } from './vector.ts';
 import type { View } from './view.ts';
 
-export interface ViewEngineOptions {
-  readonly transform: TransformConfig;
-  readonly definition: string;
-  readonly inputs: readonly string[];
-  readonly changelogs: Changelogs;
+export interface ViewEngineOptions extends ViewInputs {
   readonly view: View;
   readonly output: Output;
-  readonly signal: AbortSignal;
-  /** Shape of a table (`SOURCE.SCHEMA.TABLE`) that is looked up in. */
-  readonly shapeOf: (table: string) => Promise<TableSchema>;
 }
 
 /** Rows of a message; a larger transaction goes out in parts. */
 const MESSAGE_ROWS = 4_000;
-/** Messages read between two commits while the state is loaded. */
-const COMMIT_BATCHES = 200;
 
 /**
  * A transform that keeps the rows of its inputs. What a unit of them (a group of the stream, one snapshot message, one large
@@ -58,58 +40,13 @@ export class ViewEngine {
    * ahead (the broker lost messages) or of other steps is begun anew.
    * @returns inputs whose history does not reach back to their beginning
    */
-  async load(from: Vector | null): Promise<string[]> {
-    const { view, output, definition, shapeOf } = this.#options;
-    const target = output.vector;
-    const inputs = this.#lookedUpFirst();
-    const usable = from !== null && inputs.every((input) => isBefore(from.get(input) ?? START, target.get(input) ?? START));
-    if (from && !usable) await view.empty();
-    for (const table of view.unknown()) await view.know(table, await shapeOf(table));
-    const trimmed: string[] = [];
-    let held: Vector = usable ? from : new Map();
-    await view.begin();
-    for (const input of inputs) {
-      const until = target.get(input) ?? START;
-      let batches = 0;
-      let first = true;
-      for await (const batch of this.#between(input, held.get(input) ?? START, until)) {
-        if (first && !held.has(input) && compareSourcePosition(batch.header.follows, START) !== 0) trimmed.push(input);
-        first = false;
-        for (const run of runsOf([batch], (table) => this.#wants(input, table))) await view.apply(input, run);
-        held = behind(held, input, batch);
-        if (++batches % COMMIT_BATCHES !== 0 || batch.header.more) continue;
-        await view.commit(definition, held);
-        await view.begin();
-        await view.note();
-      }
-    }
-    await view.commit(definition, target);
-    view.takeReshaped();
-    return trimmed;
-  }
-
-  /** Rows that come after what they look up are computed once. */
-  #lookedUpFirst(): string[] {
-    const { transform, inputs } = this.#options;
-    const looked = new Set(lookupsOf(transform).map((table) => table.split('.')[0] as string));
-    return inputs.toSorted((a, b) => Number(looked.has(b)) - Number(looked.has(a)));
+  load(from: Vector | null): Promise<string[]> {
+    const { view, output } = this.#options;
+    return loadView(view, this.#options, { from, target: output.vector });
   }
 
   #wants(input: string, table: string): boolean {
     return readsTable(this.#options.transform, input, table);
-  }
-
-  /** What lies behind `from` in an input, up to and with `to`. */
-  async *#between(input: string, from: Position, to: SourcePosition): AsyncGenerator<StoredBatch> {
-    const { changelogs, signal } = this.#options;
-    if (compareSourcePosition(from, to) >= 0) return;
-    const wants = (table: string) => this.#wants(input, table);
-    for await (const batch of changelogs.read(input, { after: from, signal, wants })) {
-      const place = compareSourcePosition(batch.header.position, to);
-      if (place <= 0) yield batch;
-      if (place >= 0) break;
-    }
-    signal.throwIfAborted();
   }
 
   /**
@@ -124,7 +61,7 @@ export class ViewEngine {
     await view.begin();
     await view.note();
     let last: StoredBatch | null = null;
-    for await (const batch of this.#between(input, output.vector.get(input) ?? START, until)) {
+    for await (const batch of between(this.#options, input, { from: output.vector.get(input) ?? START, to: until })) {
       for (const run of runsOf([batch], (table) => this.#wants(input, table))) await view.apply(input, run);
       last = batch;
     }
@@ -215,10 +152,6 @@ export class ViewEngine {
     await output.stored;
     return { tables: chosen.map(({ name }) => name), rows: told };
   }
-}
-
-function isBefore(a: SourcePosition, b: SourcePosition): boolean {
-  return compareSourcePosition(a, b) <= 0;
 }
 
 /** The run that ends with a batch, without its rows. */
