@@ -222,7 +222,7 @@ postgres: "${postgres.url('ods')}"
         columns: { added: ['vat numeric'], removed: ['email text'], changed: [] },
       },
     ]);
-    expect((tables[0]?.['samples'] as unknown[]).length).toBe(2);
+    expect(tables[0]?.['samples']).toHaveLength(2);
     await expectSame();
     const none = await system.run(['transform', 'preview', 'other', '-f', other]);
     expect(none.stderr).toContain('the files hold no transform other. Transforms: named, clean');
