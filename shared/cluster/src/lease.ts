@@ -80,19 +80,26 @@ export class Lease {
     return this.#writtenAt + this.#options.ttlMs * 0.8;
   }
 
-  /** @returns false when somebody else has it. @throws Fault `broker_unreachable`: it may or may not have been renewed */
+  /**
+   * Several may be under way: a question that was lost with a leader of the bucket is asked again before its time is over.
+   * @returns false when somebody else has it. @throws Fault `broker_unreachable`: it may or may not have been renewed
+   */
   async renew(): Promise<boolean> {
     const { kv } = this.#options;
     const key = leaseKey(this.#options.assignment);
-    if (await this.#write((record) => kv.update(key, record, this.#revision))) return true;
-    const entry = await kv.get(key);
-    // The bucket was lost: whoever makes the key first has the lease.
-    if (!entry) return this.#write((record) => kv.create(key, record));
-    const { owner, epoch } = readLease(entry.value);
-    if (owner !== this.#options.owner || epoch !== this.epoch) return false;
-    // The answer to an earlier renewal was lost, the renewal was not.
-    this.#revision = entry.revision;
-    return this.#write((record) => kv.update(key, record, this.#revision));
+    for (;;) {
+      if (await this.#write((record) => kv.update(key, record, this.#revision))) return true;
+      const entry = await kv.get(key);
+      // The bucket was lost: whoever makes the key first has the lease.
+      if (!entry) {
+        if (await this.#write((record) => kv.create(key, record))) return true;
+        continue;
+      }
+      const { owner, epoch } = readLease(entry.value);
+      if (owner !== this.#options.owner || epoch !== this.epoch) return false;
+      // The answer to an earlier renewal was lost, or has not come yet; the renewal was made.
+      this.#revision = entry.revision;
+    }
   }
 
   /** Lets go; the key stays, so that the epoch goes on. */
@@ -104,6 +111,8 @@ export class Lease {
     const at = this.#options.clock.monotonic();
     const revision = await write({ owner: this.#options.owner, epoch: this.epoch });
     if (revision === null) return false;
+    // The answer to an earlier question, after that to a later one.
+    if (at < this.#writtenAt) return true;
     this.#revision = revision;
     this.#writtenAt = at;
     return true;

@@ -55,11 +55,23 @@ async function settled(): Promise<void> {
   for (let turn = 0; turn < 5; turn++) await new Promise((resolve) => setImmediate(resolve));
 }
 
-/** A bucket whose link to one worker can be cut. */
+/** How long a question waits for an answer that does not come, ms. */
+const TIMEOUT_MS = 3_000;
+
+/** A bucket whose link to one worker can be cut, and which can be without a leader. */
 class Bucket {
+  readonly #clock: Clock;
+  /** Questions asked meanwhile are never answered. */
+  leaderless = false;
+  /** Of every answer, ms. */
+  delayMs = 0;
   readonly entries = new Map<string, KvEntry>();
   #revision = 0;
   readonly #watchers = new Set<(event: KvEvent) => void>();
+
+  constructor(clock: Clock) {
+    this.#clock = clock;
+  }
 
   /** One worker's connection; while `cut`, nothing is answered and nothing told. */
   link(): Kv & { cut: boolean } {
@@ -83,7 +95,13 @@ class Bucket {
 
   async #reach<T>(link: { readonly cut: boolean }, act: () => T): Promise<T> {
     if (link.cut) throw new Error('cut');
-    return act();
+    if (this.leaderless) {
+      await this.#clock.sleep(TIMEOUT_MS);
+      throw new Error('TIMEOUT');
+    }
+    const answer = act();
+    if (this.delayMs > 0) await this.#clock.sleep(this.delayMs);
+    return answer;
   }
 
   async *#watch(link: { readonly cut: boolean }, signal: AbortSignal): AsyncGenerator<KvEvent> {
@@ -119,7 +137,7 @@ class Bucket {
 /** Workers over one bucket and one clock, and who runs what. */
 class Cluster {
   readonly clock = new HeldClock();
-  readonly bucket = new Bucket();
+  readonly bucket = new Bucket(this.clock);
   /** Worker by assignment that runs at this moment; several = two run it. */
   readonly running = new Map<string, string[]>();
   readonly most = new Map<string, number>();
@@ -228,6 +246,37 @@ describe('worker', () => {
     await cluster.clock.pass(TTL_MS);
     expect([cluster.by('one').length, cluster.by('two').length]).toEqual([2, 2]);
     await Promise.all([first.worker.stop(), second.worker.stop()]);
+  });
+
+  it('outlasts an election of the leader of the bucket, though what it asked meanwhile is never answered', async () => {
+    const cluster = new Cluster();
+    const first = cluster.join('one', four);
+    const second = cluster.join('two', four);
+    await cluster.clock.pass(1_000);
+    const epochs = () => four.map((name) => cluster.lease(name));
+    const before = epochs();
+    for (let election = 0; election < 10; election++) {
+      // Whatever the moment at which it begins.
+      await cluster.clock.pass(TTL_MS + 330);
+      cluster.bucket.leaderless = true;
+      await cluster.clock.pass(4_400);
+      cluster.bucket.leaderless = false;
+      await cluster.clock.pass(1_000);
+      expect(epochs()).toEqual(before);
+    }
+    await cluster.clock.pass(TTL_MS);
+    await Promise.all([first.worker.stop(), second.worker.stop()]);
+  });
+
+  it('keeps its leases where every answer takes longer than it takes to ask again', async () => {
+    const cluster = new Cluster();
+    const { worker } = cluster.join('one', four);
+    await cluster.clock.pass(1_000);
+    cluster.bucket.delayMs = 1_700;
+    await cluster.clock.pass(5 * TTL_MS);
+    expect(four.map((name) => cluster.lease(name))).toEqual(four.map(() => ({ owner: 'one', epoch: 1 })));
+    cluster.bucket.delayMs = 0;
+    await worker.stop();
   });
 
   it('takes the leases of its own former self at once', async () => {

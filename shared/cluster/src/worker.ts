@@ -65,6 +65,10 @@ const FAREWELL_MS = 200;
  * ends by itself not much later than it could be given back.
  */
 const GOODBYE_MS = 300;
+/** Share of the TTL between two renewals. */
+const RENEWALS_A_TTL = 4;
+/** A renewal that is not answered for so long is asked again beside it, ms: what went to a leader that died is never answered. */
+const UNANSWERED_MS = 1_000;
 /** Shortest wait after a lease could not be taken or renewed, ms. */
 const AGAIN_MS = 250;
 
@@ -296,14 +300,14 @@ export class Worker {
   /** Renews until `drained`; when somebody else has the lease, or it could not be renewed for too long, it is lost. */
   async #keep(led: Led, drained: AbortSignal): Promise<void> {
     const { clock, log } = this.#options;
-    let waitMs = this.#ttlMs / 3;
+    let waitMs = this.#ttlMs / RENEWALS_A_TTL;
     while (!drained.aborted) {
       await clock.sleep(Math.min(waitMs, Math.max(0, led.lease.heldUntil - clock.monotonic())), drained).catch(() => {});
       if (drained.aborted) return;
       try {
-        const renewed = await this.#inTime(led.lease);
+        const renewed = await this.#renewed(led.lease);
         if (renewed === 'kept') {
-          waitMs = this.#ttlMs / 3;
+          waitMs = this.#ttlMs / RENEWALS_A_TTL;
           continue;
         }
         led.lost = true;
@@ -319,22 +323,39 @@ export class Worker {
     }
   }
 
-  /** One renewal, not waited for beyond the end of the lease. */
-  async #inTime(lease: Lease): Promise<'kept' | 'lost'> {
+  /** One renewal, asked again while it is not answered, and not waited for beyond the end of the lease. @throws when all failed */
+  async #renewed(lease: Lease): Promise<'kept' | 'lost'> {
     const { clock } = this.#options;
-    const late = new AbortController();
-    const leftMs = Math.max(0, lease.heldUntil - clock.monotonic());
-    try {
-      return await Promise.race([
-        lease.renew().then((kept) => (kept ? ('kept' as const) : ('lost' as const))),
-        clock.sleep(leftMs, late.signal).then(
-          () => 'lost' as const,
-          () => 'kept' as const,
-        ),
-      ]);
-    } finally {
-      late.abort(new Error('answered'));
+    const asked: Promise<boolean>[] = [];
+    for (;;) {
+      asked.push(lease.renew());
+      const kept = await this.#within(Math.min(UNANSWERED_MS, lease.heldUntil - clock.monotonic()), firstOf(asked));
+      if (kept !== null) return kept ? 'kept' : 'lost';
+      if (clock.monotonic() >= lease.heldUntil) return 'lost';
     }
+  }
+
+  /** @returns null when there is no answer after `ms` */
+  async #within<T>(ms: number, answer: Promise<T>): Promise<T | null> {
+    const answered = new AbortController();
+    const late = this.#options.clock.sleep(Math.max(0, ms), answered.signal).then(
+      () => null,
+      () => null,
+    );
+    try {
+      return await Promise.race([answer, late]);
+    } finally {
+      answered.abort(new Error('answered'));
+    }
+  }
+}
+
+/** The first answer. @throws the last failure, when there is none but failures */
+async function firstOf<T>(asked: readonly Promise<T>[]): Promise<T> {
+  try {
+    return await Promise.any(asked);
+  } catch (error) {
+    throw (error as AggregateError).errors.at(-1);
   }
 }
 
