@@ -5,6 +5,7 @@ import { askUntil, barrier, projectionSubject } from '../cluster.ts';
 import type { Output } from '../output.ts';
 import { type IdleCost, measureIdle } from './idle.ts';
 import { round } from './measure.ts';
+import { transformed, type TransformRun } from './scale-transforms.ts';
 import { type CpuTimes, cpuTimes, shared, since, WorkerProcess } from './workers.ts';
 import { openWorld, ORDERS, type World } from './world.ts';
 
@@ -20,13 +21,15 @@ const far = () => Date.now() + 900_000;
  * How work grows with workers, and cost with sources. Two loads, because where everything runs on one machine it is the
  * target's own work that decides: `fresh` rows (each one is a row that PostgreSQL must write) and `hot` rows (updates of the
  * same rows, which the worker folds before PostgreSQL hears of them). CPU is told for workers, PostgreSQL, the broker and
- * whoever else was busy: a ratio counts only where two cores were free for it.
+ * whoever else was busy: a ratio counts only where two cores were free for it. A third load has no target at all: transforms, in which
+ * the worker itself is the cost.
  */
 export async function benchScale(rows: number, output: Output): Promise<void> {
   const world = await openWorld(['fresh', 'hot', 'ods'], {
     settings: { max_replication_slots: '40', max_wal_senders: '40', max_connections: '300' },
   });
   const runs: Run[] = [];
+  const transforms: TransformRun[] = [];
   try {
     for (const load of ['fresh', 'hot'] as const) {
       await fill(world, load);
@@ -43,13 +46,19 @@ export async function benchScale(rows: number, output: Output): Promise<void> {
         if (!output.json) tell(run, output);
       }
     }
+    const sources = sourcesOf(world, 'fresh', CHANGELOGS).map(({ name }) => name);
+    for (const workers of [1, 2]) {
+      const run = await transformed(world, { sources, rows, workers });
+      transforms.push(run);
+      if (!output.json) tellTransforms(run, output);
+    }
   } finally {
     await world.close();
   }
   const idle = await measureIdle((cost) => {
     if (!output.json) tellIdle(cost, output);
   });
-  if (output.json) output.value(result(runs, idle));
+  if (output.json) output.value({ ...result(runs, idle), transforms: transformResult(transforms) });
 }
 
 interface Setting {
@@ -191,10 +200,22 @@ function tell(run: Run, output: Output): void {
   );
 }
 
+function tellTransforms({ workers, changelogs, rowsPerSecond, cpuMicrosPerRow, cores }: TransformRun, output: Output): void {
+  output.line(
+    `${changelogs} transform(s), ${workers} worker(s)  ${rowsPerSecond} rows/s, ${cpuMicrosPerRow} µs a row; cores: workers ${cores.each.join(' + ')}, broker ${cores.nats}, others ${cores.others}`,
+  );
+}
+
 function tellIdle(cost: IdleCost, output: Output): void {
   output.line(
     `${String(cost.sources).padStart(2)} idle source(s)  worker ${cost.cores} cores, ${cost.rssMb} MB; PostgreSQL ${cost.postgresCores}, broker ${cost.natsCores}`,
   );
+}
+
+function transformResult(runs: readonly TransformRun[]): object {
+  const [one, two] = runs as [TransformRun, TransformRun];
+  const ratioByCpu = round((2 * one.cpuMicrosPerRow) / two.cpuMicrosPerRow);
+  return { ratio: round(two.rowsPerSecond / one.rowsPerSecond), ratioByCpu, runs };
 }
 
 /** The figure is that of eight changelogs of hot rows with two workers; its reference the same with one. */

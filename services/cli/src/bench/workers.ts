@@ -22,7 +22,11 @@ export class WorkerProcess {
   }
 
   /** Resolves when it has joined the cluster. @param documents of the config */
-  static async start(world: World, service: 'source' | 'sink', documents: readonly object[]): Promise<WorkerProcess> {
+  static async start(
+    world: World,
+    service: 'source' | 'transform' | 'sink',
+    documents: readonly object[],
+  ): Promise<WorkerProcess> {
     const file = join(world.folder, `${service}.yaml`);
     await writeFile(file, documents.map((document) => JSON.stringify(document)).join('\n---\n'));
     const args = [PROGRAM, 'run', service, '-f', file, '--nats', world.nats.url, '--data', join(world.folder, 'data'), '--json'];
@@ -40,6 +44,10 @@ export class WorkerProcess {
 
   get pid(): number {
     return this.#child.pid as number;
+  }
+
+  cpuSeconds(): number {
+    return cpuSecondsOf(this.pid);
   }
 
   async stop(): Promise<void> {
