@@ -56,6 +56,10 @@ export interface OdsSinkConfig {
   /** Template with `{source}` and `{schema}`; absent: see {@link targetSchema}. */
   readonly schema?: string;
   readonly onError: 'halt' | 'quarantine';
+  /** What becomes of tables that Tributary did not make: an error, or they are filled as their owner made them. */
+  readonly existing: 'refuse' | 'adopt';
+  /** Are foreign keys of the target's owner checked? `replica`: no, and the owner's triggers rest too. */
+  readonly foreignKeys: 'check' | 'replica';
   /** Actors that share the tables of one source; 1 = it is not split. */
   readonly partitions: number;
   /** Tables of the same name stand together in schema `into` (a template with `{schema}`), told apart by the column `shard`. */

@@ -116,6 +116,10 @@ export const odsSink = z
         shard: z.string().min(1).default('shard'),
       })
       .optional(),
+    /** Tables of the target that Tributary did not make: an error, or filled as their owner made them. */
+    existing: z.enum(['refuse', 'adopt']).default('refuse'),
+    /** Of the target's owner: checked when a transaction is complete, or not at all (`session_replication_role = replica`). */
+    foreignKeys: z.enum(['check', 'replica']).default('check'),
     history: z.literal(false, 'history: true is not built yet').default(false),
     /** A change that cannot be applied: the projection halts, or its table is put aside and other tables go on. */
     onError: z.enum(['halt', 'quarantine']).default('halt'),
@@ -123,6 +127,10 @@ export const odsSink = z
   .refine((sink) => !sink.merge || sink.schema === undefined || sink.schema.includes('{source}'), {
     path: ['schema'],
     error: 'with "merge" it names where each shard\'s own partition stands, so it needs {source} in it',
+  })
+  .refine((sink) => !sink.merge || sink.existing === 'refuse', {
+    path: ['existing'],
+    error: 'with "merge" every table is made by Tributary, so none can be adopted',
   });
 
 export const lakeSink = z.strictObject({

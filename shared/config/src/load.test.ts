@@ -166,6 +166,11 @@ measures:
     expect((await load(ods('merge: { into: all }\n'))).sinks).toMatchObject([{ merge: { into: 'all', shard: 'shard' } }]);
     expect(await refusal(ods('merge: { into: "x_{source}" }\n'))).toContain('must be the same for all sources');
     expect(await refusal(ods('merge: { into: all }\nschema: one\n'))).toContain('it needs {source} in it');
+    expect((await load(ods(''))).sinks).toMatchObject([{ existing: 'refuse', foreignKeys: 'check' }]);
+    expect((await load(ods('existing: adopt\nforeignKeys: replica\n'))).sinks).toMatchObject([
+      { existing: 'adopt', foreignKeys: 'replica' },
+    ]);
+    expect(await refusal(ods('merge: { into: all }\nexisting: adopt\n'))).toMatch(/^a\.yaml:10:1: "existing": with "merge"/);
     expect(await refusal(`${source}kind: Sink\nname: lake\ntype: lake\npartitions: 2\n`)).toMatch(
       /^a\.yaml:8:1: "partitions" is for a Sink of type ods: /,
     );
@@ -183,6 +188,8 @@ measures:
       type: 'ods' as const,
       partitions: 1,
       onError: 'halt' as const,
+      existing: 'refuse' as const,
+      foreignKeys: 'check' as const,
       name: 'ods',
       from: ['shop.*', 'pay.public.bills'],
       postgres: { host: '', port: 1, user: '', database: '' },

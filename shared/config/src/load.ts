@@ -396,7 +396,7 @@ function sourceOf({ kind: _kind, heartbeat, contract, ...rest }: kinds.SourceDoc
 
 function sinkOf(document: Extract<Checked, { kind: 'Ods' | 'Lake' | 'Events' }>): SinkConfig {
   if (document.kind === 'Ods') {
-    const { name, from, postgres, schema, merge, partitions, onError } = document.value;
+    const { name, from, postgres, schema, merge, partitions, onError, existing, foreignKeys } = document.value;
     return {
       type: 'ods',
       name,
@@ -404,6 +404,8 @@ function sinkOf(document: Extract<Checked, { kind: 'Ods' | 'Lake' | 'Events' }>)
       postgres,
       partitions,
       onError,
+      existing,
+      foreignKeys,
       ...(schema === undefined ? {} : { schema }),
       ...(merge ? { merge } : {}),
     };

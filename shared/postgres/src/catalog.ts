@@ -14,6 +14,8 @@ export interface CatalogTable {
   readonly columns: readonly CatalogColumn[];
   /** Key column names in order: primary key, else identity index; empty without either. */
   readonly key: readonly string[];
+  /** Other tables (`schema.table`) that foreign keys of this one refer to. */
+  readonly parents: readonly string[];
   /** PostgreSQL can name the old row of an update or delete in the WAL, on the table and on every partition. */
   readonly identifiable: boolean;
   /** Where the rows are: the table itself, or its leaf partitions. */
@@ -68,6 +70,8 @@ SELECT c.oid::int8::float8 AS oid, n.nspname AS schema, c.relname AS table, c.re
                   OR (l.relreplident = 'i' AND EXISTS (SELECT 1 FROM pg_index i WHERE i.indrelid = l.oid AND i.indisreplident)))
           FROM (SELECT c.oid UNION SELECT relid FROM pg_partition_tree(c.oid)) t(oid) JOIN pg_class l ON l.oid = t.oid
          ) AS identifiable,
+       coalesce((SELECT json_agg(DISTINCT pn.nspname || '.' || p.relname) FROM pg_constraint f JOIN pg_class p ON p.oid = f.confrelid
+                  JOIN pg_namespace pn ON pn.oid = p.relnamespace WHERE f.conrelid = c.oid AND f.contype = 'f' AND f.confrelid <> c.oid), '[]') AS parents,
        coalesce((SELECT json_agg(json_build_object('oid', l.oid::int8, 'name', l.oid::regclass::text, 'file', coalesce(pg_relation_filenode(l.oid), 0)::int8,
                   'blocks', coalesce(pg_relation_size(l.oid), 0) / current_setting('block_size')::int) ORDER BY l.oid)
           FROM pg_class l WHERE l.oid IN (SELECT relid FROM pg_partition_tree(c.oid) WHERE isleaf UNION SELECT c.oid)

@@ -13,10 +13,10 @@ export interface Projection {
    * Applies whole transactions: the group ends at a transaction end (unless `partial` is true: a transaction
    * larger than memory, of which this is a part; then the effect must stay invisible, or be safe to repeat,
    * until a later call without `partial`).
-   * A projection whose effects take long, each for itself, may say that it has accepted the group and takes more; it then
+   * A projection whose effects take long, or cannot be committed yet, may say that it has accepted the group and takes more; it then
    * counts as applied when that is `settled`. What is accepted and not settled is forgotten at the next `position()`.
    */
-  apply(group: Group): Promise<void> | Promise<Accepted>;
+  apply(group: Group): Promise<void> | Promise<Accepted | null>;
   /** Empties the result and sets the position to ORIGIN, in one atomic write. Used by replay. */
   reset(): Promise<void>;
   /**

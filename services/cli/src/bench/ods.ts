@@ -76,7 +76,16 @@ export async function benchOds(rows: number, output: Output): Promise<void> {
 
 function configOf(world: World): Config {
   return world.config([
-    { type: 'ods', name: 'ods', from: ['*'], postgres: world.connection('ods'), partitions: 1, onError: 'halt' },
+    {
+      type: 'ods',
+      name: 'ods',
+      from: ['*'],
+      postgres: world.connection('ods'),
+      partitions: 1,
+      onError: 'halt',
+      existing: 'refuse',
+      foreignKeys: 'check',
+    },
   ]);
 }
 

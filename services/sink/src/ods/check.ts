@@ -1,6 +1,7 @@
 import { type Config, type OdsSinkConfig, sourcesOf, targetSchema, wantsTable } from '@tributary/config';
 import { describeError, Fault } from '@tributary/core';
 import { quoteIdent, quoteTable, readTables, Session } from '@tributary/postgres';
+import { asReplica } from './constraints.ts';
 
 interface OdsFinding {
   readonly level: 'error' | 'warning';
@@ -30,13 +31,29 @@ export async function checkOds(sink: OdsSinkConfig, config: Config): Promise<Ods
     const rights = await target.row<{ create: boolean; role: string; database: string }>(
       `SELECT has_database_privilege(current_database(), 'CREATE') AS create, current_user::text AS role, current_database()::text AS database`,
     );
-    if (!rights.create) {
+    const { prepared } = await target.row<{ prepared: boolean }>(`SELECT to_regnamespace('tributary') IS NOT NULL AS prepared`);
+    if (!rights.create && sink.existing === 'adopt' && !prepared) {
+      found.push({
+        level: 'error',
+        about,
+        problem: `role ${rights.role} has no schema for what it notes`,
+        mend: `CREATE SCHEMA tributary AUTHORIZATION ${quoteIdent(rights.role)};`,
+      });
+    }
+    if (!rights.create && sink.existing === 'refuse') {
       found.push({
         level: 'error',
         about,
         problem: `role ${rights.role} may not create schemas`,
         mend: `GRANT CREATE ON DATABASE ${quoteIdent(rights.database)} TO ${quoteIdent(rights.role)};`,
       });
+    }
+    if (sink.foreignKeys === 'replica') {
+      const refused = await asReplica(target, sink.name).then(
+        () => null,
+        (error: unknown) => describeError(error),
+      );
+      if (refused) found.push({ level: 'error', about, problem: refused, mend: 'Grant it, or leave "foreignKeys" out.' });
     }
     const ours = await ownedTables(target, sink.name);
     for (const source of sourcesOf(sink, config)) found.push(...(await conflicts({ sink, config, source, target, ours })));
@@ -88,12 +105,12 @@ async function conflicts(place: {
       };
       for (const { name, key } of merged ? [own, merged] : [own]) {
         const { there } = await target.row<{ there: boolean }>('SELECT to_regclass($1) IS NOT NULL AS there', [name]);
-        if (!there || ours.has(name)) continue;
+        if (!there || ours.has(name) || sink.existing === 'adopt') continue;
         found.push({
           level: 'error',
           about: `sink ${sink.name}, table ${name}`,
           problem: 'it is already there and Tributary did not make it',
-          mend: `ALTER TABLE ${name} RENAME TO …; -- or give ${key}`,
+          mend: `ALTER TABLE ${name} RENAME TO …; -- or give ${key}, or "existing: adopt"`,
         });
       }
     }

@@ -166,7 +166,12 @@ async function bringForward({ changelogs, source, signal, openPart }: LayoutOpti
       const arrived = !header.more && compareSourcePosition(header.position, to) >= 0;
       if (!arrived && bytes < GROUP_BYTES) continue;
       const position = { seq: batch.seq, ...header.position, epoch: header.epoch };
-      await projection.apply({ batches, after: position, watermark: header.watermark, partial: header.more });
+      const accepted = await projection.apply({ batches, after: position, watermark: header.watermark, partial: header.more });
+      if (arrived && accepted)
+        throw new Fault(
+          'not_complete',
+          `tables of ${source} wait for rows that their foreign keys refer to: they cannot be shared out yet`,
+        );
       if (arrived) return;
       batches = [];
       bytes = 0;

@@ -12,13 +12,15 @@ import {
   ORIGIN,
 } from '@tributary/core';
 import { type ConnectionConfig, quoteIdent, quoteLiteral, quoteTable, Session, sqlState } from '@tributary/postgres';
-import type { DriverView, Group, Projection, Rewind } from '@tributary/projection';
+import type { Accepted, DriverView, Group, Projection, Rewind } from '@tributary/projection';
+import { asReplica, Constraints, withAdvice } from './constraints.ts';
 import { settleLayout } from './layout.ts';
 import { MergedTable } from './merged-table.ts';
+import { parentsFirst } from './order.ts';
 import { type Place, setUp, StoredPosition } from './place.ts';
 import { Shares } from './shares.ts';
 import { TableWriter } from './table-writer.ts';
-import { TargetTables } from './target-table.ts';
+import { type TargetTable, TargetTables } from './target-table.ts';
 import { TargetTypes } from './target-types.ts';
 import { verifyOds } from './verify.ts';
 
@@ -46,7 +48,8 @@ const UNDEFINED_TABLE = '42P01';
  *
  * I6 All tables and the position are written by one SQL transaction per group. A transaction larger than a group keeps
  * that SQL transaction open over several groups, so nobody ever sees half of it. The commit need not wait for the disk:
- * rows and position are lost together, and then applied again.
+ * rows and position are lost together, and then applied again. Where foreign keys of the owner do not hold yet it stays open
+ * as well ({@link Constraints}), and what it holds counts as applied when it is committed.
  */
 export class OdsProjection implements Projection {
   readonly #options: OdsOptions;
@@ -59,7 +62,10 @@ export class OdsProjection implements Projection {
   /** Is a table chosen by the sink's `from`? Asked for every section of the changelog, so the answers are kept. */
   readonly #chosen = new Map<string, boolean>();
   #writers = new Map<string, TableWriter>();
+  readonly #constraints: Constraints;
   #open = false;
+  /** Groups that are applied and not committed. */
+  #pending: Pending | null = null;
   #held: ReadonlyMap<string, SourcePosition> = new Map();
 
   private constructor(options: OdsOptions, place: Place, { session, side }: Sessions) {
@@ -68,6 +74,7 @@ export class OdsProjection implements Projection {
     this.#side = side;
     this.#position = new StoredPosition(place, session);
     this.#shares = new Shares(place, side);
+    this.#constraints = new Constraints(session);
     const { config, source } = options;
     const schemaOf = (schema: string) => targetSchema(source, schema, config.schema);
     const { merge } = config;
@@ -75,7 +82,15 @@ export class OdsProjection implements Projection {
     this.#types = new TargetTypes(merge ? mergedOf : schemaOf);
     const merged =
       merge && new MergedTable({ sink: config.name, shard: source, column: merge.shard, types: this.#types, schemaOf: mergedOf });
-    this.#tables = new TargetTables({ sink: config.name, source, types: this.#types, schemaOf, merged: merged ?? null });
+    this.#tables = new TargetTables({
+      sink: config.name,
+      source,
+      types: this.#types,
+      schemaOf,
+      merged: merged ?? null,
+      adopts: config.existing === 'adopt',
+      checksKeys: config.foreignKeys === 'check',
+    });
   }
 
   /** Shares the tables out anew first when they are not shared among as many parts as wanted: see {@link settleLayout}. */
@@ -127,23 +142,44 @@ export class OdsProjection implements Projection {
     return chosen && this.#shares.mayOwn(table);
   }
 
-  async apply(group: Group): Promise<void> {
+  async apply(group: Group): Promise<Accepted | null> {
     try {
       if (!this.#open) await this.#session.run('BEGIN');
       this.#open = true;
       for (const batch of group.batches) await this.#batch(batch);
-      for (const [name, writer] of this.#writers) await about(name, () => writer.flush());
-      if (group.partial) return;
+      await this.#flush();
+      if (group.partial) return null;
       if (group.holds) await this.#tables.hold(this.#session, group.holds.table, group.holds.until);
+      // What is taken back from quarantine is complete: nothing comes behind it.
+      if (!(await this.#constraints.hold({ waits: !group.holds }))) return { settled: (this.#pending ??= pending()).settled };
       await this.#position.save(group.after, group.watermark);
       await this.#session.run('COMMIT');
       this.#open = false;
       this.#position.saved(group.after);
       this.#types.committed();
+      this.#constraints.ended();
+      this.#pending?.committed();
+      this.#pending = null;
+      return null;
     } catch (error) {
-      await this.#rollback();
-      throw sqlState(error) === UNDEFINED_TABLE ? dropped(error as Fault) : error;
+      const failed = sqlState(error) === UNDEFINED_TABLE ? dropped(error as Fault) : withAdvice(error, this.#options.config.name);
+      await this.#rollback(failed);
+      throw failed;
     }
+  }
+
+  /** What was folded is written: tables that are tied in the order of their ties, so that keys which are checked at once find their rows. */
+  async #flush(): Promise<void> {
+    const writers = [...this.#writers.values()];
+    if (!writers.some(({ table }) => table.tied)) {
+      for (const writer of writers) await about(writer.table.name, () => writer.flush());
+      return;
+    }
+    const ordered = parentsFirst(writers, ({ table }) => table);
+    const reversed = ordered.toReversed();
+    for (const writer of reversed.filter((one) => one.deletesFirst)) await about(writer.table.name, () => writer.flushDeletes());
+    for (const writer of ordered) await about(writer.table.name, () => writer.flushWrites());
+    for (const writer of reversed) await about(writer.table.name, () => writer.flushDeletes());
   }
 
   async reset(): Promise<void> {
@@ -152,7 +188,8 @@ export class OdsProjection implements Projection {
     await this.#session.transaction('', async () => {
       for (const name of await this.#ownNames()) {
         const table = await this.#tables.find(this.#session, name);
-        if (table) await this.#session.run(`DROP TABLE IF EXISTS ${table.target}`);
+        // Rows of an adopted one are told from those of the source when it is read again.
+        if (table && !table.adopted) await this.#session.run(`DROP TABLE IF EXISTS ${table.target}`);
         if (table?.seen) await this.#session.run(`DROP TABLE IF EXISTS ${table.seen}`);
         await this.#session.run('DELETE FROM tributary.tables WHERE sink = $1 AND source = $2 AND name = $3', [
           config.name,
@@ -216,7 +253,7 @@ export class OdsProjection implements Projection {
     };
   }
 
-  async #rollback(): Promise<void> {
+  async #rollback(reason: unknown = new Fault('fenced', 'what was not committed is applied again')): Promise<void> {
     if (this.#open && !this.#session.broken) await this.#session.run('ROLLBACK').catch(() => {});
     if (this.#open) {
       this.#tables.forget();
@@ -224,10 +261,14 @@ export class OdsProjection implements Projection {
     }
     this.#open = false;
     this.#writers.clear();
+    this.#constraints.ended();
+    this.#pending?.failed(reason);
+    this.#pending = null;
   }
 
   async #batch(batch: StoredBatch): Promise<void> {
     const { mark } = batch.header;
+    if (mark) this.#constraints.snapshot(mark.table, mark.step);
     if (mark && mark.step === 'begin' && (await this.#owns(mark.table))) await this.#beginSnapshot(mark);
     for (const section of batch.sections) {
       const name = tableName(section.schema);
@@ -240,9 +281,16 @@ export class OdsProjection implements Projection {
       }
       writer ??= await this.#writer(name, { schema: section.schema, version: section.schemaVersion });
       const own = writer;
+      await this.#defer(own.table);
+      // What comes with a snapshot is written at once: what it may refer to goes before.
+      if (section.csv && own.table.tied) await this.#flush();
       await about(name, () => own.write(section));
     }
     if (mark && mark.step === 'end' && !mark.reset && (await this.#owns(mark.table))) await this.#endSnapshot(mark);
+  }
+
+  async #defer(table: TargetTable): Promise<void> {
+    if (table.deferrable) await this.#constraints.defer();
   }
 
   /** Tables made so far. Those of other parts are not even looked at: they may be dropped at this moment. */
@@ -282,7 +330,7 @@ export class OdsProjection implements Projection {
   async #beginSnapshot({ table: name, reset }: SnapshotMark): Promise<void> {
     const writer = await this.#known(name);
     if (!writer) return;
-    if (reset) {
+    if (reset && !(writer.table.adopted && writer.table.key.length > 0)) {
       await this.#tables.endSeen(this.#session, writer.table);
       writer.truncate();
     } else if (writer.table.key.length > 0) {
@@ -293,10 +341,29 @@ export class OdsProjection implements Projection {
   /** Rows that neither the snapshot nor the stream named since it began are gone. */
   async #endSnapshot({ table: name }: SnapshotMark): Promise<void> {
     const writer = await this.#known(name);
+    if (!writer) await this.#tables.emptyUnknown(this.#session, name);
     if (!writer?.table.seen) return;
+    await this.#defer(writer.table);
+    if (writer.table.tied) await this.#flush();
     await writer.sweep();
     await this.#tables.endSeen(this.#session, writer.table);
   }
+}
+
+interface Pending {
+  readonly settled: Promise<void>;
+  readonly committed: () => void;
+  readonly failed: (reason: unknown) => void;
+}
+
+function pending(): Pending {
+  let committed = () => {};
+  let failed: Pending['failed'] = () => {};
+  const settled = new Promise<void>((resolve, reject) => {
+    committed = resolve;
+    failed = reject;
+  });
+  return { settled, committed, failed };
 }
 
 interface Sessions {
@@ -315,6 +382,7 @@ async function openSessions({ config, source, cut }: OdsOptions, part: Part): Pr
     const side = await Session.open(config.postgres, { name: `${name} side`, cut });
     opened.push(side);
     for (const one of opened) await one.evictNamesakes();
+    if (config.foreignKeys === 'replica') await asReplica(session, config.name);
     return { session, side };
   } catch (error) {
     for (const one of opened) await one.close();

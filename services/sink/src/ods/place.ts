@@ -1,12 +1,12 @@
 import { Fault, formatLsn, ORIGIN, type Part, parseLsn, type Position } from '@tributary/core';
 import type { Session } from '@tributary/postgres';
+import { ensureSchema } from './ensure-schema.ts';
 
 /** Any number that only we use: what protects the making of our own tables from doing it twice at once. */
 const SETUP_LOCK = 7_215_001;
 
 /** The tables of version 0.1 had one row a source; the columns that tell parts apart are added to them. */
 const SETUP = `
-CREATE SCHEMA IF NOT EXISTS tributary;
 CREATE TABLE IF NOT EXISTS tributary.position (
   sink text, source text, part int DEFAULT 1, parts int NOT NULL DEFAULT 1, layout bigint NOT NULL DEFAULT 1,
   seq bigint NOT NULL, lsn pg_lsn NOT NULL, ordinal bigint NOT NULL, watermark timestamptz,
@@ -33,6 +33,11 @@ DO $$ BEGIN
     ALTER TABLE tributary.tables ADD COLUMN merged text;
   END IF;
 END $$;
+DO $$ BEGIN
+  IF NOT EXISTS (SELECT 1 FROM pg_attribute WHERE attrelid = 'tributary.tables'::regclass AND attname = 'adopted') THEN
+    ALTER TABLE tributary.tables ADD COLUMN adopted boolean NOT NULL DEFAULT false;
+  END IF;
+END $$;
 CREATE TABLE IF NOT EXISTS tributary.merged (sink text, target text, columns jsonb NOT NULL, PRIMARY KEY (sink, target));
 CREATE TABLE IF NOT EXISTS tributary.parts (
   sink text, source text, layout bigint, name text, part int NOT NULL, PRIMARY KEY (sink, source, layout, name))`;
@@ -40,6 +45,7 @@ CREATE TABLE IF NOT EXISTS tributary.parts (
 export async function setUp(session: Session): Promise<void> {
   await session.transaction('', async () => {
     await session.run(`SELECT pg_advisory_xact_lock(${SETUP_LOCK})`);
+    await ensureSchema(session, 'tributary');
     await session.run(SETUP);
   });
 }

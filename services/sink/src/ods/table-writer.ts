@@ -30,6 +30,8 @@ export class TableWriter {
   /** Keyless tables: rows to be copied. */
   #added: Cell[][] = [];
   #staged = false;
+  /** Keys whose rows are to go, set apart from what is to be written. */
+  #gone: Cell[][] = [];
 
   constructor(table: TargetTable, { session, side, types }: { session: Session; side: Session; types: TargetTypes }) {
     this.table = table;
@@ -81,17 +83,24 @@ export class TableWriter {
     await this.flushWrites();
   }
 
-  /** The first half of {@link flush}: what is gone goes. */
+  /** Must what is gone go before anything is written here? Else it may also go afterwards, when nothing refers to it any more. */
+  get deletesFirst(): boolean {
+    return this.#emptied || this.table.unique;
+  }
+
+  /** One half of {@link flush}: what is gone goes. */
   async flushDeletes(): Promise<void> {
     if (this.#emptied) await this.#sql.empty();
     this.#emptied = false;
-    const deleted = this.#net.takeDeleted();
+    const deleted = [...this.#gone, ...this.#net.takeDeleted()];
+    this.#gone = [];
     if (deleted.length > 0) await this.#sql.delete(deleted);
   }
 
-  /** The second half. */
+  /** The other half; what is gone and has not gone before stays until {@link flushDeletes}. */
   async flushWrites(): Promise<void> {
     await this.#flushAdded();
+    this.#gone.push(...this.#net.takeDeleted());
     const { rows } = this.#net.take();
     if (rows.length === 0) return;
     const fresh: Cell[][] = [];
@@ -101,12 +110,18 @@ export class TableWriter {
       if (!net.fill && !net.there && !row.includes(undefined)) fresh.push(row);
       else group(rest, `${net.fill} ${net.there} ${row.map((cell) => (cell === undefined ? 0 : 1)).join('')}`, net);
     }
+    // Where rows refer to others of the same table new ones come first: rows that are there may refer to them.
+    if (this.table.tied) await this.#writeFresh(fresh);
     for (const part of rest.values()) await this.#patch(part);
-    const all = this.table.columns.map((_, c) => c);
-    const bulk = fresh.length >= BULK_ROWS && !this.table.seen;
-    const copied = bulk && (await this.#try(() => this.#sql.copy(copyRows(fresh)), UNIQUE_VIOLATION));
-    if (!copied && fresh.length > 0) await this.#sql.upsert(fresh, all);
+    if (!this.table.tied) await this.#writeFresh(fresh);
     if (this.table.seen) await this.#sql.see(rows.map(({ row }) => row as Cell[]));
+  }
+
+  async #writeFresh(rows: readonly Cell[][]): Promise<void> {
+    const bulk = rows.length >= BULK_ROWS && !this.table.seen;
+    const copied = bulk && (await this.#try(() => this.#sql.copy(copyRows(rows)), UNIQUE_VIOLATION));
+    const all = this.table.columns.map((_, c) => c);
+    if (!copied && rows.length > 0) await this.#sql.upsert(rows, all);
   }
 
   /** Rows that neither the snapshot nor the stream named since it began are gone. */

@@ -12,6 +12,7 @@ import {
 } from '@tributary/core';
 import { quoteIdent, quoteTable, type Session } from '@tributary/postgres';
 import type { Rewind } from '@tributary/projection';
+import { assertAdoptable } from './adopt.ts';
 import { ensureSchema } from './ensure-schema.ts';
 import type { MergedTable } from './merged-table.ts';
 import type { TargetTypes } from './target-types.ts';
@@ -27,8 +28,17 @@ export interface TargetTable {
   readonly key: readonly number[];
   /** Quoted column names and their types, in the order of `schema.columns`. */
   readonly columns: readonly { readonly name: string; readonly type: string }[];
-  /** A foreign key of the target's owner ties it to another table, or to itself: what is written first matters. */
+  readonly oid: number;
+  /** A foreign key of the target's owner that is checked ties it to another table, or to itself: what is written first matters. */
   readonly tied: boolean;
+  /** Oids of tables that its rows refer to. */
+  readonly parents: readonly number[];
+  /** Some of its foreign keys, or of those that refer to it, can be checked at the end of a transaction. */
+  readonly deferrable: boolean;
+  /** It has further unique indexes: a row that is gone may stand in the way of one that comes. */
+  readonly unique: boolean;
+  /** Its owner made it, and nothing but rows changes here. */
+  readonly adopted: boolean;
   /** Rows of another table refer to it. */
   readonly referenced: boolean;
   /** The sink's role may truncate it. */
@@ -41,6 +51,7 @@ interface Registered {
   readonly version: string;
   readonly definition: TableSchema;
   readonly seen: string | null;
+  readonly adopted: boolean;
 }
 
 export interface TargetTablesOptions {
@@ -50,6 +61,10 @@ export interface TargetTablesOptions {
   readonly schemaOf: (schema: string) => string;
   /** Where the source is one shard of several: the tables here are partitions of the merged ones. */
   readonly merged: MergedTable | null;
+  /** Tables that are there already are filled as they are. */
+  readonly adopts: boolean;
+  /** Foreign keys are checked. */
+  readonly checksKeys: boolean;
 }
 
 /**
@@ -84,14 +99,37 @@ export class TargetTables {
     await types.ensure(session, side, shape.schema);
     const registered = await this.#registered(session, name);
     const place = { schema: this.#options.schemaOf(shape.schema.schema), table: shape.schema.table };
-    if (!registered) await this.#create(session, shape, place);
+    const adopts = registered ? registered.adopted : this.#options.adopts && (await isThere(session, this.target(shape.schema)));
+    if (adopts) await this.#adopt(session, shape);
+    else if (!registered) await this.#create(session, shape, place);
     else if (registered.version !== shape.version) await this.#alter(session, registered.definition, shape);
-    await this.#register(session, name, shape);
+    await this.#register(session, name, { ...shape, adopted: adopts });
     // Made anew: what an earlier one had noted does not count for this one.
     if (!registered) await this.#noteSeen(session, name, null);
-    const table = await this.#describe(session, name, { ...shape, seen: registered?.seen ?? null });
+    const table = await this.#describe(session, name, { ...shape, seen: registered?.seen ?? null, adopted: adopts });
     this.#tables.set(name, table);
+    if (adopts && registered?.version !== shape.version) await this.#beginAdopted(session, table, !registered);
     return table;
+  }
+
+  async #adopt(session: Session, { schema }: { schema: TableSchema }): Promise<void> {
+    await assertAdoptable(session, { schema, target: this.target(schema) }, (column) => this.#options.types.columnType(column));
+  }
+
+  /** Rows that are there and that the source does not name until its snapshot ends go then; those it names keep what else they hold. */
+  async #beginAdopted(session: Session, table: TargetTable, first: boolean): Promise<void> {
+    const { filled } = await session.row<{ filled: boolean }>(`SELECT EXISTS (SELECT 1 FROM ${table.target}) AS filled`);
+    if (!filled) return;
+    if (table.key.length > 0) await this.beginSeen(session, table);
+    else if (first) await session.run(`DELETE FROM ${table.target}`);
+  }
+
+  /** A snapshot ended of a table of which no row ever came: an adopted one is to be empty as well. */
+  async emptyUnknown(session: Session, name: string): Promise<void> {
+    const { adopts, schemaOf } = this.#options;
+    const [schema = '', ...table] = name.split('.');
+    const target = quoteTable(schemaOf(schema), table.join('.'));
+    if (adopts && (await isThere(session, target))) await session.run(`DELETE FROM ${target}`);
   }
 
   /** A table that was made before, whatever shape it has; null when it was not. */
@@ -100,9 +138,9 @@ export class TargetTables {
     if (known) return known;
     const registered = await this.#registered(session, name);
     if (!registered) return null;
-    const { definition: schema, version, seen } = registered;
+    const { definition: schema, version, seen, adopted } = registered;
     await this.#options.types.ensure(session, session, schema);
-    const table = await this.#describe(session, name, { schema, version, seen });
+    const table = await this.#describe(session, name, { schema, version, seen, adopted });
     this.#tables.set(name, table);
     return table;
   }
@@ -197,19 +235,23 @@ export class TargetTables {
   async #registered(session: Session, name: string): Promise<Registered | null> {
     const { sink, source } = this.#options;
     const [row] = await session.rows<Registered>(
-      `SELECT version, definition, seen FROM tributary.tables
+      `SELECT version, definition, seen, adopted FROM tributary.tables
         WHERE sink = $1 AND source = $2 AND name = $3 AND to_regclass(target) IS NOT NULL`,
       [sink, source, name],
     );
     return row ?? null;
   }
 
-  async #register(session: Session, name: string, { schema, version }: { schema: TableSchema; version: string }): Promise<void> {
+  async #register(
+    session: Session,
+    name: string,
+    { schema, version, adopted = false }: { schema: TableSchema; version: string; adopted?: boolean },
+  ): Promise<void> {
     const { sink, source, merged } = this.#options;
     await session.run(
-      `INSERT INTO tributary.tables (sink, source, name, target, version, definition, merged) VALUES ($1, $2, $3, $4, $5, $6, $7)
-       ON CONFLICT (sink, source, name) DO UPDATE SET version = excluded.version, definition = excluded.definition`,
-      [sink, source, name, this.target(schema), version, JSON.stringify(schema), merged?.target(schema) ?? null],
+      `INSERT INTO tributary.tables (sink, source, name, target, version, definition, merged, adopted) VALUES ($1, $2, $3, $4, $5, $6, $7, $8)
+       ON CONFLICT (sink, source, name) DO UPDATE SET version = excluded.version, definition = excluded.definition, adopted = excluded.adopted`,
+      [sink, source, name, this.target(schema), version, JSON.stringify(schema), merged?.target(schema) ?? null, adopted],
     );
   }
 
@@ -230,15 +272,11 @@ export class TargetTables {
       const found = existing.map((column) => `${column.name} ${column.type}`);
       const shapes =
         wanted.join() === found.join() ? '' : ` with another shape (there: ${found.join(', ')}; needed: ${wanted.join(', ')})`;
-      const { filled } = await session.row<{ filled: boolean }>(`SELECT EXISTS (SELECT 1 FROM ${target}) AS filled`);
-      if (shapes || filled) {
-        throw new Fault(
-          'target_conflict',
-          `table ${target} is already there${shapes || ' and holds rows that Tributary did not write'}. Move it away (ALTER TABLE ${target} RENAME TO …), or give sink ${this.#options.sink} another "schema".`,
-          { table: tableName(schema) },
-        );
-      }
-      await session.run(`DROP TABLE ${target}`);
+      throw new Fault(
+        'target_conflict',
+        `table ${target} is already there${shapes}, and Tributary did not make it. Move it away (ALTER TABLE ${target} RENAME TO …), give sink ${this.#options.sink} another "schema", or "existing: adopt", which makes its rows those of the source.`,
+        { table: tableName(schema) },
+      );
     }
     const key = keyColumns(schema).map((c) => quoteIdent((schema.columns[c] as ColumnSchema).name));
     const { merged } = this.#options;
@@ -316,23 +354,40 @@ export class TargetTables {
   async #describe(
     session: Session,
     name: string,
-    shape: { schema: TableSchema; version: string; seen: string | null },
+    shape: { schema: TableSchema; version: string; seen: string | null; adopted: boolean },
   ): Promise<TargetTable> {
     const target = this.target(shape.schema);
-    const ties = await session.row<Pick<TargetTable, 'tied' | 'referenced' | 'truncatable'>>(
-      `SELECT EXISTS (SELECT 1 FROM pg_constraint WHERE contype = 'f' AND (conrelid = $1::regclass OR confrelid = $1::regclass)) AS tied,
-              EXISTS (SELECT 1 FROM pg_constraint WHERE contype = 'f' AND confrelid = $1::regclass AND conrelid <> confrelid) AS referenced,
-              has_table_privilege($1::regclass, 'TRUNCATE') AS truncatable`,
-      [target],
-    );
+    const key = keyColumns(shape.schema);
+    const ties = await session.row<Ties>(TIES_SQL, [
+      target,
+      key.map((c) => (shape.schema.columns[c] as ColumnSchema).name).toSorted(),
+      this.#options.checksKeys,
+    ]);
     const there = this.#options.merged ? await columnTypes(session, target) : null;
     const columns = shape.schema.columns.map((column) => ({
       name: quoteIdent(column.name),
       // Where shards differ about it the merged table's type is another.
       type: there?.get(column.name) ?? this.#options.types.columnType(column),
     }));
-    return { name, target, ...shape, key: keyColumns(shape.schema), columns, ...ties };
+    return { name, target, ...shape, key, columns, ...ties };
   }
+}
+
+type Ties = Pick<TargetTable, 'oid' | 'tied' | 'parents' | 'deferrable' | 'unique' | 'referenced' | 'truncatable'>;
+
+/** Asked once a shape and session: a foreign key that its owner makes later is met when it first refuses a row, and then the sink starts anew. */
+const TIES_SQL = `
+WITH keys AS (SELECT * FROM pg_constraint WHERE contype = 'f' AND (conrelid = $1::regclass OR confrelid = $1::regclass))
+SELECT $1::regclass::oid::int8::float8 AS oid, $3::bool AND EXISTS (SELECT 1 FROM keys) AS tied,
+       coalesce((SELECT json_agg(DISTINCT confrelid::int8) FROM keys WHERE conrelid = $1::regclass AND conrelid <> confrelid), '[]') AS parents,
+       $3::bool AND EXISTS (SELECT 1 FROM keys WHERE condeferrable) AS deferrable,
+       EXISTS (SELECT 1 FROM pg_index i WHERE i.indrelid = $1::regclass AND i.indisunique AND i.indimmediate AND NOT i.indisprimary
+          AND ARRAY(SELECT a.attname::text FROM unnest(i.indkey::int2[]) k(n) JOIN pg_attribute a ON a.attrelid = i.indrelid AND a.attnum = k.n ORDER BY 1) <> $2::text[]) AS unique,
+       EXISTS (SELECT 1 FROM keys WHERE confrelid = $1::regclass AND conrelid <> confrelid) AS referenced,
+       has_table_privilege($1::regclass, 'TRUNCATE') AS truncatable`;
+
+async function isThere(session: Session, target: string): Promise<boolean> {
+  return (await session.row<{ there: boolean }>('SELECT to_regclass($1) IS NOT NULL AS there', [target])).there;
 }
 
 async function columnTypes(session: Session, target: string): Promise<Map<string, string>> {
