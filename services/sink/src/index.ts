@@ -1,2 +1,5 @@
 export { startSinks } from './main.ts';
 export { checkOds } from './ods/check.ts';
+export { LakeProjection } from './lake/lake.ts';
+export { LakeStore } from './lake/lake-store.ts';
+export { OdsProjection } from './ods/ods.ts';
