@@ -36,7 +36,16 @@ const TARGETS: Readonly<Record<string, () => Promise<Target>>> = {
   async ods() {
     await client.query('DROP SCHEMA IF EXISTS s CASCADE; DROP SCHEMA IF EXISTS tributary CASCADE');
     const connection = { host: '127.0.0.1', port: postgres.port, user: 'postgres', database: 'ods' };
-    const config = { type: 'ods', name: 'sink', from: ['*'], postgres: connection, onError: 'halt', partitions: 1 } as const;
+    const config = {
+      type: 'ods',
+      name: 'sink',
+      from: ['*'],
+      postgres: connection,
+      onError: 'halt',
+      partitions: 1,
+      existing: 'refuse',
+      foreignKeys: 'check',
+    } as const;
     const rows = async (sql: string) => {
       const found = await client.query<unknown[]>({ text: sql, rowMode: 'array' });
       return found.rows.map(rowText).toSorted();
