@@ -148,11 +148,12 @@ compact: { every: 1h }
   it('does not wait for a broker that does not answer', async () => {
     const source = await start('source', 'source');
     const sink = await start('sink', 'sink');
+    const watching = await start('console', 'console');
     expect((await ask('status', '--wait', 'caught-up', '--timeout', '120s')).code).toBe(0);
     process.kill(nats.pid, 'SIGSTOP');
     try {
-      const took = await Promise.all([stopped(source), stopped(sink)]);
-      console.log(`source and sink without a broker stopped after ${took.join(' and ')} ms`);
+      const took = await Promise.all([stopped(source), stopped(sink), stopped(watching)]);
+      console.log(`source, sink and console without a broker stopped after ${took.join(', ')} ms`);
       for (const ms of took) expect(ms).toBeLessThan(2 * STOP_MS_MAX);
     } finally {
       process.kill(nats.pid, 'SIGCONT');

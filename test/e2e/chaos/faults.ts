@@ -66,14 +66,15 @@ const paused = hurting(['source', 'sink'], async ({ worker }, blow) => {
 
 /** Every worker in turn that nothing else hurts: SIGTERM, and a new process as soon as it has ended. */
 async function rolled(blow: Blow): Promise<void> {
-  const { world } = blow;
+  const { world, takeovers } = blow;
   for (const place of world.places) {
     if (blow.ending.aborted) return;
     if (world.hurt.has(place)) continue;
     world.hurt.add(place);
     const { worker } = place;
-    const actors = blow.takeovers.blow('SIGTERM', worker.id);
+    const actors = takeovers.blow('SIGTERM', worker.id);
     const ms = Math.round(await worker.stop());
+    takeovers.ended(place.service, ms);
     blow.say(`SIGTERM ${worker.name}`, { actors, ms });
     await worker.start();
     world.hurt.delete(place);

@@ -1,6 +1,9 @@
 import { type Broker, connectNats } from '@tributary/changelog';
 import type { StatusTold } from '@tributary/cluster';
 
+/** An actor that is away for longer is told at once: the logs around it say why, ms. */
+const LATE_MS = 20_000;
+
 interface Taken {
   readonly fault: string;
   readonly actor: string;
@@ -14,9 +17,10 @@ interface Waiting {
   readonly since: number;
 }
 
-/** A share of a sorted list's way: 0.5 is its middle. */
-function quantile(sorted: readonly number[], share: number): number {
-  return sorted[Math.min(sorted.length - 1, Math.floor(sorted.length * share))] as number;
+function spread(times: readonly number[]): string {
+  const sorted = times.map(Math.round).toSorted((a, b) => a - b);
+  const [p50, p99, max] = [0.5, 0.99, 1].map((share) => sorted[Math.min(sorted.length - 1, Math.floor(sorted.length * share))]);
+  return `p50 ${p50}, p99 ${p99}, max ${max} ms`;
 }
 
 /**
@@ -25,17 +29,21 @@ function quantile(sorted: readonly number[], share: number): number {
  */
 export class Takeovers {
   readonly #broker: Broker;
-  /** Which worker told last that it runs an actor. */
+  readonly #late: (taken: Taken) => void;
+  /** Which worker tells that it runs an actor. */
   readonly #runs = new Map<string, string>();
   readonly #waiting = new Map<string, Waiting>();
   readonly #taken: Taken[] = [];
+  readonly #ended = new Map<string, number[]>();
 
-  private constructor(broker: Broker) {
+  private constructor(broker: Broker, late: (taken: Taken) => void) {
     this.#broker = broker;
+    this.#late = late;
   }
 
-  static async listen(natsUrl: string): Promise<Takeovers> {
-    const takeovers = new Takeovers(await connectNats({ url: natsUrl, name: 'chaos observer' }));
+  /** @param late told of every actor that was away for longer than {@link LATE_MS} */
+  static async listen(natsUrl: string, late: (taken: Taken) => void): Promise<Takeovers> {
+    const takeovers = new Takeovers(await connectNats({ url: natsUrl, name: 'chaos observer' }), late);
     await takeovers.#broker.bus.listen('tributary.status', (value) => takeovers.#hear(value as StatusTold));
     return takeovers;
   }
@@ -52,21 +60,22 @@ export class Takeovers {
     for (const [actor, waiting] of this.#waiting) if (waiting.worker === worker) this.#waiting.delete(actor);
   }
 
-  /** True when every one of these actors runs somewhere, as far as was heard. */
-  run(actors: readonly string[]): boolean {
-    return actors.every((actor) => this.#runs.has(actor));
+  /** A process of a service has ended, so long after SIGTERM. */
+  ended(service: string, ms: number): void {
+    this.#ended.set(service, [...(this.#ended.get(service) ?? []), ms]);
   }
 
-  /** Per kind of blow: how many actors moved, and how long they were away, ms. */
-  report(): Record<string, { count: number; p50Ms: number; p99Ms: number; maxMs: number }> {
-    return Object.fromEntries(
-      [...new Set(this.#taken.map((one) => one.fault))].map((fault) => {
-        const taken = this.#taken.filter((one) => one.fault === fault);
-        const sorted = taken.map((one) => Math.round(one.ms)).toSorted((a, b) => a - b);
-        const [p50Ms, p99Ms, maxMs] = [0.5, 0.99, 1].map((share) => quantile(sorted, share)) as [number, number, number];
-        return [fault, { count: sorted.length, p50Ms, p99Ms, maxMs }];
-      }),
-    );
+  /** Per kind of blow, how long actors were away, and per service, how long its processes took to end. */
+  report(): string[] {
+    const faults = [...new Set(this.#taken.map((one) => one.fault))];
+    const away = faults.map((fault) => {
+      const times = this.#taken.filter((one) => one.fault === fault).map(({ ms }) => ms);
+      return `after ${fault}: ${times.length} actors ran elsewhere after ${spread(times)}`;
+    });
+    return [
+      ...away,
+      ...[...this.#ended].map(([service, ms]) => `SIGTERM: ${ms.length} ${service} workers ended after ${spread(ms)}`),
+    ];
   }
 
   async close(): Promise<void> {
@@ -74,12 +83,17 @@ export class Takeovers {
   }
 
   #hear({ worker, actors }: StatusTold): void {
+    const running = new Set(actors.filter(({ state }) => state === 'running').map(({ name }) => name));
+    // What it gave away or lost before, for whatever reason, is not what a blow at it takes away.
+    for (const [name, where] of this.#runs) if (where === worker && !running.has(name)) this.#runs.delete(name);
     for (const { name, state } of actors) {
       if (state !== 'running') continue;
       const waiting = this.#waiting.get(name);
       if (waiting?.worker === worker) continue;
       if (waiting) {
-        this.#taken.push({ fault: waiting.fault, actor: name, ms: performance.now() - waiting.since });
+        const taken = { fault: waiting.fault, actor: name, ms: performance.now() - waiting.since };
+        this.#taken.push(taken);
+        if (taken.ms > LATE_MS) this.#late(taken);
         this.#waiting.delete(name);
       }
       this.#runs.set(name, worker);

@@ -92,3 +92,11 @@ describe('what is known of a projection', () => {
     expect(observer.status().leases).toMatchObject([{ assignment: 'ods/shop', worker: 'new', epoch: 8 }]);
   });
 });
+
+it('ends though the broker has not answered what it was asked', async () => {
+  const clock = { now: () => 0, monotonic: () => 0, sleep: () => Promise.reject(new Error('nobody sleeps here')) };
+  const silent = { list: () => new Promise(() => {}) } as unknown as Changelogs;
+  const observer = new Observer({ bus: {} as Bus, changelogs: silent, clock, log: quiet, sources: [] });
+  void observer.refresh();
+  await observer.close();
+});

@@ -91,8 +91,8 @@ export class Observer {
     this.#closing = true;
     clearInterval(this.#timer);
     this.#watchers.clear();
+    // What was asked of the broker is left unanswered: nobody looks at it any more, and during an election it takes seconds.
     await this.#unlisten();
-    await this.#polling;
   }
 
   /** Sources that are configured from now on. */
@@ -270,7 +270,8 @@ export class Observer {
     this.#pollRuns = true;
     this.#polling = this.#askChangelogs()
       .catch((error: unknown) => {
-        this.#options.log.warn({ error: describeError(error) }, 'the broker did not tell the size of the changelogs');
+        if (!this.#closing)
+          this.#options.log.warn({ error: describeError(error) }, 'the broker did not tell the size of the changelogs');
       })
       .finally(() => {
         this.#pollRuns = false;
