@@ -2,7 +2,7 @@ import { mkdtemp, rm } from 'node:fs/promises';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { memoryBroker } from '@tributary/changelog';
-import { systemClock, WHOLE } from '@tributary/core';
+import { type Fault, systemClock, WHOLE } from '@tributary/core';
 import { type PostgresServer, startPostgres, temporaryFolder } from '@tributary/embedded';
 import { type Projection, ProjectionActor } from '@tributary/projection';
 import { LakeProjection, LakeStore, OdsProjection } from '@tributary/sink';
@@ -10,6 +10,7 @@ import { Client } from 'pg';
 import { afterAll, beforeAll, describe, expect, it } from 'vitest';
 import { type Chooser, faulty, SINK_FAULTS } from '../fixtures/faulty-projection.ts';
 import { History, type Rows, rowText } from '../fixtures/history.ts';
+import { type Passage, TcpProxy } from '../fixtures/tcp-proxy.ts';
 import { until } from '../fixtures/wait.ts';
 import { seeded } from '../fixtures/workload.ts';
 
@@ -32,10 +33,10 @@ interface Target {
 let postgres: PostgresServer;
 let client: Client;
 
-const TARGETS: Readonly<Record<string, () => Promise<Target>>> = {
-  async ods() {
+const TARGETS: Readonly<Record<string, (port?: number) => Promise<Target>>> = {
+  async ods(port = postgres.port) {
     await client.query('DROP SCHEMA IF EXISTS s CASCADE; DROP SCHEMA IF EXISTS tributary CASCADE');
-    const connection = { host: '127.0.0.1', port: postgres.port, user: 'postgres', database: 'ods' };
+    const connection = { host: '127.0.0.1', port, user: 'postgres', database: 'ods' };
     const config = {
       type: 'ods',
       name: 'sink',
@@ -105,6 +106,9 @@ const TARGETS: Readonly<Record<string, () => Promise<Target>>> = {
   },
 };
 
+/** Messages of faults that the tests make; any other is one of ours. */
+const WANTED = /as the test wants it|the worker was ended|database_unreachable/;
+
 /** Runs the projection until it holds the whole changelog, starting it again whenever it ends. @returns how often it was started */
 async function follow(
   target: Target,
@@ -138,8 +142,7 @@ async function follow(
         },
       )
       .catch((error: unknown) => {
-        // The faults that the test made; any other is one of ours.
-        if (!/as the test wants it|the worker was ended/.test(String((error as Error).message))) throw error;
+        if (!WANTED.test(`${(error as Error).message} ${(error as Fault).kind}`)) throw error;
       })
       .finally(() => (ended = true));
     const at = () => (actor.facts()['position'] as { seq: number } | null)?.seq ?? 0;
@@ -208,3 +211,25 @@ describe.each(Object.entries(TARGETS))(`projection %s (seed ${SEED})`, { timeout
     }
   });
 });
+
+it(`projection ods (seed ${SEED}) commits rows and position together: the connection breaks at a commit, or its answer is lost`, async () => {
+  const passages: Passage[] = ['break', 'lose the answer'];
+  for (let round = 0; round < ROUNDS; round++) {
+    const random = seeded(SEED + round);
+    const history = new History(SEED + round, UNITS);
+    const { broker, seq } = await written(history, SEED + round);
+    const met = { pass: 0, break: 0, 'lose the answer': 0 };
+    const proxy = await TcpProxy.start(postgres.port, (sent) => {
+      const commits = sent.includes('COMMIT') && random() < 0.3;
+      const passage = commits ? (passages[Math.floor(random() * 2)] as Passage) : 'pass';
+      met[passage]++;
+      return passage;
+    });
+    const target = await (TARGETS['ods'] as (port: number) => Promise<Target>)(proxy.port);
+    await follow(target, broker, seq, () => null);
+    expect(met.break).toBeGreaterThan(0);
+    expect(met['lose the answer']).toBeGreaterThan(0);
+    expect(await target.rows()).toEqual(history.rows);
+    await proxy.stop();
+  }
+}, 120_000);
