@@ -139,7 +139,10 @@ compact: { every: 2s }
     await work(600, 1);
     // A snapshot in the middle, a change of shape, and rows that move with values the stream leaves out.
     expect((await system.run(['snapshot', 'shop', '--table', 'plain'])).code).toBe(0);
-    await client.query(`ALTER TABLE pair ADD COLUMN more integer DEFAULT 7; UPDATE moving SET id = id + 5000 WHERE id < 20`);
+    await client.query(`INSERT INTO moving VALUES (7777, 'v', repeat(md5('7777'), 200))`);
+    await client.query(
+      `ALTER TABLE pair ADD COLUMN more integer DEFAULT 7; UPDATE moving SET id = id + 5000 WHERE id < 20 OR id = 7777`,
+    );
     await client.query(`UPDATE toasted SET v = 'touched' WHERE id < 30; DELETE FROM plain WHERE id % 7 = 0`);
     // What was applied already is what is applied again: rows that moved must be among it.
     expect((await system.run(['status', '--wait', 'caught-up'])).code).toBe(0);
