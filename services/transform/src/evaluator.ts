@@ -1,6 +1,6 @@
 import { JoinedColumn } from '@tributary/changelog';
 import { type Column, Fault, tableName } from '@tributary/core';
-import { type Duck, type DuckDBValue, listValue, load, type Loaded, type Prepared } from '@tributary/duckdb';
+import { type Duck, type DuckDBValue, hasMarks, listValue, load, type Loaded, type Prepared } from '@tributary/duckdb';
 import { ModuleFailure, type ModuleStage } from './module.ts';
 import { columnOf, pick } from './pick.ts';
 import type { PlanColumn, Steps } from './plan.ts';
@@ -119,7 +119,7 @@ export class Evaluator {
   }
 
   async #ask(stage: SqlStage, loaded: readonly Loaded[], how: { rows: number; lists: boolean }): Promise<readonly DuckDBValue[]> {
-    const kinds = loaded.map((one): LoadKind => ('text' in one ? 'text' : 'list'));
+    const kinds = kindsOf(loaded);
     const variant = `${kinds.join()} ${how.lists}`;
     let variants = this.#prepared.get(stage);
     if (!variants) this.#prepared.set(stage, (variants = new Map()));
@@ -152,7 +152,7 @@ export class Evaluator {
       else from = middle;
     }
     const loaded = slice(from, from + 1);
-    const kinds = loaded.map((one): LoadKind => ('text' in one ? 'text' : 'list'));
+    const kinds = kindsOf(loaded);
     let step: number | null = null;
     for (const probe of stage.probes(kinds)) {
       if (!(await this.#fails(() => probe.sql, stage, { loaded, rows: 1 }))) continue;
@@ -173,7 +173,7 @@ export class Evaluator {
     stage: SqlStage,
     { loaded, rows }: { loaded: readonly Loaded[]; rows: number },
   ): Promise<boolean> {
-    const kinds = loaded.map((one): LoadKind => ('text' in one ? 'text' : 'list'));
+    const kinds = kindsOf(loaded);
     try {
       const prepared = await this.#duck.prepare(statement.call(stage, kinds, true));
       try {
@@ -187,6 +187,12 @@ export class Evaluator {
       throw error;
     }
   }
+}
+
+/** All bare or none, so that there are few statements to prepare. */
+function kindsOf(loaded: readonly Loaded[]): LoadKind[] {
+  const bare = loaded.every((one) => !('text' in one) || !hasMarks(one.text));
+  return loaded.map((one) => (!('text' in one) ? 'list' : bare ? 'bare' : 'text'));
 }
 
 function valuesOf(loaded: readonly Loaded[], rows: number): Record<string, DuckDBValue> {

@@ -37,8 +37,8 @@ export interface Given {
   readonly text: string;
 }
 
-/** How a column comes in: one string, split there, or a list where values hold the separator. */
-export type LoadKind = 'text' | 'list';
+/** How a column comes in: one string, split there (`bare`: without marks, so that no cell need be looked at for one), or a list where values hold the separator. */
+export type LoadKind = 'bare' | 'text' | 'list';
 
 /** Names of values in a statement of {@link SqlStage.statement}. */
 export const ROWS = 'n';
@@ -98,10 +98,12 @@ export class SqlStage {
 
   #rows(kinds: readonly LoadKind[], layers: number): string {
     const cells = kinds.map((kind, c) =>
-      kind === 'text' ? `unnest(string_split($c${c}, chr(31))) AS c${c}` : `unnest($c${c}) AS c${c}`,
+      kind === 'list' ? `unnest($c${c}) AS c${c}` : `unnest(string_split($c${c}, chr(31))) AS c${c}`,
     );
     const numbers = `unnest(range(CAST($${ROWS} AS BIGINT))) AS __r`;
-    const reads = this.loads.map(({ alias, type }, c) => `${type.read(plain(`c${c}`))} AS ${alias}`);
+    const reads = this.loads.map(
+      ({ alias, type }, c) => `${type.read(kinds[c] === 'bare' ? `c${c}` : plain(`c${c}`))} AS ${alias}`,
+    );
     return this.#above(`(SELECT ${['__r', ...reads].join(', ')} FROM (SELECT ${[numbers, ...cells].join(', ')}))`, layers);
   }
 

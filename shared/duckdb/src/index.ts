@@ -2,5 +2,5 @@ export { typedColumn, type TypedColumn } from './column-type.ts';
 export { type DuckDBValue, listValue } from '@duckdb/node-api';
 export { type Answer, Database, type DatabaseOptions, Duck, type Prepared } from './database.ts';
 export { gate, TELLING_FUNCTIONS } from './gate.ts';
-export { isUnchanged, load, type Loaded, loadCells, Loader, plain } from './marks.ts';
+export { hasMarks, isUnchanged, load, type Loaded, loadCells, Loader, plain } from './marks.ts';
 export { duckIdent, duckLiteral } from './identifier.ts';

@@ -31,6 +31,11 @@ function mark(cell: Cell): string {
   return cell === NULL_MARK || cell === UNCHANGED_MARK || cell.startsWith(ESCAPE) ? ESCAPE + cell : cell;
 }
 
+/** Does a joined column hold a mark, or something escaped? Without one its cells are what they say. */
+export function hasMarks(text: string): boolean {
+  return [NULL_MARK, UNCHANGED_MARK, ESCAPE].some((mark) => text.includes(mark));
+}
+
 /** SQL: the value behind a loaded cell; unchanged reads as NULL. */
 export function plain(column: string): string {
   return `CASE WHEN ${column} IN (chr(30), chr(29)) THEN NULL WHEN ${column}[1] = chr(28) THEN ${column}[2:] ELSE ${column} END`;
