@@ -126,7 +126,7 @@ export class SourceActor implements Actor {
       // Before anything that may fail: a source that cannot start still tells what its slot keeps.
       this.#options.vitals.slot(await control.slotHealth());
       const writer = await opened(this.#options.changelogs.write(this.#options.config.name, this.#options.changelog));
-      await this.#lead({ signal, ready, control, catalog, open, writer });
+      await this.#lead({ signal, ready, control, catalog, open, opened, writer });
     };
     const lead = async () => {
       try {
@@ -223,7 +223,8 @@ export class SourceActor implements Actor {
     const commands = { watch, snapshotter, heart, stream, state, signal };
     this.#looked = (await control.look()).catalog;
     await watch.check(false);
-    const stops = await this.#serve(commands);
+    // Held like a session: whoever is left behind while it begins to answer must not go on answering.
+    const serving = await lead.opened(this.#serve(commands).then(closing));
     streaming = true;
     try {
       await together(signal, [
@@ -249,7 +250,7 @@ export class SourceActor implements Actor {
       throw error;
     } finally {
       stream.close();
-      for (const stop of stops) await stop();
+      await serving.close();
     }
   }
 
@@ -404,6 +405,8 @@ interface Lead {
   readonly control: SourceSession;
   readonly catalog: SourceSession;
   readonly open: (name: string) => Promise<SourceSession>;
+  /** Closes with this attempt, at once where that has ended meanwhile. */
+  readonly opened: <T extends { close(): Promise<void> }>(opening: Promise<T>) => Promise<T>;
   readonly writer: ChangelogWriter;
 }
 
@@ -451,4 +454,13 @@ async function stopped(signal: AbortSignal, work: () => Promise<void>, stop: () 
   } finally {
     signal.removeEventListener('abort', react);
   }
+}
+
+/** Ends what is served, once. */
+function closing(stops: (() => Promise<void>)[]): { close(): Promise<void> } {
+  return {
+    async close() {
+      for (const stop of stops.splice(0)) await stop();
+    },
+  };
 }
