@@ -209,7 +209,7 @@ postgres: "${postgres.url('ods')}"
     );
     const previewed = await system.run(['transform', 'preview', 'clean', '-f', other, '--samples', '1']);
     expect(previewed.code, previewed.stderr).toBe(0);
-    const [{ tables }] = [lastJson<{ tables: Record<string, unknown>[] }>(previewed)];
+    const { tables } = lastJson<{ tables: Record<string, unknown>[] }>(previewed);
     const { rows } = await shop.query<Record<string, number>>(
       `SELECT count(*) FILTER (WHERE qty < 8)::int AS rows, count(*)::int AS "rowsBefore", count(*) FILTER (WHERE qty >= 8)::int AS removed,
          count(*) FILTER (WHERE qty < 8 AND price IS NOT NULL)::int AS changed FROM orders WHERE status <> 'draft'`,

@@ -59,7 +59,7 @@ export interface Preview {
  * @throws Fault `config_invalid` (steps that do not fit), `poison` (a value that cannot be computed), `not_found`
  */
 export async function previewTransform(options: PreviewOptions): Promise<Preview> {
-  const { config, inputs, broker } = options;
+  const { config, inputs } = options;
   const last = await settledEnd(options);
   const state = (last?.state ?? null) as OutputState | null;
   const target = await targetOf(options, readVector(state?.inputs, inputs));
@@ -73,17 +73,18 @@ export async function previewTransform(options: PreviewOptions): Promise<Preview
       incomplete: [...trimmed, ...trimmedToo],
     })),
   );
+}
 
-  async function targetOf({ inputs: names }: PreviewOptions, known: Vector): Promise<Vector> {
-    const ends = names.map(async (input) => {
-      const place = known.get(input) ?? START;
-      if (place.lsn > ORIGIN.lsn) return [input, place] as const;
-      const newest = await broker.changelogs.last(input);
-      if (!newest) throw new Fault('not_found', `there is no changelog ${input} yet`);
-      return [input, { seq: newest.seq, ...newest.header.position, watermark: newest.header.watermark }] as const;
-    });
-    return new Map(await Promise.all(ends));
-  }
+/** Where the result stands in its inputs; of an input that it has not read, the end. */
+async function targetOf({ inputs, broker }: PreviewOptions, known: Vector): Promise<Vector> {
+  const ends = inputs.map(async (input) => {
+    const place = known.get(input) ?? START;
+    if (place.lsn > ORIGIN.lsn) return [input, place] as const;
+    const newest = await broker.changelogs.last(input);
+    if (!newest) throw new Fault('not_found', `there is no changelog ${input} yet`);
+    return [input, { seq: newest.seq, ...newest.header.position, watermark: newest.header.watermark }] as const;
+  });
+  return new Map(await Promise.all(ends));
 }
 
 /** The newest message of the result, unless that is in the middle of a transaction. */
