@@ -3,7 +3,7 @@
 import { spawnSync } from 'node:child_process';
 import { existsSync, mkdtempSync, readFileSync, rmSync } from 'node:fs';
 import { tmpdir } from 'node:os';
-import { join } from 'node:path';
+import { join, relative } from 'node:path';
 import { fail, prepare, ROOT } from './prepare.mjs';
 
 const TIERS = ['unit', 'tidy', 'contract', 'sim', 'integration', 'e2e', 'browser'];
@@ -14,12 +14,18 @@ prepare();
 const bin = (name) => join(ROOT, 'node_modules', '.bin', name);
 let passed = 0;
 let failed = 0;
+/** What failed, told once more at the end: the place of a failure is lost among the lines of the tiers after it. */
+const failures = [];
 
 function check(name, command, args) {
   console.log(`\n── ${name}`);
   const { status } = spawnSync(command, args, { cwd: ROOT, stdio: 'inherit' });
-  if (status === 0) passed++;
-  else failed++;
+  if (status === 0) {
+    passed++;
+    return;
+  }
+  failed++;
+  failures.push(`${name}: ended with ${status}`);
 }
 
 if (chosen.length === 0) {
@@ -42,6 +48,24 @@ function obtainChromium() {
   }
 }
 
+/** A tier's failed files and tests, each with the first lines of what it said. */
+function failuresOf(tier, files, status) {
+  const told = files.flatMap((file) => {
+    const name = relative(ROOT, file.name);
+    const tests = file.assertionResults.filter((one) => one.status === 'failed');
+    if (tests.length === 0 && file.status === 'failed') return [`${tier}: ${name}\n${firstLines(file.message ?? '')}`];
+    return tests.map((one) => `${tier}: ${name} > ${one.fullName}\n${firstLines(one.failureMessages.join('\n'))}`);
+  });
+  return told.length > 0 ? told : [`${tier}: vitest ended with ${status}; what it said stands with the tier above`];
+}
+
+const firstLines = (text) =>
+  text
+    .split('\n')
+    .slice(0, 12)
+    .map((line) => `    ${line.slice(0, 300)}`)
+    .join('\n');
+
 const reports = mkdtempSync(join(tmpdir(), 'tributary-test-'));
 let skipped = 0;
 const times = [];
@@ -59,8 +83,10 @@ for (const tier of chosen.length > 0 ? chosen : TIERS) {
   times.push(`${tier} ${Math.round((performance.now() - began) / 1_000)} s`);
   // A suite that could not even begin counts as a failure of its own.
   failed += status !== 0 && broken === 0 ? 1 : broken;
+  if (status !== 0) failures.push(...failuresOf(tier, result?.testResults ?? [], status));
 }
 rmSync(reports, { recursive: true, force: true });
+for (const line of failures) console.log(`\nfailed  ${line}`);
 console.log(`\n${times.join(', ')}`);
 console.log(`${passed} passed, ${failed} failed${skipped > 0 ? `, ${skipped} skipped` : ''}`);
 process.exit(failed === 0 ? 0 : 1);
