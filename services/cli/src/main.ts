@@ -172,7 +172,10 @@ talking('query <sql>', 'read-only SQL over the compacted tables')
   .action((sql: string, options: Options & Parameters<typeof query>[1]) =>
     run(async (output) => (await import('./commands/work.ts')).query(sql, options, output), options),
   );
-talking('kpi <action> [name]', 'KPIs: list, show NAME, values NAME, preview -f FILE, backfill NAME')
+talking(
+  'kpi <action> [name]',
+  'KPIs: list, show NAME, values NAME, rows NAME, revisions NAME, preview -f FILE, validate -f FILE, backfill NAME',
+)
   .option('--grain <grain>', 'minute, hour, day, week, month, quarter or year')
   .option('--measure <names>', 'only these, separated by commas')
   .option('--from <time>', 'buckets from there (without an offset: in the zone of the KPI)')
@@ -181,8 +184,9 @@ talking('kpi <action> [name]', 'KPIs: list, show NAME, values NAME, preview -f F
   .option('--filter <dimension=value>', 'only these rows (may be repeated)', collect, [])
   .option('--fill <what>', 'empty: show buckets without rows too')
   .option('--as-of <place>', 'as it was: a time (ISO 8601), or the position of an earlier answer')
-  .option('--format <format>', 'table, json or csv')
-  .option('-f, --file <file>', 'with preview: config file or folder (may be repeated)', collect, [])
+  .option('--bucket <time>', 'with rows: a time in the bucket whose rows are wanted')
+  .option('--format <format>', 'of values: table, json, csv, ndjson or parquet (redirect it to a file)')
+  .option('-f, --file <file>', 'with preview and validate: config file or folder (may be repeated)', collect, [])
   .action((action: string, name: string | undefined, options: Options & KpiOptions) =>
     run(async (output) => (await import('./commands/kpi.ts')).kpi(action, name, options, output), options),
   );

@@ -11,6 +11,7 @@ import { assertHostAllowed } from './api/access.ts';
 import { changesRoute } from './api/changes.ts';
 import { commandRoutes } from './api/commands.ts';
 import { healthRoutes } from './api/health.ts';
+import { kpiRoutes } from './api/kpis.ts';
 import { Observer } from './api/observer.ts';
 import { describeRoutes } from './api/openapi.ts';
 import { refusal, sendProblem } from './api/problem.ts';
@@ -95,6 +96,7 @@ async function buildServer({ runtime, observer, tokens, connected }: Parts): Pro
   statusRoutes(server, observer);
   commandRoutes(server, { bus: runtime.bus, observer, log: runtime.log });
   changesRoute(server, runtime.changelogs, runtime.log);
+  kpiRoutes(server, runtime);
   server.get('/openapi.json', () => openapi());
   await servePage(server);
   return server;

@@ -1,39 +1,26 @@
+import { readFile, rm } from 'node:fs/promises';
 import { isDeepStrictEqual } from 'node:util';
 import { aborted, type Actor } from '@tributary/cluster';
 import type { KpiConfig } from '@tributary/config';
-import { type Bus, describeError, Fault, formatLsn, LIMITS } from '@tributary/core';
-import type { Duck } from '@tributary/duckdb';
-import { type Compiled, versionOf } from './definition.ts';
+import { type Bus, describeError, Fault, LIMITS } from '@tributary/core';
+import {
+  type Answered,
+  previewed,
+  type RevisionsQuestion,
+  revisionsOf,
+  rowsBehind,
+  type RowsQuestion,
+  validated,
+  valuesAt,
+  writeParquet,
+} from './asked.ts';
+import { versionOf } from './definition.ts';
 import type { Engine, EngineKpi } from './engine.ts';
-import { Maintained } from './maintain.ts';
-import { queryOver } from './query-kpi.ts';
-import { asOf, now, type View } from './relations.ts';
-import { SourceState } from './source-state.ts';
-import { type ValueRow, ValuesReader, type ValuesQuestion } from './values.ts';
-import { formatVector, momentOf } from './vector.ts';
-
-/** How far the answer is, so that anyone can compute it anew at the same place and compare. */
-export interface KpiFreshness {
-  /** Age of what is complete, ms. */
-  readonly lagMs: number;
-  readonly sources: Readonly<Record<string, { readonly lsn: string; readonly committedAt: string | null }>>;
-  /** Everything that was committed up to then, on every source, is in the answer; null = not known. */
-  readonly completeTo: string | null;
-  readonly definitionVersion: string;
-  /** The highest of any row. */
-  readonly revision: number;
-  /** Where each source stands, in one word: what `asOf` takes. */
-  readonly position: string;
-  /** Columns that were sent values which their type cannot hold: these count as NULL. */
-  readonly inexact: readonly string[];
-}
-
-interface Answered {
-  readonly rows: readonly (ValueRow | Readonly<Record<string, unknown>>)[];
-  readonly freshness: KpiFreshness;
-}
+import type { ValueRow, ValuesQuestion } from './values.ts';
 
 const STREAM_SILENT_MS = 10_000;
+/** Of a file, in one part of an answer. */
+const PART_BYTES = 512 * 1024;
 
 /** Answers for one KPI on `tributary.kpi.<name>.…`, as long as it runs. A KPI that cannot be computed is failed, with its reason. */
 export class KpiActor implements Actor {
@@ -110,10 +97,19 @@ export class KpiActor implements Actor {
     const follow = (ask: ValuesQuestion) => this.#follow(engine, kpi, { ask, signal });
     return [
       await this.#bus.serve(subject('values'), async function* (question) {
-        const { rows, freshness } = await answer(question as ValuesQuestion);
+        const { flat, ...ask } = question as ValuesQuestion & { readonly flat?: boolean };
+        const { rows: told, freshness } = await answer(ask);
+        const rows = flat ? told.map(flatRow) : told;
         yield { rows: rows.slice(0, LIMITS.answerRows), freshness };
         for (let at = LIMITS.answerRows; at < rows.length; at += LIMITS.answerRows)
           yield { rows: rows.slice(at, at + LIMITS.answerRows) };
+      }),
+      await this.#bus.serve(subject('parquet'), (question) => parquetOf(engine, kpi, question as ValuesQuestion)),
+      await this.#bus.serve(subject('rows'), async function* (question) {
+        yield await engine.store.read((duck) => rowsBehind(engine, kpi, { duck, ask: question as RowsQuestion }));
+      }),
+      await this.#bus.serve(subject('revisions'), async function* (question) {
+        yield await engine.store.read((duck) => revisionsOf(kpi, { duck, ask: question as RevisionsQuestion }));
       }),
       await this.#bus.serve(subject('show'), async function* () {
         yield await shown();
@@ -128,13 +124,12 @@ export class KpiActor implements Actor {
   async #answer(engine: Engine, kpi: EngineKpi, ask: ValuesQuestion): Promise<Answered> {
     if (kpi.fault) throw kpi.fault;
     const { definition } = kpi.config;
-    if (definition.kind === 'measures')
-      return engine.store.read((duck) => answerOf(engine, kpi.config, { duck, ask, kept: true }));
+    if (definition.kind === 'measures') return engine.store.read((duck) => valuesAt(engine, kpi, { duck, ask }));
     const known = this.#answered;
     const plain = ask.asOf === undefined;
     if (plain && known && (known.position === engine.vector(kpi) || engine.clock.monotonic() - known.at < definition.everyMs))
       return known.answer;
-    const answer = await engine.store.read((duck) => queryAnswer(engine, kpi, { duck, ask }));
+    const answer = await engine.store.read((duck) => valuesAt(engine, kpi, { duck, ask }));
     if (plain) this.#answered = { position: answer.freshness.position, at: engine.clock.monotonic(), answer };
     return answer;
   }
@@ -194,14 +189,41 @@ export class EngineActor implements Actor {
 
   async run(signal: AbortSignal, ready: () => void): Promise<void> {
     const engine = await this.#open();
-    const stop = await this.#bus.serve(`tributary.kpi-engine.${this.#engine}.preview`, async function* (question) {
-      const { config, ask } = question as { config: KpiConfig; ask: ValuesQuestion };
-      yield await engine.store.read((duck) => previewed(engine, config, { duck, ask }));
-    });
+    const subject = (what: string) => `tributary.kpi-engine.${this.#engine}.${what}`;
+    const stops = [
+      await this.#bus.serve(subject('preview'), async function* (question) {
+        const { config, ask } = question as { config: KpiConfig; ask: ValuesQuestion };
+        yield await engine.store.read((duck) => previewed(engine, config, { duck, ask }));
+      }),
+      await this.#bus.serve(subject('validate'), async function* (question) {
+        yield await validated(engine, (question as { config: KpiConfig }).config);
+      }),
+    ];
     ready();
     await aborted(AbortSignal.any([signal, engine.store.invalid]));
-    await stop();
+    for (const stop of stops) await stop();
     if (!signal.aborted) throw engine.store.invalid.reason as Error;
+  }
+}
+
+/** A value with its bucket and dimensions beside each other, as tables have it. */
+function flatRow(row: Answered['rows'][number]): Readonly<Record<string, unknown>> {
+  if (!('values' in row && 'dimensions' in row)) return row;
+  const { bucket, dimensions, values, revision, closed } = row as ValueRow;
+  return { ...(bucket === null ? {} : { bucket }), ...dimensions, ...values, revision, closed };
+}
+
+/** How far the values are, then the bytes of their file. */
+async function* parquetOf(engine: Engine, kpi: EngineKpi, ask: ValuesQuestion): AsyncGenerator<unknown> {
+  if (kpi.fault) throw kpi.fault;
+  const path = engine.store.exportPath();
+  try {
+    const freshness = await engine.store.read((duck) => writeParquet(engine, kpi, { duck, ask, path }));
+    const bytes = await readFile(path);
+    yield { freshness };
+    for (let at = 0; at < bytes.length; at += PART_BYTES) yield { bytes: bytes.subarray(at, at + PART_BYTES) };
+  } finally {
+    await rm(path, { force: true });
   }
 }
 
@@ -215,7 +237,14 @@ async function shownKpi(engine: Engine, kpi: EngineKpi): Promise<object> {
   const lack = engine.lack(kpi);
   const state = kpi.fault ? 'failed' : lack ? 'loading' : 'ready';
   const tables = kpi.tables.map(({ source, table }) => `${source}.${table}`);
-  return { ...config, state, reason: lack ? describeError(lack) : null, tables, position: engine.vector(kpi) };
+  return {
+    ...config,
+    version: versionOf(config),
+    state,
+    reason: lack ? describeError(lack) : null,
+    tables,
+    position: engine.vector(kpi),
+  };
 }
 
 /** Computes what is kept of a KPI from scratch, in one transaction: what is there is answered until then. */
@@ -230,137 +259,4 @@ async function computedAnew(engine: Engine, kpi: EngineKpi): Promise<{ differing
   } finally {
     release();
   }
-}
-
-interface Asked {
-  readonly duck: Duck;
-  readonly ask: ValuesQuestion;
-}
-
-/** Shapes and places of the sources, as of the reader's moment. */
-async function sourcesAt(engine: Engine, duck: Duck, names: ReadonlySet<string>): Promise<Map<string, SourceState>> {
-  const states = new Map<string, SourceState>();
-  for (const name of [...names].toSorted()) {
-    if (!engine.sources.has(name))
-      throw new Fault('config_invalid', `engine ${engine.name} holds no table of ${name}; apply the Kpi to have it read`);
-    const state = new SourceState(name);
-    await state.read(duck);
-    states.set(name, state);
-  }
-  return states;
-}
-
-/** @param kept answer from what is kept of the KPI, else from the rows alone */
-async function answerOf(engine: Engine, config: KpiConfig, { duck, ask, kept }: Asked & { kept: boolean }): Promise<Answered> {
-  const { definition } = config;
-  if (definition.kind !== 'measures') throw new Fault('config_invalid', `Kpi ${config.name} has no measures`);
-  const states = await sourcesAt(engine, duck, new Set(definition.from.map(({ source }) => source)));
-  for (const { source, table } of definition.from) {
-    const state = states.get(source) as SourceState;
-    const known = state.tables.get(table);
-    if (known?.complete && !known.held) continue;
-    throw new Fault('not_complete', `Kpi ${config.name}: ${source}.${table} is still being read`, { kpi: config.name });
-  }
-  const compiled = await engine.compile(duck, config, states);
-  if (kept) await assertKept(duck, compiled);
-  const moment = await viewed(duck, ask.asOf, states);
-  const maintained = new Maintained(compiled);
-  const reader = new ValuesReader(duck, compiled, {
-    view: moment.view,
-    kept: kept && ask.asOf === undefined ? maintained : null,
-    ask,
-  });
-  const rows = await reader.rows(moment.completeTo);
-  const revision = rows.reduce((highest, row) => Math.max(highest, row.revision), 0);
-  const inexact = compiled.from.flatMap(({ table }) =>
-    [...table.inexact].map((column) => `${table.source}.${table.name}.${column}`),
-  );
-  return {
-    rows,
-    freshness: freshnessOf(engine, moment, { version: compiled.version, revision, inexact: [...new Set(inexact)] }),
-  };
-}
-
-async function assertKept(duck: Duck, { config, version }: Compiled): Promise<void> {
-  const [row] = await duck.rows<{ version: string; stale: boolean }>('SELECT version, stale FROM _meta.kpis WHERE name = $1', [
-    config.name,
-  ]);
-  if (row?.version === version && !row.stale) return;
-  throw new Fault('not_complete', `Kpi ${config.name} is still being computed`, { kpi: config.name });
-}
-
-interface Viewed {
-  readonly view: View;
-  readonly completeTo: number;
-  readonly position: string;
-  readonly sources: KpiFreshness['sources'];
-}
-
-/** The newest moment, or one of the past. */
-async function viewed(duck: Duck, text: string | undefined, states: ReadonlyMap<string, SourceState>): Promise<Viewed> {
-  const places = new Map([...states].map(([name, { place }]) => [name, place]));
-  if (text === undefined) {
-    const sources = [...places].map(
-      ([name, { position, committedAt }]) => [name, { lsn: formatLsn(position.lsn), committedAt: isoOf(committedAt) }] as const,
-    );
-    const completeTo = Math.min(...[...places.values()].map(({ watermark }) => watermark));
-    return { view: now, completeTo, position: formatVector(places), sources: Object.fromEntries(sources) };
-  }
-  const { ticks, sources } = await momentOf(duck, text, places);
-  const told = [...sources].map(([name, { lsn, watermark }]) => [name, { lsn, committedAt: isoOf(watermark) }] as const);
-  return {
-    view: asOf((source) => ticks.get(source) ?? 0),
-    completeTo: Math.min(...[...sources.values()].map(({ watermark }) => watermark)),
-    position: [...sources]
-      .map(([name, { place }]) => `${name}:${place}`)
-      .toSorted()
-      .join(','),
-    sources: Object.fromEntries(told),
-  };
-}
-
-function freshnessOf(
-  engine: Engine,
-  { completeTo, position, sources }: Viewed,
-  rest: { version: string; revision: number; inexact: string[] },
-): KpiFreshness {
-  const lagMs = Math.max(0, Math.round(engine.clock.now() - completeTo / 1_000));
-  const { version: definitionVersion, ...others } = rest;
-  return { lagMs, sources, completeTo: isoOf(completeTo), definitionVersion, ...others, position };
-}
-
-function isoOf(micros: number): string | null {
-  return micros > 0 ? new Date(micros / 1_000).toISOString() : null;
-}
-
-async function queryAnswer(engine: Engine, kpi: EngineKpi, { duck, ask }: Asked): Promise<Answered> {
-  const states = await sourcesAt(engine, duck, new Set(kpi.tables.map(({ source }) => source)));
-  const moment = await viewed(duck, ask.asOf, states);
-  const inexact: string[] = [];
-  const sql = await queryOver(duck, kpi.config, ({ source, table: name }) => {
-    const table = states.get(source)?.tables.get(name);
-    if (!table?.complete || table.held)
-      throw new Fault('not_complete', `Kpi ${kpi.config.name}: ${source}.${name} is still being read`, { kpi: kpi.config.name });
-    inexact.push(...[...table.inexact].map((column) => `${source}.${name}.${column}`));
-    return { table, select: moment.view(table) };
-  });
-  const { rows } = await duck.query(sql);
-  return { rows, freshness: freshnessOf(engine, moment, { version: versionOf(kpi.config), revision: 0, inexact }) };
-}
-
-/** What a definition would say beside what the running one of that name says, at one moment, where they differ. */
-async function previewed(engine: Engine, config: KpiConfig, { duck, ask }: Asked): Promise<object> {
-  const after = await answerOf(engine, config, { duck, ask, kept: false });
-  const running = engine.kpis.get(config.name);
-  const before = running ? await answerOf(engine, running.config, { duck, ask, kept: false }) : null;
-  const key = (row: unknown) => JSON.stringify([(row as ValueRow).bucket, (row as ValueRow).dimensions]);
-  const valuesOf = (answered: Answered | null) => new Map((answered?.rows ?? []).map((row) => [key(row), row as ValueRow]));
-  const [old, fresh] = [valuesOf(before), valuesOf(after)];
-  const differences = [...new Set([...old.keys(), ...fresh.keys()])].flatMap((one) => {
-    const [was, is] = [old.get(one), fresh.get(one)];
-    if (isDeepStrictEqual(was?.values, is?.values)) return [];
-    const { bucket, dimensions } = (is ?? was) as ValueRow;
-    return [{ bucket, dimensions, before: was?.values ?? null, after: is?.values ?? null }];
-  });
-  return { kpi: config.name, running: running !== undefined, rows: after.rows.length, differences, freshness: after.freshness };
 }

@@ -1,4 +1,6 @@
 import type { Grain, Span } from '@tributary/config';
+import { Fault } from '@tributary/core';
+import { duckLiteral } from '@tributary/duckdb';
 
 /** From the finest to the coarsest. */
 const ORDER: readonly Grain[] = ['minute', 'hour', 'day', 'week', 'month', 'quarter', 'year'];
@@ -58,4 +60,42 @@ export function instantOf(column: string, type: string, { zone }: Calendar): str
   if (type === 'TIMESTAMP WITH TIME ZONE') return `(${column})`;
   if (type === 'TIMESTAMP' || type === 'DATE') return toInstant(`(${column})::TIMESTAMP`, zone);
   return null;
+}
+
+/** SQL of the columns that {@link bucketText} reads. */
+export function bucketColumns(bucket: string, { zone }: Calendar): readonly string[] {
+  const local = `timezone(${duckLiteral(zone)}, ${bucket})`;
+  return [
+    `strftime(${local}, '%Y-%m-%dT%H:%M:%S') AS _local`,
+    `date_diff('minute', timezone('UTC', ${bucket}), ${local}) AS _offset`,
+  ];
+}
+
+/** When a bucket begins, as ISO 8601 in the KPI's zone; null for a KPI without time. */
+export function bucketText(row: Readonly<Record<string, unknown>>): string | null {
+  const local = row['_local'];
+  return typeof local === 'string' ? `${local}${offsetText(Number(row['_offset']))}` : null;
+}
+
+function offsetText(minutes: number): string {
+  if (minutes === 0) return 'Z';
+  const text = (n: number) => String(n).padStart(2, '0');
+  const abs = Math.abs(minutes);
+  return `${minutes < 0 ? '-' : '+'}${text(Math.floor(abs / 60))}:${text(abs % 60)}`;
+}
+
+/**
+ * SQL of a time that somebody wrote; without an offset it is one of the KPI's zone.
+ * @param parameter as which it was given @throws Fault `query_refused`
+ */
+export function writtenInstant(text: string, { zone }: Calendar, parameter: string): string {
+  const [, day, time = 'T00:00:00', offset] =
+    /^(\d{4}-\d\d-\d\d)([T ]\d\d:\d\d(?::\d\d(?:\.\d+)?)?)?(Z|[+-]\d\d:?\d\d)?$/i.exec(text.trim()) ?? [];
+  if (day === undefined || Number.isNaN(Date.parse(`${day}${time.replace(' ', 'T')}`))) {
+    const message = `${parameter}: "${text}" is no time (ISO 8601, for instance 2026-11-01 or 2026-11-01T12:00:00Z)`;
+    throw new Fault('query_refused', message, { parameter });
+  }
+  const written = `${day} ${time.slice(1)}`;
+  if (offset !== undefined) return `TIMESTAMPTZ ${duckLiteral(`${written}${offset}`)}`;
+  return `timezone(${duckLiteral(zone)}, TIMESTAMP ${duckLiteral(written)})`;
 }

@@ -1,3 +1,3 @@
-export type { KpiFreshness } from './answers.ts';
+export type { KpiFreshness } from './moment.ts';
 export { startKpis } from './main.ts';
 export type { ValueRow, ValuesQuestion } from './values.ts';

@@ -1,3 +1,4 @@
+import { randomUUID } from 'node:crypto';
 import { mkdir, rename, rm, stat } from 'node:fs/promises';
 import { join } from 'node:path';
 import { describeError, Fault } from '@tributary/core';
@@ -73,6 +74,8 @@ export class KpiStore {
     await mkdir(options.folder, { recursive: true });
     const path = join(options.folder, `${options.engine}.duckdb`);
     await rm(`${path}.copy`, { force: true });
+    await rm(exportsOf(path), { recursive: true, force: true });
+    await mkdir(exportsOf(path));
     try {
       return new KpiStore(options, path, await openFile(options, path));
     } catch (error) {
@@ -92,6 +95,11 @@ export class KpiStore {
   /** The one connection that writes; only for who has the lock. */
   get writer(): Duck {
     return this.#writer;
+  }
+
+  /** A file of its own for an answer; whoever writes it removes it. */
+  exportPath(): string {
+    return join(exportsOf(this.path), randomUUID());
   }
 
   /** Waits for its turn to write. @returns the function that ends it */
@@ -174,6 +182,11 @@ export class KpiStore {
     );
     return Math.max(1, row?.n ?? 1);
   }
+}
+
+/** What a crash leaves there is removed at the next opening. */
+function exportsOf(path: string): string {
+  return `${path}.exports`;
 }
 
 async function openFile(options: StoreOptions, path: string): Promise<{ database: Database; writer: Duck }> {

@@ -2,7 +2,7 @@ import type { Grain, KpiTarget } from '@tributary/config';
 import { Fault } from '@tributary/core';
 import { type Answer, type Duck, duckIdent, duckLiteral } from '@tributary/duckdb';
 import type { Compiled, CompiledMeasure } from './definition.ts';
-import { endOf, shift, trunc } from './grains.ts';
+import { bucketColumns, bucketText, endOf, shift, trunc, writtenInstant } from './grains.ts';
 import { fromClause, type View } from './relations.ts';
 
 /** What is asked of a KPI; every part has a default. */
@@ -70,13 +70,16 @@ export class ValuesReader {
     const { grains, measures } = compiled;
     this.#grain = grains.length === 0 ? null : (ask.grain ?? (grains.includes('day') ? 'day' : (grains[0] as Grain)));
     if (this.#grain && !grains.includes(this.#grain))
-      throw refused(`${compiled.config.name} has no grain ${this.#grain}. Grains: ${grains.join(', ')}`);
+      throw refused('grain', `${compiled.config.name} has no grain ${this.#grain}. Grains: ${grains.join(', ')}`);
     const names = compiled.dimensions.map(({ name }) => name);
-    this.#by = (ask.by ?? names).map((name) => this.#dimension(name));
-    for (const name of Object.keys(ask.filter ?? {})) this.#dimension(name);
+    this.#by = (ask.by ?? names).map((name) => this.#dimension('by', name));
+    for (const name of Object.keys(ask.filter ?? {})) this.#dimension('filter', name);
     for (const name of ask.measures ?? [])
       if (!measures.some((one) => one.name === name))
-        throw refused(`${compiled.config.name} has no measure ${name}. Measures: ${measures.map((one) => one.name).join(', ')}`);
+        throw refused(
+          'measure',
+          `${compiled.config.name} has no measure ${name}. Measures: ${measures.map((one) => one.name).join(', ')}`,
+        );
     this.#chosen = measures.filter(({ name }) => ask.measures === undefined || ask.measures.includes(name));
   }
 
@@ -86,11 +89,12 @@ export class ValuesReader {
     return answer.rows.map((row) => this.#row(row, answer));
   }
 
-  #dimension(name: string): number {
+  #dimension(parameter: string, name: string): number {
     const { dimensions, config } = this.#compiled;
     const index = dimensions.findIndex((one) => one.name === name);
     if (index === -1)
       throw refused(
+        parameter,
         `${config.name} has no dimension ${name}. Dimensions: ${dimensions.map((one) => one.name).join(', ') || 'none'}`,
       );
     return index;
@@ -124,11 +128,8 @@ export class ValuesReader {
     const derived = this.#chosen.flatMap(({ name, measure }) =>
       measure.kind === 'derived' ? [`(${measure.sql}\n) AS ${duckIdent(name)}`] : [],
     );
-    const zone = duckLiteral(calendar.zone);
-    const local = `timezone(${zone}, bucket)`;
     const told = [
-      `strftime(${local}, '%Y-%m-%dT%H:%M:%S') AS _local`,
-      `date_diff('minute', timezone('UTC', bucket), ${local}) AS _offset`,
+      ...bucketColumns('bucket', calendar),
       'coalesce(_revision, 0) AS _revision',
       'coalesce(_flagged, false) AS _flagged',
       grain ? `${endOf(grain, 'bucket', calendar)} <= make_timestamptz(${completeTo}::BIGINT) AS _closed` : 'false AS _closed',
@@ -221,7 +222,7 @@ export class ValuesReader {
 
   #filters(sqlOf: (dimension: number) => string): string[] {
     return Object.entries(this.#ask.filter ?? {}).map(
-      ([name, values]) => `${sqlOf(this.#dimension(name))}::VARCHAR IN (${values.map(duckLiteral).join(', ')})`,
+      ([name, values]) => `${sqlOf(this.#dimension('filter', name))}::VARCHAR IN (${values.map(duckLiteral).join(', ')})`,
     );
   }
 
@@ -232,19 +233,46 @@ export class ValuesReader {
   /** SQL: lies a bucket in the range that is asked for? */
   #range(bucket: string): string {
     const { from, to } = this.#ask;
-    const begins = this.#grain && from !== undefined ? [`${bucket} >= ${this.#truncated(this.#at(from))}`] : [];
-    return [...begins, ...(this.#grain && to !== undefined ? [`${bucket} < ${this.#at(to)}`] : [])].join(' AND ') || 'true';
+    const begins = this.#grain && from !== undefined ? [`${bucket} >= ${this.#truncated(this.#at('from', from))}`] : [];
+    return [...begins, ...(this.#grain && to !== undefined ? [`${bucket} < ${this.#at('to', to)}`] : [])].join(' AND ') || 'true';
   }
 
-  /** SQL of a time that somebody wrote; without an offset it is one of the KPI's zone. @throws Fault `query_refused` */
-  #at(text: string): string {
-    const [, day, time = 'T00:00:00', offset] =
-      /^(\d{4}-\d\d-\d\d)([T ]\d\d:\d\d(?::\d\d(?:\.\d+)?)?)?(Z|[+-]\d\d:?\d\d)?$/i.exec(text.trim()) ?? [];
-    if (day === undefined || Number.isNaN(Date.parse(`${day}${time.replace(' ', 'T')}`)))
-      throw refused(`"${text}" is no time (ISO 8601, for instance 2026-11-01 or 2026-11-01T12:00:00Z)`);
-    const written = `${day} ${time.slice(1)}`;
-    if (offset !== undefined) return `TIMESTAMPTZ ${duckLiteral(`${written}${offset}`)}`;
-    return `timezone(${duckLiteral(this.#compiled.calendar.zone)}, TIMESTAMP ${duckLiteral(written)})`;
+  /**
+   * A SELECT of the values as a flat table: bucket (an instant), dimensions and measures in types of their own, revision, closed.
+   * @param completeTo µs since 1970
+   */
+  async flat(completeTo: number): Promise<string> {
+    const { dimensions } = this.#compiled;
+    const columns = [
+      ...(this.#grain ? ['bucket'] : []),
+      ...this.#by.map((d) => `d${d} AS ${duckIdent(dimensions[d]?.name as string)}`),
+      ...this.#chosen.map(({ name }) => duckIdent(name)),
+      '_revision AS revision',
+      '_closed AS closed',
+    ];
+    return `SELECT ${columns.join(', ')} FROM (${await this.#sql(completeTo)})`;
+  }
+
+  /**
+   * A SELECT of the joined rows behind one bucket, every column as `alias.column`.
+   * @param bucket an instant within the bucket; null for a KPI without time
+   */
+  behind(bucket: string | null): string {
+    const { calendar, bucket: own, from, where } = this.#compiled;
+    if (this.#grain && bucket === null) throw refused('bucket', 'is missing: an instant in the bucket whose rows are wanted');
+    const within = this.#grain
+      ? `${trunc(this.#grain, own, calendar)} = ${trunc(this.#grain, this.#at('bucket', bucket as string), calendar)}`
+      : 'true';
+    const columns = from.flatMap(({ alias, table }) =>
+      table.columns.map(({ name, ident }) => `${duckIdent(alias)}.${ident} AS ${duckIdent(`${alias}.${name}`)}`),
+    );
+    const filters = this.#filters((d) => `(${this.#compiled.dimensions[d]?.sql}\n)`);
+    const rows = fromClause(this.#compiled, ({ table }) => this.#view(table));
+    return `SELECT ${columns.join(', ')} FROM ${rows} WHERE ${[where, within, ...filters].join(' AND ')}`;
+  }
+
+  #at(parameter: string, text: string): string {
+    return writtenInstant(text, this.#compiled.calendar, parameter);
   }
 
   /** Every bucket of the range, or from the first to the last with rows. */
@@ -256,14 +284,15 @@ export class ValuesReader {
       `SELECT min(bucket)::VARCHAR AS first, max(bucket)::VARCHAR AS last FROM (${this.#base()})`,
     );
     const there = (text: string | null | undefined) => (text ? `TIMESTAMPTZ ${duckLiteral(text)}` : null);
-    const first = from === undefined ? there(found?.first) : this.#at(from);
-    const end = to === undefined ? there(found?.last) : this.#at(to);
+    const first = from === undefined ? there(found?.first) : this.#at('from', from);
+    const end = to === undefined ? there(found?.last) : this.#at('to', to);
     if (!first || !end) return 'SELECT NULL::TIMESTAMPTZ AS bucket LIMIT 0';
     const start = trunc(grain, first, calendar);
     const before = to === undefined ? '<=' : '<';
     const count = `SELECT date_diff('${grain}', ${start}, ${end}) AS n`;
     const [size] = await this.#duck.rows<{ n: number }>(count);
-    if ((size?.n ?? 0) > BUCKETS_MAX) throw refused(`more than ${BUCKETS_MAX} buckets: name a shorter range, or a coarser grain`);
+    if ((size?.n ?? 0) > BUCKETS_MAX)
+      throw refused('from', `more than ${BUCKETS_MAX} buckets: name a shorter range, or a coarser grain`);
     const steps = `unnest(range(0, ${Math.max(0, size?.n ?? 0) + 2})) AS step`;
     const bucket = `${shift(start, { count: 0, unit: grain }, calendar).replace(/\(0\)/, '(step)')}`;
     return `SELECT bucket FROM (SELECT ${bucket} AS bucket FROM (SELECT ${steps})) WHERE bucket ${before} ${end}`;
@@ -290,9 +319,8 @@ export class ValuesReader {
     const { dimensions, config } = this.#compiled;
     const values = Object.fromEntries(this.#chosen.map(({ name }) => [name, plainNumber(row[name], types.get(name) ?? '')]));
     const targets = config.targets.filter(({ grain, measure }) => grain === this.#grain && measure in values);
-    const local = row['_local'];
     return {
-      bucket: typeof local === 'string' ? `${local}${offsetText(Number(row['_offset']))}` : null,
+      bucket: bucketText(row),
       dimensions: Object.fromEntries(
         this.#by.map((d) => [dimensions[d]?.name as string, plainNumber(row[`d${d}`], types.get(`d${d}`) ?? '')]),
       ),
@@ -319,13 +347,6 @@ function plainNumber(value: unknown, type: string): unknown {
   return value.replaceAll(/[-.]/g, '').replace(/^0+/, '').length <= 15 ? Number(value) : value;
 }
 
-function offsetText(minutes: number): string {
-  if (minutes === 0) return 'Z';
-  const text = (n: number) => String(n).padStart(2, '0');
-  const abs = Math.abs(minutes);
-  return `${minutes < 0 ? '-' : '+'}${text(Math.floor(abs / 60))}:${text(abs % 60)}`;
-}
-
-function refused(message: string): Fault {
-  return new Fault('query_refused', message);
+function refused(parameter: string, message: string): Fault {
+  return new Fault('query_refused', `${parameter}: ${message}`, { parameter });
 }

@@ -32,7 +32,10 @@ export async function momentOf(duck: Duck, text: string, places: ReadonlyMap<str
       [source, value],
     );
     if (!row || row.tick < place.floor)
-      throw new Fault('outside_history', `the history of ${source} does not reach back to ${text}`, { source });
+      throw new Fault('outside_history', `the history of ${source} does not reach back to ${text}`, {
+        source,
+        parameter: 'asof',
+      });
     ticks.set(source, row.tick);
     sources.set(source, { lsn: row.lsn, place: `${row.lsn}+${Number(row.place.split('+')[1])}`, watermark: row.watermark });
   }
@@ -51,7 +54,9 @@ function conditions(text: string, sources: readonly string[]): (source: string) 
   return (source) => {
     const place = named.get(source);
     if (place === undefined)
-      throw new Fault('outside_history', `"${text}" names no position of ${source}. Sources: ${sources.join(', ')}`);
+      throw new Fault('outside_history', `"${text}" names no position of ${source}. Sources: ${sources.join(', ')}`, {
+        parameter: 'asof',
+      });
     return ['place <= $2', place];
   };
 }
@@ -61,6 +66,11 @@ function parsed(text: string, whole: string): SourcePosition {
     return parseSourcePosition(text);
   } catch (error) {
     const example = `shop:${formatLsn(0x16b3748n)}`;
-    throw new Fault('outside_history', `"${whole}" is no time and no position vector such as ${example}`, {}, { cause: error });
+    throw new Fault(
+      'outside_history',
+      `"${whole}" is no time and no position vector such as ${example}`,
+      { parameter: 'asof' },
+      { cause: error },
+    );
   }
 }

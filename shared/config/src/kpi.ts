@@ -142,6 +142,9 @@ const measure = z
     return { ...common, kind: 'versus', of: given.of, span: given.versus as Span, as: given.as ?? 'change' };
   });
 
+/** Columns that an answer has beside dimensions and measures. */
+const ANSWER_NAMES = ['bucket', 'revision', 'closed'];
+
 /** A key of the interface that a later version brings: refused, not passed over. */
 const later = (what: string) => z.undefined({ error: `${what} of a Kpi is not built yet` }).optional();
 
@@ -199,6 +202,12 @@ export const kpi = z
       if (i > 0 && !('on' in one)) complain('expected { table, on }: how it joins the tables before it', 'from', alias);
     });
     checkMeasures(document.measures, document.time !== undefined, complain);
+    for (const [kind, names] of [
+      ['dimensions', Object.keys(document.dimensions)],
+      ['measures', Object.keys(document.measures)],
+    ] as const)
+      for (const name of names)
+        if (ANSWER_NAMES.includes(name)) complain(`${name} is a column of every answer: call it otherwise`, kind, name);
     for (const name of Object.keys(document.dimensions))
       if (name in document.measures) complain('a dimension and a measure have the same name', 'dimensions', name);
     document.targets.forEach((target, i) => {

@@ -79,6 +79,24 @@ export function configOf(given: readonly ConfigFile[], options: LoadOptions): Co
   return config;
 }
 
+/**
+ * Definitions of KPIs alone, as somebody sends them who may not read secrets: nothing is filled in.
+ * @param changelogs sources and transforms that there are
+ * @throws Fault `config_invalid` as {@link configOf}
+ */
+export function kpisOf(given: ConfigFile, changelogs: readonly string[]): KpiConfig[] {
+  const complaints: Complaint[] = [];
+  const checked = parse(given.name, given.text, complaints).flatMap((document) => check(document, complaints) ?? []);
+  for (const { kind, place } of checked)
+    if (kind !== 'Kpi') complaints.push({ ...place, message: `expected kind: Kpi, not ${kind}` });
+  const named = changelogs.map((name) => ({ name }));
+  checkKpis(checked, { sources: named, transforms: [], sinks: [] }, complaints);
+  if (checked.length === 0 && complaints.length === 0)
+    complaints.push({ file: given.name, message: 'expected a document of kind: Kpi' });
+  if (complaints.length > 0) refuse(complaints);
+  return checked.flatMap((one) => (one.kind === 'Kpi' ? [kpiOf(one.value, (path) => placeText(one.at(path)))] : []));
+}
+
 function refuse(complaints: readonly Complaint[]): never {
   const lines = complaints.map((c) => `${c.file}${c.line === undefined ? '' : `:${c.line}:${c.column}`}: ${c.message}`);
   throw new Fault('config_invalid', lines.join('\n'), { complaints: lines.length });
@@ -350,7 +368,7 @@ function transformOf(
 /** What one Kpi document cannot know by itself: which sources and sinks there are. */
 function checkKpis(
   documents: readonly Checked[],
-  known: Pick<Config, 'sources' | 'transforms' | 'sinks'>,
+  known: Readonly<Record<'sources' | 'transforms' | 'sinks', readonly { readonly name: string }[]>>,
   complaints: Complaint[],
 ): void {
   for (const document of documents) {

@@ -5,6 +5,7 @@ export type { AskOptions, Bus } from './bus.ts';
 export { askOne } from './bus.ts';
 export type { Clock } from './clock.ts';
 export { systemClock } from './clock.ts';
+export { csvLine, shown } from './csv.ts';
 export { epochOf, systemOf } from './epoch.ts';
 export type { FaultFacts, FaultKind, Reaction } from './fault.ts';
 export { describeError, FAULTS, Fault } from './fault.ts';

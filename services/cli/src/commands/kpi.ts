@@ -1,10 +1,10 @@
 import { registeredActors } from '@tributary/cluster';
 import { configReading } from '@tributary/config';
-import { askOne, Fault } from '@tributary/core';
-import type { KpiFreshness, ValueRow, ValuesQuestion } from '@tributary/kpi';
+import { askOne, csvLine, Fault, shown as cell } from '@tributary/core';
+import type { KpiFreshness, ValuesQuestion } from '@tributary/kpi';
 import { environment } from '@tributary/ops';
 import { connect, type Connected, type Where } from '../addresses.ts';
-import { csvLine, type Output, table } from '../output.ts';
+import { type Output, table } from '../output.ts';
 
 export interface KpiOptions extends Where {
   readonly grain?: string;
@@ -16,6 +16,7 @@ export interface KpiOptions extends Where {
   readonly fill?: string;
   readonly asOf?: string;
   readonly format?: string;
+  readonly bucket?: string;
   readonly file: readonly string[];
 }
 
@@ -26,16 +27,20 @@ interface Shown {
   readonly tables: readonly string[];
 }
 
-/** `kpi list|show|values|preview|backfill`. */
+/** `kpi list|show|values|rows|revisions|preview|validate|backfill`. */
 export async function kpi(action: string, name: string | undefined, options: KpiOptions, output: Output): Promise<void> {
   const connected = await connect(options);
   try {
     if (action === 'list') return await list(connected, output);
-    if (action === 'preview') return await preview(connected, options, output);
-    if (!['show', 'values', 'backfill'].includes(action))
-      throw new Fault('config_invalid', `kpi ${action} is not known; use list, show, values, preview or backfill`);
+    if (action === 'preview' || action === 'validate') return await definitions(connected, action, { options, output });
+    if (!['show', 'values', 'rows', 'revisions', 'backfill'].includes(action))
+      throw new Fault(
+        'config_invalid',
+        `kpi ${action} is not known; use list, show, values, rows, revisions, preview, validate or backfill`,
+      );
     if (name === undefined) throw new Fault('config_invalid', `kpi ${action} needs the name of a KPI`);
     if (action === 'values') return await values(connected, name, { options, output });
+    if (action === 'rows' || action === 'revisions') return await listed(connected, name, { action, options, output });
     const told = await ask<Shown>(connected, name, action, {});
     output.value(told);
   } finally {
@@ -105,44 +110,80 @@ async function values(
   name: string,
   { options, output }: { options: KpiOptions; output: Output },
 ): Promise<void> {
-  const rows: (ValueRow | Record<string, unknown>)[] = [];
+  const format = options.format ?? (output.json ? 'json' : 'table');
+  if (!['table', 'json', 'csv', 'ndjson', 'parquet'].includes(format))
+    throw new Fault('config_invalid', `--format ${format} is not known; use table, json, csv, ndjson or parquet`);
+  const rows: Record<string, unknown>[] = [];
   let freshness: KpiFreshness | null = null;
   // Named first, so that a KPI that is not there is told as such.
   await ask(connected, name, 'show', {});
-  for await (const part of connected.broker.bus.ask(`tributary.kpi.${name}.values`, questionOf(options), { idleMs: 600_000 })) {
-    const one = part as { rows: ValueRow[]; freshness?: KpiFreshness };
-    rows.push(...one.rows);
+  const [what, question] = format === 'parquet' ? ['parquet', {}] : ['values', { flat: format !== 'json' }];
+  const answer = connected.broker.bus.ask(
+    `tributary.kpi.${name}.${what}`,
+    { ...questionOf(options), ...question },
+    { idleMs: 600_000 },
+  );
+  for await (const part of answer) {
+    const one = part as { rows?: Record<string, unknown>[]; freshness?: KpiFreshness; bytes?: Uint8Array };
+    if (one.bytes) process.stdout.write(one.bytes);
+    rows.push(...(one.rows ?? []));
     freshness ??= one.freshness ?? null;
   }
-  const format = options.format ?? (output.json ? 'json' : 'table');
+  if (format === 'parquet') return;
   if (format === 'json') return output.value({ kpi: name, rows, freshness });
-  const flat = rows.map(flatRow);
-  const columns = [...new Set(flat.flatMap((row) => Object.keys(row)))];
-  const cells = flat.map((row) => columns.map((column) => row[column]));
-  if (format === 'csv') for (const line of [columns, ...cells]) output.line(csvLine(line));
-  else if (format === 'table') {
-    output.line(table(columns, cells));
+  if (format === 'ndjson') return rows.forEach((row) => output.value(row));
+  tabulate(rows, format, output);
+  if (format === 'table')
     process.stderr.write(
       `${rows.length} row(s). Complete to: ${freshness?.completeTo ?? 'nothing yet'}, ${freshness?.lagMs ?? 0} ms ago\n`,
     );
-  } else throw new Fault('config_invalid', `--format ${format} is not known; use table, json or csv`);
 }
 
-function flatRow(row: ValueRow | Record<string, unknown>): Record<string, unknown> {
-  if (!('values' in row && 'dimensions' in row)) return row;
-  const { bucket, dimensions, values: measures, revision, closed } = row as ValueRow;
-  return { ...(bucket === null ? {} : { bucket }), ...dimensions, ...measures, revision, closed };
+function tabulate(rows: readonly Readonly<Record<string, unknown>>[], format: string, output: Output): void {
+  const columns = [...new Set(rows.flatMap((row) => Object.keys(row)))];
+  const cells = rows.map((row) => columns.map((column) => row[column]));
+  if (format === 'csv') for (const line of [columns, ...cells]) output.line(csvLine(line));
+  else
+    output.line(
+      table(
+        columns,
+        cells.map((line) => line.map(cell)),
+      ),
+    );
 }
 
-async function preview(connected: Connected, options: KpiOptions, output: Output): Promise<void> {
-  if (options.file.length === 0) throw new Fault('config_invalid', 'kpi preview needs -f FILE');
+/** Rows behind a bucket, or revisions. */
+async function listed(
+  connected: Connected,
+  name: string,
+  { action, options, output }: { action: 'rows' | 'revisions'; options: KpiOptions; output: Output },
+): Promise<void> {
+  const question = { ...questionOf(options), ...(options.bucket === undefined ? {} : { bucket: options.bucket }) };
+  const told = await ask<{ rows?: Record<string, unknown>[]; revisions?: Record<string, unknown>[]; more: boolean }>(
+    connected,
+    name,
+    action,
+    question,
+  );
+  if (output.json) return output.value(told);
+  tabulate(told.rows ?? told.revisions ?? [], options.format ?? 'table', output);
+  if (told.more) process.stderr.write('There are more.\n');
+}
+
+/** Tries definitions that are not applied. */
+async function definitions(
+  connected: Connected,
+  action: 'preview' | 'validate',
+  { options, output }: { options: KpiOptions; output: Output },
+): Promise<void> {
+  if (options.file.length === 0) throw new Fault('config_invalid', `kpi ${action} needs -f FILE`);
   const { configOf, readFiles } = await configReading();
   const { kpis } = configOf(await readFiles(options.file), { env: environment() });
   if (kpis.length === 0) throw new Fault('config_invalid', 'the files hold no document of kind: Kpi');
   for (const config of kpis) {
     const told = await askOne(
       connected.broker.bus,
-      `tributary.kpi-engine.${config.engine}.preview`,
+      `tributary.kpi-engine.${config.engine}.${action}`,
       { config, ask: questionOf(options) },
       { idleMs: 600_000 },
     );

@@ -1,8 +1,8 @@
 import { together } from '@tributary/cluster';
-import { Fault } from '@tributary/core';
+import { csvLine, Fault, shown } from '@tributary/core';
 import { connect, type Connected, type Where } from '../addresses.ts';
 import { layoutOf, type ProjectionEntry, projectionSubject } from '../cluster.ts';
-import { csvLine, type Output, openProgress, shown, table } from '../output.ts';
+import { type Output, openProgress, table } from '../output.ts';
 
 interface SnapshotPart {
   readonly done: boolean;

@@ -29,7 +29,7 @@ export function describeRoutes(server: FastifyInstance, version: string): () => 
   server.addHook('onRoute', (route) => {
     const schema = route.schema as Documented | undefined;
     if (!schema?.summary || schema.hide) return;
-    const path = route.url.replace(/:(\w+)/g, '{$1}');
+    const path = pathOf(route.url);
     for (const method of [route.method].flat()) {
       if (method === 'HEAD') continue;
       paths[path] = { ...paths[path], [method.toLowerCase()]: operation(route, schema) };
@@ -49,6 +49,11 @@ export function describeRoutes(server: FastifyInstance, version: string): () => 
       schemas: { Problem: problem },
     },
   });
+}
+
+/** `:name`, perhaps with what it must look like, is a parameter; `::` is a colon. */
+function pathOf(url: string): string {
+  return url.replaceAll(/::|:(\w+)(\([^)]*\))?/g, (token, name: string | undefined) => (token === '::' ? ':' : `{${name}}`));
 }
 
 function operation(route: RouteOptions, schema: Documented): object {

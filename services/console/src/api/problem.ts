@@ -9,6 +9,8 @@ export interface Problem {
   readonly detail: string;
   readonly instance?: string;
   readonly advice?: string;
+  /** Of the request: what is wrong with it. */
+  readonly parameter?: string;
 }
 
 /** Faults that are the caller's, or another system's, doing. Every other kind is a 500. */
@@ -47,12 +49,27 @@ export function problemOf(error: unknown): Problem {
       status,
       detail: describeError(error),
       advice: FAULTS[error.kind].advice,
+      ...(typeof error.facts['parameter'] === 'string' ? { parameter: error.facts['parameter'] } : {}),
     };
   }
   const known = error as Partial<FastifyError>;
   const status = typeof known.statusCode === 'number' ? known.statusCode : 500;
   if (status >= 500) return { type: 'about:blank', title: 'Internal error', status, detail: 'See the log of the console.' };
-  return refusal(status, describeError(error));
+  const invalid = known.validation?.[0];
+  return invalid ? invalidRequest(status, known.validationContext ?? 'request', invalid) : refusal(status, describeError(error));
+}
+
+/** What fastify's check complains of, with the name of the parameter, which its own text leaves out. */
+function invalidRequest(
+  status: number,
+  where: string,
+  { instancePath, params, message = 'is not valid' }: NonNullable<FastifyError['validation']>[number],
+): Problem {
+  const unknown = params['additionalProperty'];
+  const parameter = typeof unknown === 'string' ? unknown : (instancePath.split('/')[1] ?? '');
+  const allowed = Array.isArray(params['allowedValues']) ? `: ${params['allowedValues'].join(', ')}` : '';
+  const detail = typeof unknown === 'string' ? 'there is no such parameter' : `${message}${allowed}`;
+  return { ...refusal(status, `${where} ${parameter}: ${detail}`), ...(parameter === '' ? {} : { parameter }) };
 }
 
 export function refusal(status: number, detail: string): Problem {
@@ -60,6 +77,8 @@ export function refusal(status: number, detail: string): Problem {
 }
 
 export function sendProblem(request: FastifyRequest, reply: FastifyReply, problem: Problem): FastifyReply {
+  // What is still being read is there in a moment.
+  if (problem.type.endsWith(':not_complete')) void reply.header('Retry-After', '1');
   return reply
     .code(problem.status)
     .type('application/problem+json')

@@ -148,7 +148,7 @@ export const alertsAsked = {
 export const problem = {
   type: 'object',
   required: ['type', 'title', 'status', 'detail'],
-  properties: { type: text, title: text, status: integer, detail: text, instance: text, advice: text },
+  properties: { type: text, title: text, status: integer, detail: text, instance: text, advice: text, parameter: text },
 } as const;
 
 export const accepted = {

@@ -1,4 +1,4 @@
-import { type AskOptions, type Bus, describeError, Fault, type FaultKind } from '@tributary/core';
+import { type AskOptions, type Bus, describeError, Fault, type FaultFacts, type FaultKind } from '@tributary/core';
 import { Packr, Unpackr } from 'msgpackr';
 import { createInbox, headers, type Msg, type NatsConnection, type Subscription } from 'nats';
 
@@ -11,6 +11,8 @@ const STEP = 'Tributary-Step';
 interface SentFault {
   readonly kind: FaultKind | null;
   readonly message: string;
+  /** Workers of other versions send none. */
+  readonly facts?: FaultFacts;
 }
 
 /** Questions over core NATS: an answer is any number of parts, then `end` or a fault. */
@@ -55,7 +57,8 @@ export class NatsBus implements Bus {
       step.set(STEP, 'end');
     } catch (error) {
       step.set(STEP, 'fault');
-      const sent: SentFault = { kind: error instanceof Fault ? error.kind : null, message: describeError(error) };
+      const told = error instanceof Fault ? { kind: error.kind, facts: error.facts } : { kind: null };
+      const sent: SentFault = { ...told, message: describeError(error) };
       last = packr.pack(sent);
     }
     if (!this.#connection.isClosed()) message.respond(last, { headers: step });
@@ -119,5 +122,5 @@ async function silence(ms: number, arm: (resolve: () => void) => void): Promise<
 }
 
 function received(sent: SentFault): Error {
-  return sent.kind ? new Fault(sent.kind, sent.message) : new Error(sent.message);
+  return sent.kind ? new Fault(sent.kind, sent.message, sent.facts) : new Error(sent.message);
 }

@@ -1,0 +1,332 @@
+import { registeredActors } from '@tributary/cluster';
+import { configReading, type KpiConfig } from '@tributary/config';
+import type { Changelogs } from '@tributary/changelog';
+import { askOne, type Bus, csvLine, Fault, type Kv } from '@tributary/core';
+import type { FastifyInstance, FastifyRequest } from 'fastify';
+import { openStream } from './event-stream.ts';
+import * as asks from './kpi-schemas.ts';
+
+/** Rows one answer may hold; more is asked for with a shorter range, or through the command line. */
+const ANSWER_ROWS_MAX = 100_000;
+/** An engine may be busy computing a KPI for the first time. */
+const ANSWER_IDLE_MS = 120_000;
+/** A KPI that does not tell of itself for this long is listed without what it says. */
+const SHOW_IDLE_MS = 3_000;
+/** The worker of a KPI says something every ten seconds, however still its tables are. */
+const STREAM_IDLE_MS = 30_000;
+
+export interface KpiRoutesOptions {
+  readonly bus: Bus;
+  readonly kv: Kv;
+  readonly changelogs: Changelogs;
+}
+
+interface Shown {
+  readonly name: string;
+  readonly version: string;
+  readonly position: string;
+}
+
+interface Part {
+  readonly rows?: readonly Readonly<Record<string, unknown>>[];
+  readonly freshness?: { readonly position: string; readonly definitionVersion: string };
+  readonly bytes?: Uint8Array;
+}
+
+interface Named {
+  Params: { kpi: string };
+}
+
+/**
+ * KPIs over HTTP: the same questions that `tributary kpi` asks of the worker that runs a KPI.
+ * A KPI that is not there is a 404, one that nobody runs or that is still being read a 503 with `Retry-After`; a parameter that the
+ * KPI cannot answer is named in the problem's `parameter`.
+ */
+export function kpiRoutes(server: FastifyInstance, options: KpiRoutesOptions): void {
+  server.addContentTypeParser(['application/yaml', 'text/yaml', 'text/plain'], { parseAs: 'string' }, (_request, body, done) =>
+    done(null, body),
+  );
+  const { bus } = options;
+  const ask = async <T>(kpi: string, what: string, question: object, signal?: AbortSignal): Promise<T> => {
+    const subject = `tributary.kpi.${await known(options, kpi)}.${what}`;
+    return running(kpi, () => askOne<T>(bus, subject, question, { idleMs: ANSWER_IDLE_MS, ...(signal ? { signal } : {}) }));
+  };
+
+  server.get('/v1/kpis', { config: { role: 'viewer' }, schema: asks.list }, () => listed(options));
+  server.get<Named>('/v1/kpis/:kpi', { config: { role: 'viewer' }, schema: asks.show }, ({ params }) =>
+    ask(params.kpi, 'show', {}),
+  );
+  valueRoutes(server, options);
+  server.get<Named & { Querystring: asks.RowsQuery }>(
+    '/v1/kpis/:kpi/rows',
+    { config: { role: 'analyst' }, schema: asks.rows },
+    ({ params, query }) => ask(params.kpi, 'rows', rowsQuestion(query)),
+  );
+  server.get<Named & { Querystring: asks.RevisionsQuery }>(
+    '/v1/kpis/:kpi/revisions',
+    { config: { role: 'viewer' }, schema: asks.revisions },
+    ({ params, query }) => ask(params.kpi, 'revisions', query),
+  );
+  server.post<Named>('/v1/kpis/:kpi/backfills', { config: { role: 'operator' }, schema: asks.backfill }, ({ params }) =>
+    ask(params.kpi, 'backfill', {}),
+  );
+  definitionRoutes(server, options);
+}
+
+function valueRoutes(server: FastifyInstance, options: KpiRoutesOptions): void {
+  const { bus } = options;
+  server.get<Named & { Querystring: asks.ValuesQuery }>(
+    '/v1/kpis/:kpi/values',
+    { config: { role: 'viewer' }, schema: asks.values },
+    async (request, reply) => {
+      const { format, ...query } = request.query;
+      const kpi = await known(options, request.params.kpi);
+      const question = valuesQuestion(query);
+      // Where a KPI stands is asked before it is computed: what the caller has already need not be.
+      const shown = await running(kpi, () => askOne<Shown>(bus, `tributary.kpi.${kpi}.show`, {}, { idleMs: ANSWER_IDLE_MS }));
+      if (query.asof === undefined && matches(request, etagOf(shown.version, shown.position, format)))
+        return reply
+          .code(304)
+          .header('ETag', etagOf(shown.version, shown.position, format))
+          .send();
+      const { rows, bytes, freshness } = await answered(bus, request, { kpi, question, format });
+      const etag = etagOf(freshness.definitionVersion, freshness.position, format);
+      void reply.header('ETag', etag).header('Cache-Control', 'no-cache').header('Tributary-Position', freshness.position);
+      if (matches(request, etag)) return reply.code(304).send();
+      if (format === 'json') return { kpi, rows, freshness };
+      return reply.type(CONTENT_TYPES[format]).send(format === 'parquet' ? bytes : textOf(rows, format));
+    },
+  );
+
+  server.get<Named & { Querystring: asks.StreamQuery }>(
+    '/v1/kpis/:kpi/stream',
+    { config: { role: 'viewer' }, schema: asks.stream },
+    async (request, reply) => {
+      const kpi = await known(options, request.params.kpi);
+      const asking = new AbortController();
+      const parts = bus.ask(`tributary.kpi.${kpi}.stream`, valuesQuestion(request.query), {
+        idleMs: STREAM_IDLE_MS,
+        signal: asking.signal,
+      });
+      const next = parts[Symbol.asyncIterator]();
+      // The first values come before the answer begins, so that what is wrong with the question is a status.
+      const first = await running(kpi, () => next.next());
+      const stream = openStream(reply, 'sse');
+      stream.signal.addEventListener('abort', () => asking.abort(), { once: true });
+      await followed(stream, next, first);
+    },
+  );
+
+  server.get<Named & { Querystring: asks.GrafanaQuery }>(
+    '/v1/grafana/:kpi',
+    { config: { role: 'viewer' }, schema: asks.grafana },
+    async (request) => {
+      const kpi = await known(options, request.params.kpi);
+      const { from, to, ...query } = request.query;
+      const question = valuesQuestion({ ...query, ...timeOf('from', from), ...timeOf('to', to) });
+      const { rows } = await answered(bus, request, { kpi, question, format: 'ndjson' });
+      return rows.map(({ bucket, ...row }) => (typeof bucket === 'string' ? { time: Date.parse(bucket), ...row } : row));
+    },
+  );
+}
+
+function definitionRoutes(server: FastifyInstance, options: KpiRoutesOptions): void {
+  const { bus } = options;
+  server.post<{ Body: unknown }>(
+    '/v1/kpis::validate',
+    { config: { role: 'analyst' }, schema: asks.validate },
+    async ({ body }) => {
+      const config = await definitionIn(options, body);
+      try {
+        const told = await askOne<object>(bus, `tributary.kpi-engine.${config.engine}.validate`, { config });
+        return { valid: true, ...told };
+      } catch (error) {
+        if (!(error instanceof Fault) || error.kind !== 'not_found') throw error;
+        const reason = `no engine ${config.engine} runs yet: the SQL was not checked against tables`;
+        return { valid: true, kpi: config.name, bound: false, reason };
+      }
+    },
+  );
+
+  server.post<Named & { Body: unknown; Querystring: asks.StreamQuery }>(
+    '/v1/kpis/:kpi(^[a-z0-9_]+)::preview',
+    { config: { role: 'analyst' }, schema: asks.preview },
+    async ({ params, body, query }) => {
+      const config = await definitionIn(options, body);
+      if (config.name !== params.kpi)
+        throw new Fault('config_invalid', `the definition is of ${config.name}, not of ${params.kpi}`, { parameter: 'kpi' });
+      const question = { config, ask: valuesQuestion(query) };
+      const subject = `tributary.kpi-engine.${config.engine}.preview`;
+      return running(`engine ${config.engine}`, () => askOne(bus, subject, question, { idleMs: ANSWER_IDLE_MS }));
+    },
+  );
+}
+
+async function definitionIn({ changelogs }: KpiRoutesOptions, body: unknown): Promise<KpiConfig> {
+  const { kpisOf } = await configReading();
+  const text = typeof body === 'string' ? body : JSON.stringify(body, null, 2);
+  const [config, ...more] = kpisOf({ name: 'body', text }, await changelogs.list());
+  if (!config || more.length > 0) throw new Fault('config_invalid', 'body: expected one document of kind: Kpi');
+  return config;
+}
+
+const CONTENT_TYPES = {
+  csv: 'text/csv; charset=utf-8; header=present',
+  ndjson: 'application/x-ndjson',
+  parquet: 'application/vnd.apache.parquet',
+} as const;
+
+function textOf(rows: readonly Readonly<Record<string, unknown>>[], format: 'csv' | 'ndjson'): string {
+  if (format === 'ndjson') return rows.map((row) => `${JSON.stringify(row)}\n`).join('');
+  const columns = [...new Set(rows.flatMap((row) => Object.keys(row)))];
+  const lines = [columns, ...rows.map((row) => columns.map((column) => row[column]))];
+  return lines.map((line) => `${csvLine(line)}\r\n`).join('');
+}
+
+/** The same definition at the same position says the same, in one form of it. */
+function etagOf(version: string, position: string, format: string): string {
+  return `"${version};${format};${position}"`;
+}
+
+function matches({ headers }: FastifyRequest, etag: string): boolean {
+  const known = headers['if-none-match'];
+  // A position holds commas, so tags are told apart by their quotes.
+  return known === '*' || [...(known ?? '').matchAll(/"[^"]*"/g)].some(([tag]) => tag === etag);
+}
+
+interface Answer {
+  readonly rows: readonly Readonly<Record<string, unknown>>[];
+  readonly bytes: Buffer;
+  readonly freshness: NonNullable<Part['freshness']>;
+}
+
+/** A whole answer; not longer than the caller listens. */
+async function answered(
+  bus: Bus,
+  request: FastifyRequest,
+  { kpi, question, format }: { kpi: string; question: object; format: string },
+): Promise<Answer> {
+  const asking = new AbortController();
+  const gone = () => asking.abort(new Error('the caller has gone'));
+  request.raw.socket.once('close', gone);
+  try {
+    return await running(kpi, async () => {
+      const rows: Readonly<Record<string, unknown>>[] = [];
+      const bytes: Uint8Array[] = [];
+      let freshness: Part['freshness'];
+      const what = format === 'parquet' ? 'parquet' : 'values';
+      const asked = { ...question, flat: format !== 'json' };
+      for await (const part of bus.ask(`tributary.kpi.${kpi}.${what}`, asked, {
+        idleMs: ANSWER_IDLE_MS,
+        signal: asking.signal,
+      })) {
+        const one = part as Part;
+        freshness ??= one.freshness;
+        if (one.bytes) bytes.push(one.bytes);
+        for (const row of one.rows ?? []) rows.push(row);
+        if (rows.length > ANSWER_ROWS_MAX)
+          throw new Fault('query_refused', `from: more than ${ANSWER_ROWS_MAX} rows; name a shorter range, or fewer dimensions`, {
+            parameter: 'from',
+          });
+      }
+      if (!freshness) throw new Fault('not_complete', `Kpi ${kpi} gave no answer`);
+      return { rows, bytes: Buffer.concat(bytes), freshness };
+    });
+  } finally {
+    request.raw.socket.off('close', gone);
+  }
+}
+
+/** Events `values` (`whole`: all of them, else those that changed), and `freshness` while nothing changes. */
+async function followed(
+  stream: ReturnType<typeof openStream>,
+  parts: AsyncIterator<unknown>,
+  first: IteratorResult<unknown>,
+): Promise<void> {
+  try {
+    for (let part = first; !part.done; part = await parts.next()) {
+      const { whole, rows = [], freshness } = part.value as Part & { readonly whole?: boolean };
+      await stream.drained();
+      if (whole || rows.length > 0) stream.send('values', { whole, rows, freshness }, freshness?.position);
+      else stream.send('freshness', freshness, freshness?.position);
+    }
+  } catch (error) {
+    if (!stream.signal.aborted) stream.send('fault', { fault: error instanceof Fault ? error.kind : 'bug' });
+  } finally {
+    await parts.return?.();
+    stream.end();
+  }
+}
+
+async function listed(options: KpiRoutesOptions): Promise<object[]> {
+  return Promise.all(
+    (await names(options)).map(async (name) => {
+      try {
+        return await askOne<object>(options.bus, `tributary.kpi.${name}.show`, {}, { idleMs: SHOW_IDLE_MS });
+      } catch (error) {
+        if (!(error instanceof Fault)) throw error;
+        return { name, state: 'unassigned', reason: 'no worker answers for it' };
+      }
+    }),
+  );
+}
+
+async function names({ kv }: Pick<KpiRoutesOptions, 'kv'>): Promise<string[]> {
+  const actors = await registeredActors(kv);
+  return actors.flatMap(({ name }) => (name.startsWith('kpi.') ? [name.slice('kpi.'.length)] : [])).toSorted();
+}
+
+/** @throws Fault `not_found` that lists the KPIs there are */
+async function known(options: KpiRoutesOptions, kpi: string): Promise<string> {
+  const all = await names(options);
+  if (all.includes(kpi)) return kpi;
+  const list = all.length === 0 ? 'none is configured' : all.join(', ');
+  throw new Fault('not_found', `there is no KPI named "${kpi.slice(0, 64)}". KPIs: ${list}`, { parameter: 'kpi' });
+}
+
+/** Nobody answers for what is configured: its worker is away, or its engine is only starting. */
+async function running<T>(what: string, asking: () => Promise<T>): Promise<T> {
+  try {
+    return await asking();
+  } catch (error) {
+    if (!(error instanceof Fault) || error.kind !== 'not_found') throw error;
+    throw new Fault('not_complete', `no worker answers for ${what} yet`, {}, { cause: error });
+  }
+}
+
+function valuesQuestion(query: Omit<asks.ValuesQuery, 'format'>): object {
+  const { measure, by, filter, fill, asof, ...rest } = query;
+  const chosen: Record<string, string[]> = {};
+  for (const text of filter ?? []) {
+    const [, dimension = '', value = ''] = /^([^=]+)=(.*)$/s.exec(text) ?? [];
+    if (dimension === '')
+      throw new Fault('query_refused', `filter: expected dimension=value, not "${text}"`, { parameter: 'filter' });
+    chosen[dimension] = [...(chosen[dimension] ?? []), value];
+  }
+  return {
+    ...rest,
+    ...(measure === undefined ? {} : { measures: words(measure) }),
+    ...(by === undefined ? {} : { by: words(by) }),
+    ...(filter === undefined ? {} : { filter: chosen }),
+    ...(fill === undefined ? {} : { fill }),
+    ...(asof === undefined ? {} : { asOf: asof }),
+  };
+}
+
+function rowsQuestion({ bucket, limit, ...query }: asks.RowsQuery): object {
+  return { ...valuesQuestion(query), ...(bucket === undefined ? {} : { bucket }), ...(limit === undefined ? {} : { limit }) };
+}
+
+/** Grafana writes times as milliseconds since 1970. */
+function timeOf(name: 'from' | 'to', text: string | undefined): { from?: string; to?: string } {
+  if (text === undefined) return {};
+  return { [name]: /^\d{9,}$/.test(text) ? new Date(Number(text)).toISOString() : text };
+}
+
+/** Names between commas; `none` alone is none of them. */
+function words(text: string): string[] {
+  return text
+    .split(',')
+    .map((one) => one.trim())
+    .filter((one) => one !== '' && one !== 'none');
+}

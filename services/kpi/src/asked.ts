@@ -1,0 +1,215 @@
+import { isDeepStrictEqual } from 'node:util';
+import type { Grain, KpiConfig } from '@tributary/config';
+import { Fault, LIMITS } from '@tributary/core';
+import { type Duck, duckLiteral } from '@tributary/duckdb';
+import { type Compiled, versionOf } from './definition.ts';
+import type { Engine, EngineKpi } from './engine.ts';
+import { bucketColumns, bucketText, type Calendar, writtenInstant } from './grains.ts';
+import { Maintained } from './maintain.ts';
+import { freshnessOf, type KpiFreshness, sourcesAt, type Viewed, viewed } from './moment.ts';
+import { queryOver, tablesOfQuery } from './query-kpi.ts';
+import type { SourceState } from './source-state.ts';
+import { type ValueRow, ValuesReader, type ValuesQuestion } from './values.ts';
+
+/** Rows behind a bucket that are shown when nobody says how many. */
+const ROWS_DEFAULT = 100;
+
+export interface Answered {
+  readonly rows: readonly (ValueRow | Readonly<Record<string, unknown>>)[];
+  readonly freshness: KpiFreshness;
+}
+
+interface Asked {
+  readonly duck: Duck;
+  readonly ask: ValuesQuestion;
+}
+
+interface Read {
+  readonly compiled: Compiled;
+  readonly reader: ValuesReader;
+  readonly moment: Viewed;
+}
+
+/** @param kept answer from what is kept of the KPI, else from the rows alone */
+async function reading(engine: Engine, config: KpiConfig, { duck, ask, kept }: Asked & { kept: boolean }): Promise<Read> {
+  const { definition } = config;
+  if (definition.kind !== 'measures') throw new Fault('config_invalid', `Kpi ${config.name} has no measures`);
+  const states = await sourcesAt(engine, duck, new Set(definition.from.map(({ source }) => source)));
+  for (const { source, table } of definition.from) {
+    const state = states.get(source) as SourceState;
+    const known = state.tables.get(table);
+    if (known?.complete && !known.held) continue;
+    throw new Fault('not_complete', `Kpi ${config.name}: ${source}.${table} is still being read`, { kpi: config.name });
+  }
+  const compiled = await engine.compile(duck, config, states);
+  if (kept) await assertKept(duck, compiled);
+  const moment = await viewed(duck, ask.asOf, states);
+  const now = kept && ask.asOf === undefined ? new Maintained(compiled) : null;
+  return { compiled, moment, reader: new ValuesReader(duck, compiled, { view: moment.view, kept: now, ask }) };
+}
+
+async function answerOf(engine: Engine, config: KpiConfig, asked: Asked & { kept: boolean }): Promise<Answered> {
+  const { compiled, moment, reader } = await reading(engine, config, asked);
+  const rows = await reader.rows(moment.completeTo);
+  const revision = rows.reduce((highest, row) => Math.max(highest, row.revision), 0);
+  return { rows, freshness: freshnessOf(engine, moment, { version: compiled.version, revision, inexact: inexactOf(compiled) }) };
+}
+
+function inexactOf({ from }: Compiled): string[] {
+  return [...new Set(from.flatMap(({ table }) => [...table.inexact].map((column) => `${table.source}.${table.name}.${column}`)))];
+}
+
+async function assertKept(duck: Duck, { config, version }: Compiled): Promise<void> {
+  const [row] = await duck.rows<{ version: string; stale: boolean }>('SELECT version, stale FROM _meta.kpis WHERE name = $1', [
+    config.name,
+  ]);
+  if (row?.version === version && !row.stale) return;
+  throw new Fault('not_complete', `Kpi ${config.name} is still being computed`, { kpi: config.name });
+}
+
+/** The SELECT of a KPI of the short form, at a moment. */
+async function queryAt(
+  engine: Engine,
+  kpi: EngineKpi,
+  { duck, ask }: Asked,
+): Promise<{ sql: string; moment: Viewed; inexact: readonly string[] }> {
+  const states = await sourcesAt(engine, duck, new Set(kpi.tables.map(({ source }) => source)));
+  const moment = await viewed(duck, ask.asOf, states);
+  const inexact: string[] = [];
+  const sql = await queryOver(duck, kpi.config, ({ source, table: name }) => {
+    const table = states.get(source)?.tables.get(name);
+    if (!table?.complete || table.held)
+      throw new Fault('not_complete', `Kpi ${kpi.config.name}: ${source}.${name} is still being read`, { kpi: kpi.config.name });
+    inexact.push(...[...table.inexact].map((column) => `${source}.${name}.${column}`));
+    return { table, select: moment.view(table) };
+  });
+  return { sql, moment, inexact };
+}
+
+/** What a KPI says at one moment. */
+export async function valuesAt(engine: Engine, kpi: EngineKpi, asked: Asked): Promise<Answered> {
+  if (kpi.config.definition.kind === 'measures') return answerOf(engine, kpi.config, { ...asked, kept: true });
+  const { sql, moment, inexact } = await queryAt(engine, kpi, asked);
+  const { rows } = await asked.duck.query(sql);
+  return { rows, freshness: freshnessOf(engine, moment, { version: versionOf(kpi.config), revision: 0, inexact }) };
+}
+
+/**
+ * The same as a Parquet file, in the types of its columns; its metadata has the freshness, under the key `tributary`.
+ * @param path where to; whoever calls removes it
+ */
+export async function writeParquet(engine: Engine, kpi: EngineKpi, asked: Asked & { path: string }): Promise<KpiFreshness> {
+  const { duck, path } = asked;
+  const write = async (sql: string, freshness: KpiFreshness) => {
+    const about = duckLiteral(JSON.stringify({ kpi: kpi.config.name, ...freshness }));
+    await duck.run(`COPY (${sql}) TO ${duckLiteral(path)} (FORMAT parquet, COMPRESSION zstd, KV_METADATA {tributary: ${about}})`);
+    return freshness;
+  };
+  if (kpi.config.definition.kind === 'query') {
+    const { sql, moment, inexact } = await queryAt(engine, kpi, asked);
+    return write(sql, freshnessOf(engine, moment, { version: versionOf(kpi.config), revision: 0, inexact }));
+  }
+  const { compiled, moment, reader } = await reading(engine, kpi.config, { ...asked, kept: true });
+  const sql = await reader.flat(moment.completeTo);
+  const [highest] = await duck.rows<{ revision: number }>(`SELECT coalesce(max(revision), 0) AS revision FROM (${sql})`);
+  const rest = { version: compiled.version, revision: highest?.revision ?? 0, inexact: inexactOf(compiled) };
+  return write(sql, freshnessOf(engine, moment, rest));
+}
+
+export interface RowsQuestion extends ValuesQuestion {
+  /** ISO 8601: an instant in the bucket; a KPI without time takes none. */
+  readonly bucket?: string;
+  readonly limit?: number;
+}
+
+/** Joined rows behind one bucket: what its values were made from. */
+export async function rowsBehind(engine: Engine, kpi: EngineKpi, { duck, ask }: Asked & { ask: RowsQuestion }): Promise<object> {
+  if (kpi.config.definition.kind === 'query')
+    throw new Fault('query_refused', `Kpi ${kpi.config.name} is one SELECT: it does not say which rows are behind a value`);
+  const { compiled, moment, reader } = await reading(engine, kpi.config, { duck, ask, kept: false });
+  const limit = Math.min(ask.limit ?? ROWS_DEFAULT, LIMITS.answerRows);
+  const { columns, rows } = await duck.query(`${reader.behind(ask.bucket ?? null)} LIMIT ${limit + 1}`);
+  const rest = { version: compiled.version, revision: 0, inexact: inexactOf(compiled) };
+  return { columns, rows: rows.slice(0, limit), more: rows.length > limit, freshness: freshnessOf(engine, moment, rest) };
+}
+
+export interface RevisionsQuestion {
+  readonly grain?: Grain;
+  readonly from?: string;
+  readonly to?: string;
+}
+
+/** Changes of buckets that were closed, newest bucket first. */
+export async function revisionsOf(
+  { config }: EngineKpi,
+  { duck, ask: { grain, from, to } }: { duck: Duck; ask: RevisionsQuestion },
+): Promise<object> {
+  const { definition } = config;
+  if (definition.kind === 'query' || !definition.time) return { revisions: [], more: false };
+  const { grains, zone, weekStart } = definition.time;
+  const calendar: Calendar = { zone, weekStart };
+  if (grain !== undefined && !grains.includes(grain))
+    throw new Fault('query_refused', `grain: ${config.name} has no grain ${grain}. Grains: ${grains.join(', ')}`, {
+      parameter: 'grain',
+    });
+  const where = [
+    `kpi = ${duckLiteral(config.name)}`,
+    ...(grain === undefined ? [] : [`grain = ${duckLiteral(grain)}`]),
+    ...(from === undefined ? [] : [`bucket >= ${writtenInstant(from, calendar, 'from')}`]),
+    ...(to === undefined ? [] : [`bucket < ${writtenInstant(to, calendar, 'to')}`]),
+  ].join(' AND ');
+  const rows = await duck.rows<Record<string, unknown>>(
+    `SELECT grain, revision, flagged, vector, ${bucketColumns('bucket', calendar).join(', ')} FROM _meta.revisions WHERE ${where}
+     ORDER BY bucket DESC, grain, revision DESC LIMIT ${LIMITS.answerRows + 1}`,
+  );
+  const revisions = rows.slice(0, LIMITS.answerRows).map((row) => ({
+    grain: row['grain'],
+    bucket: bucketText(row),
+    revision: row['revision'],
+    flagged: row['flagged'],
+    position: row['vector'],
+  }));
+  return { revisions, more: rows.length > revisions.length };
+}
+
+/** Does a definition fit the tables? @throws Fault `config_invalid`, with the place of the mistake */
+export async function validated(engine: Engine, config: KpiConfig): Promise<object> {
+  const told = { kpi: config.name, version: versionOf(config), running: engine.kpis.has(config.name) };
+  const named =
+    config.definition.kind === 'measures'
+      ? config.definition.from
+      : await engine.store.read((duck) => tablesOfQuery(duck, config, [...engine.sources.keys()]));
+  const tables = [...new Set(named.map(({ source, table }) => `${source}.${table}`))];
+  const missing = named.find(({ source, table }) => !engine.sources.get(source)?.tables.has(table));
+  if (missing)
+    return {
+      ...told,
+      tables,
+      bound: false,
+      reason: `engine ${engine.name} does not hold ${missing.source}.${missing.table} yet`,
+    };
+  await engine.store.read(async (duck) => {
+    if (config.definition.kind === 'measures') return void (await engine.compile(duck, config));
+    const kpi: EngineKpi = { config, tables: named, maintained: null, fault: null, checkedAt: 0 };
+    const { sql } = await queryAt(engine, kpi, { duck, ask: {} });
+    await duck.query(`DESCRIBE ${sql}`);
+  });
+  return { ...told, tables, bound: true, reason: null };
+}
+
+/** What a definition would say beside what the running one of that name says, at one moment, where they differ. */
+export async function previewed(engine: Engine, config: KpiConfig, { duck, ask }: Asked): Promise<object> {
+  const after = await answerOf(engine, config, { duck, ask, kept: false });
+  const running = engine.kpis.get(config.name);
+  const before = running ? await answerOf(engine, running.config, { duck, ask, kept: false }) : null;
+  const key = (row: unknown) => JSON.stringify([(row as ValueRow).bucket, (row as ValueRow).dimensions]);
+  const valuesOf = (answered: Answered | null) => new Map((answered?.rows ?? []).map((row) => [key(row), row as ValueRow]));
+  const [old, fresh] = [valuesOf(before), valuesOf(after)];
+  const differences = [...new Set([...old.keys(), ...fresh.keys()])].flatMap((one) => {
+    const [was, is] = [old.get(one), fresh.get(one)];
+    if (isDeepStrictEqual(was?.values, is?.values)) return [];
+    const { bucket, dimensions } = (is ?? was) as ValueRow;
+    return [{ bucket, dimensions, before: was?.values ?? null, after: is?.values ?? null }];
+  });
+  return { kpi: config.name, running: running !== undefined, rows: after.rows.length, differences, freshness: after.freshness };
+}
