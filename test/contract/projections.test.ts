@@ -146,7 +146,7 @@ async function follow(
       })
       .finally(() => (ended = true));
     const at = () => (actor.facts()['position'] as { seq: number } | null)?.seq ?? 0;
-    await until('the end of the changelog, or of the actor', async () => ended || at() >= seq, 60_000);
+    await until('the end of the changelog, or of the actor', async () => ended || at() >= seq, 120_000);
     const done = !ended && at() >= seq;
     stop.abort();
     await run;
@@ -176,13 +176,13 @@ beforeAll(async () => {
   postgres = await startPostgres({ dir: join(await temporaryFolder('projections'), 'postgres'), databases: ['ods'] });
   client = new Client({ connectionString: postgres.url('ods') });
   await client.connect();
-}, 60_000);
+});
 afterAll(async () => {
   await client.end();
   await postgres.stop();
 });
 
-describe.each(Object.entries(TARGETS))(`projection %s (seed ${SEED})`, { timeout: 120_000 }, (_, make) => {
+describe.each(Object.entries(TARGETS))(`projection %s (seed ${SEED})`, (_, make) => {
   it.each(SINK_FAULTS)('holds what the changelog says, whatever the target does: %s', async (fault) => {
     for (let round = 0; round < ROUNDS; round++) {
       const random = seeded(SEED + round);
@@ -244,4 +244,4 @@ it(`projection ods (seed ${SEED}) commits rows and position together: the connec
     expect(await target.rows()).toEqual(history.rows);
     await proxy.stop();
   }
-}, 120_000);
+});

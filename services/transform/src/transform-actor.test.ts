@@ -264,7 +264,7 @@ describe('a transform', () => {
       }),
       { numRuns: 10 },
     );
-  }, 60_000);
+  });
 
   it('looks up rows of another table, or of its own, whichever of both changes', async () => {
     const steps = (table: string): TransformStep[] => [
@@ -303,7 +303,7 @@ describe('a transform', () => {
       }),
       { numRuns: 6 },
     );
-  }, 60_000);
+  });
 
   it('refuses to look up what cannot be', async () => {
     const lookup = (on: Record<string, string>, set: Record<string, string>): TransformStep[] => [

@@ -108,7 +108,7 @@ describe('logs of processes', () => {
       if (format === 'xes') expect(xesCounts(text)).toEqual({ trace: before.cases, event: before.events });
       expect(await mapOf(await importLog(path, { dataDir }))).toEqual(before);
     }
-  }, 60_000);
+  });
 
   it('an event of an object-centric log counts in the case of every object that it concerns', async () => {
     const path = join(dataDir, 'objects.json');

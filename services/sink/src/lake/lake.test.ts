@@ -222,7 +222,7 @@ function dying(duck: Duck, statements: number): Duck {
   });
 }
 
-describe('the lake of one source, moved between workers', { timeout: 120_000 }, () => {
+describe('the lake of one source, moved between workers', () => {
   let folder: string;
   let source: Source;
   let workers: Worker[];

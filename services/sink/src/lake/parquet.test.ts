@@ -9,7 +9,7 @@ import { ParquetWriter } from './parquet.ts';
 const FILES = 40;
 const ROWS = 15_000;
 
-describe('merging history files', { timeout: 60_000 }, () => {
+describe('merging history files', () => {
   let folder: string;
   let database: Database;
   let duck: Duck;
