@@ -5,6 +5,7 @@ import { startPostgres, temporaryFolder } from '@tributary/embedded';
 import { Client } from 'pg';
 import { afterAll, beforeAll, describe, expect, it } from 'vitest';
 import { System } from '../fixtures/system.ts';
+import { WebhookReceiver } from '../fixtures/webhook-receiver.ts';
 import { until } from '../fixtures/wait.ts';
 
 const SALES = `kind: Kpi
@@ -19,6 +20,19 @@ name: byhand
 every: 0ms
 sql: SELECT country, count(*) AS n FROM shop.orders GROUP BY 1 ORDER BY 1
 `;
+
+const SIZE = `kind: Kpi
+name: size
+owner: bi@shop
+from: { o: shop.public.orders }
+measures: { n: { sql: "count(*)" } }
+alerts: [{ name: many, when: "n > 4", for: 200ms, every: 100ms, keep_firing: 100ms, to: [ops] }]
+---
+kind: Hook
+name: ops
+webhook: { url: "\${env:KPI_HOOK}", secret: "\${env:KPI_SECRET}" }
+`;
+const SECRET = `whsec_${Buffer.from('a secret of 24 bytes or more').toString('base64')}`;
 
 interface Problem {
   readonly status: number;
@@ -40,6 +54,7 @@ describe('KPIs over HTTP', () => {
   let postgres: Awaited<ReturnType<typeof startPostgres>>;
   let system: System;
   let shop: Client;
+  let receiver: WebhookReceiver;
 
   const get = (path: string, headers: Record<string, string> = {}) => fetch(`${system.console}/v1/${path}`, { headers });
   const json = async <T>(path: string): Promise<T> => {
@@ -76,7 +91,13 @@ describe('KPIs over HTTP', () => {
       (3, 'FR', 8, 4, '2026-03-02 08:00+01')`);
     await mkdir(join(folder, 'data'));
     const file = join(folder, 'tributary.yaml');
-    await writeFile(file, `kind: Source\nname: shop\npostgres: "${postgres.url('shop')}"\n---\n${SALES}---\n${BY_HAND}`);
+    await writeFile(
+      file,
+      `kind: Source\nname: shop\npostgres: "${postgres.url('shop')}"\n---\n${SALES}---\n${BY_HAND}---\n${SIZE}`,
+    );
+    receiver = await WebhookReceiver.start(SECRET);
+    process.env['KPI_HOOK'] = receiver.url;
+    process.env['KPI_SECRET'] = SECRET;
     system = new System(file, join(folder, 'data'));
     await system.start();
     await until(
@@ -88,6 +109,7 @@ describe('KPIs over HTTP', () => {
     await shop?.end();
     await system?.stop();
     await postgres?.stop();
+    await receiver?.stop();
     await rm(folder, { recursive: true, force: true });
   }, 60_000);
 
@@ -96,6 +118,7 @@ describe('KPIs over HTTP', () => {
     expect(list.map(({ name, state }) => [name, state])).toEqual([
       ['byhand', 'ready'],
       ['sales', 'ready'],
+      ['size', 'ready'],
     ]);
     expect(await json('kpis/sales')).toMatchObject({ tables: ['shop.public.orders'], definition: { kind: 'measures' } });
   });
@@ -221,7 +244,7 @@ describe('KPIs over HTTP', () => {
 
   it('says which parameter is wrong', async () => {
     const wrong: readonly [string, number, string, RegExp][] = [
-      ['kpis/nobody/values', 404, 'kpi', /no KPI named "nobody". KPIs: byhand, sales/],
+      ['kpis/nobody/values', 404, 'kpi', /no KPI named "nobody". KPIs: byhand, sales, size/],
       ['kpis/sales/values?grain=week', 422, 'grain', /no grain week. Grains: hour, day/],
       ['kpis/sales/values?grain=fortnight', 400, 'grain', /allowed values: minute, hour/],
       ['kpis/sales/values?measure=gmw', 422, 'measure', /no measure gmw. Measures: gmv, orders/],
@@ -240,6 +263,48 @@ describe('KPIs over HTTP', () => {
     for (const [path, status, parameter, detail] of wrong)
       expect(await problem(path), path).toMatchObject({ status, parameter, detail: expect.stringMatching(detail) as string });
     expect(await problem('kpis/byhand/rows')).toMatchObject({ status: 422 });
+  });
+
+  it('tells a hook, and whoever looks, when an alert begins and ends', async () => {
+    interface Alert {
+      readonly kpi: string;
+      readonly state: string;
+      readonly problem: string;
+    }
+    const told = (state: string) =>
+      until(`the receiver to be told: ${state}`, async () =>
+        receiver.taken.find(({ body }) => (body as { state: string }).state === state),
+      );
+    const gauge = async (name: string) =>
+      new RegExp(`^${name.replaceAll(/[{}]/g, '.')} (\\S+)$`, 'm').exec(
+        await (await fetch(`${system.console}/metrics`)).text(),
+      )?.[1];
+    expect(await json('alerts')).toEqual([]);
+    await shop.query(`INSERT INTO orders SELECT i, 'DE', 1, 1, '2026-04-01' FROM generate_series(11, 13) i`);
+    const { body } = await told('firing');
+    expect(body).toMatchObject({
+      kpi: 'size',
+      alert: 'many',
+      owner: 'bi@shop',
+      when: 'n > 4',
+      values: { n: 6 },
+      cause: 'condition',
+    });
+    expect((body as { freshness: object }).freshness).toMatchObject({ position: expect.stringMatching(/^shop:/) as string });
+    const [alert] = await until('the alert to be seen', async () => {
+      const alerts = await json<Alert[]>('alerts');
+      return alerts[0]?.state === 'firing' ? alerts : null;
+    });
+    expect(alert).toMatchObject({ kind: 'kpi', kpi: 'size', alert: 'many', problem: 'n > 4 (n = 6)', owner: 'bi@shop' });
+    expect((await system.run(['status'])).stdout).toContain('"alert":"many"');
+    expect(await gauge('tributary_kpi_alert_firing_state{kpi="size",alert="many",owner="bi@shop"}')).toBe('1');
+    expect(await gauge('tributary_kpi_value{kpi="size",measure="n",grain=""}')).toBe('6');
+    await shop.query(`DELETE FROM orders WHERE id > 10`);
+    await told('resolved');
+    await until('the alert to be over', async () => (await json<Alert[]>('alerts')).length === 0);
+    expect(await json<Alert[]>('alerts?state=all')).toMatchObject([{ state: 'resolved', problem: 'n > 4' }]);
+    expect(receiver.taken.map(({ body: one }) => (one as { state: string }).state)).toEqual(['firing', 'resolved']);
+    expect([receiver.forged, new Set(receiver.taken.map(({ id }) => id)).size]).toEqual([0, 2]);
   });
 
   it('says the same by the command line', async () => {

@@ -11,6 +11,7 @@ import { assertHostAllowed } from './api/access.ts';
 import { changesRoute } from './api/changes.ts';
 import { commandRoutes } from './api/commands.ts';
 import { healthRoutes } from './api/health.ts';
+import { kpiSamples } from './api/kpi-metrics.ts';
 import { kpiRoutes } from './api/kpis.ts';
 import { Observer } from './api/observer.ts';
 import { describeRoutes } from './api/openapi.ts';
@@ -92,7 +93,13 @@ interface Parts {
 async function buildServer({ runtime, observer, tokens, connected }: Parts): Promise<FastifyInstance> {
   const server = await openServer(tokens, runtime.log);
   const openapi = describeRoutes(server, version());
-  healthRoutes(server, { observer, worker: runtime.worker, connected, process: watchProcess(runtime.worker) });
+  healthRoutes(server, {
+    observer,
+    worker: runtime.worker,
+    connected,
+    process: watchProcess(runtime.worker),
+    more: () => kpiSamples(runtime),
+  });
   statusRoutes(server, observer);
   commandRoutes(server, { bus: runtime.bus, observer, log: runtime.log });
   changesRoute(server, runtime.changelogs, runtime.log);

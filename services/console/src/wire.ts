@@ -128,19 +128,35 @@ export interface LeaseView {
 }
 
 /** Something that somebody must know of, once raised until it is resolved. */
-export interface AlertView {
-  /** `contract`: a table does not keep what was promised of it. */
-  readonly kind: 'contract';
-  readonly source: string;
-  /** `schema.table`. */
-  readonly table: string;
-  readonly column: string | null;
+export type AlertView = ContractAlertView | KpiAlertView;
+
+interface RaisedView {
   readonly problem: string;
   /** Who answers for it. */
   readonly owner: string;
   readonly raisedAt: number;
   /** Null while it lasts. */
   readonly resolvedAt: number | null;
+}
+
+/** A table does not keep what was promised of it. */
+export interface ContractAlertView extends RaisedView {
+  readonly kind: 'contract';
+  readonly source: string;
+  /** `schema.table`. */
+  readonly table: string;
+  readonly column: string | null;
+}
+
+/** A condition on the values of a KPI holds. */
+export interface KpiAlertView extends RaisedView {
+  readonly kind: 'kpi';
+  readonly kpi: string;
+  readonly alert: string;
+  /** `pending`: not for long enough; `keep_firing`: not over for long enough. */
+  readonly state: 'pending' | 'firing' | 'keep_firing' | 'resolved';
+  /** `condition`, `no_data` or `stale`. */
+  readonly cause: string | null;
 }
 
 export interface StatusView {

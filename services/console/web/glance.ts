@@ -76,12 +76,17 @@ export function showFaults(place: HTMLElement, status: StatusView): void {
       card.append(title, element('p', fault?.message ?? ''), element('p', fault?.advice ?? '', 'advice'));
       return card;
     }),
-    ...status.alerts.map(({ source, table, problem, owner, raisedAt }) => {
+    ...status.alerts.map((alert) => {
+      const { problem, owner, raisedAt } = alert;
       const card = element('article', '', 'fault');
-      card.dataset['tone'] = 'warn';
-      const title = element('h3', `Contract of ${source}, ${table}`);
-      title.append(element('span', `broken since ${new Date(raisedAt).toLocaleString()}`));
-      card.append(title, element('p', problem), element('p', `${owner} answers for it.`, 'advice'));
+      const firing = alert.kind === 'kpi' && alert.state !== 'pending';
+      card.dataset['tone'] = firing ? 'bad' : 'warn';
+      const what = alert.kind === 'kpi' ? `KPI ${alert.kpi}: ${alert.alert}` : `Contract of ${alert.source}, ${alert.table}`;
+      const title = element('h3', what);
+      const how = alert.kind === 'kpi' ? alert.state.replace('_', ' ') : 'broken';
+      title.append(element('span', `${how} since ${new Date(raisedAt).toLocaleString()}`));
+      card.append(title, element('p', problem));
+      if (owner) card.append(element('p', `${owner} answers for it.`, 'advice'));
       return card;
     }),
   );

@@ -1,10 +1,12 @@
 import { readFile, rm } from 'node:fs/promises';
 import { isDeepStrictEqual } from 'node:util';
-import { aborted, type Actor } from '@tributary/cluster';
-import type { KpiConfig } from '@tributary/config';
-import { type Bus, describeError, Fault, LIMITS } from '@tributary/core';
+import { aborted, type Actor, together } from '@tributary/cluster';
+import type { HookConfig, KpiConfig } from '@tributary/config';
+import { type Bus, describeError, Fault, type Kv, LIMITS } from '@tributary/core';
+import { Alerts, type Look } from './alerts.ts';
 import {
   type Answered,
+  lookedAt,
   previewed,
   type RevisionsQuestion,
   revisionsOf,
@@ -22,16 +24,29 @@ const STREAM_SILENT_MS = 10_000;
 /** Of a file, in one part of an answer. */
 const PART_BYTES = 512 * 1024;
 
+export interface KpiActorOptions {
+  readonly open: () => Promise<Engine>;
+  readonly bus: Bus;
+  readonly name: string;
+  readonly hooks: readonly HookConfig[];
+  readonly positions: Kv;
+  readonly warn: (facts: object, message: string) => void;
+}
+
 /** Answers for one KPI on `tributary.kpi.<name>.…`, as long as it runs. A KPI that cannot be computed is failed, with its reason. */
 export class KpiActor implements Actor {
   readonly #open: () => Promise<Engine>;
   readonly #bus: Bus;
   readonly #name: string;
+  readonly #options: KpiActorOptions;
   #engine: Engine | null = null;
+  #alerts: Alerts | null = null;
   /** Of the short form: the last answer to the whole question, and when (monotonic ms) it was made. */
   #answered: { readonly position: string; readonly at: number; readonly answer: Answered } | null = null;
 
-  constructor({ open, bus, name }: { open: () => Promise<Engine>; bus: Bus; name: string }) {
+  constructor(options: KpiActorOptions) {
+    const { open, bus, name } = options;
+    this.#options = options;
     this.#open = open;
     this.#bus = bus;
     this.#name = name;
@@ -39,7 +54,7 @@ export class KpiActor implements Actor {
 
   facts(): Record<string, unknown> {
     const kpi = this.#engine?.kpis.get(this.#name);
-    return { kpi: this.#name, computed: kpi?.maintained !== null };
+    return { kpi: this.#name, computed: kpi?.maintained !== null, alerts: this.#alerts?.facts() ?? [] };
   }
 
   async run(signal: AbortSignal, ready: () => void, halted: (fault: Fault) => Promise<void>): Promise<void> {
@@ -49,20 +64,63 @@ export class KpiActor implements Actor {
     const ended = AbortSignal.any([signal, engine.store.invalid]);
     const stops = await this.#serve(engine, kpi, signal);
     try {
-      while (!ended.aborted) {
-        await this.#define(engine, kpi);
-        if (kpi.fault) {
-          await Promise.race([halted(kpi.fault), aborted(ended)]);
-          if (kpi.config.definition.kind === 'measures') kpi.fault = null;
-          continue;
-        }
-        ready();
-        await this.#faulted(engine, kpi, ended);
-      }
+      await together(ended, [
+        (ending) => this.#keep(engine, kpi, { ending, ready, halted }),
+        ...(kpi.config.alerts.length === 0 ? [] : [(ending: AbortSignal) => this.#watch(engine, kpi, ending)]),
+      ]);
     } finally {
       for (const stop of stops) await stop();
     }
     if (!signal.aborted) throw engine.store.invalid.reason as Error;
+  }
+
+  /** Has the KPI computed, and says so when it cannot be. */
+  async #keep(
+    engine: Engine,
+    kpi: EngineKpi,
+    { ending, ready, halted }: { ending: AbortSignal; ready: () => void; halted: (fault: Fault) => Promise<void> },
+  ): Promise<void> {
+    while (!ending.aborted) {
+      await this.#define(engine, kpi);
+      if (kpi.fault) {
+        await Promise.race([halted(kpi.fault), aborted(ending)]);
+        if (kpi.config.definition.kind === 'measures') kpi.fault = null;
+        continue;
+      }
+      ready();
+      await this.#faulted(engine, kpi, ending);
+    }
+  }
+
+  /** Looks at the alerts again and again, and has told what there is to tell. */
+  async #watch(engine: Engine, kpi: EngineKpi, ending: AbortSignal): Promise<void> {
+    const { positions, hooks, warn } = this.#options;
+    const { config } = kpi;
+    const alerts = new Alerts({ config, hooks, positions, clock: engine.clock, warn });
+    await alerts.open();
+    this.#alerts = alerts;
+    const everyMs = Math.min(...config.alerts.map((alert) => alert.everyMs));
+    await together(ending, [
+      (end) => alerts.deliver(end),
+      async (end) => {
+        while (!end.aborted) {
+          await alerts.take(await this.#look(engine, kpi));
+          await engine.clock.sleep(everyMs, end).catch(() => {});
+        }
+      },
+    ]);
+  }
+
+  /** A KPI that cannot be answered shows nothing new: its alerts stay as they are, or say that it is stale. */
+  async #look(engine: Engine, kpi: EngineKpi): Promise<Look> {
+    try {
+      if (kpi.fault) throw kpi.fault;
+      return await engine.store.read((duck) => lookedAt(engine, kpi, duck));
+    } catch (error) {
+      if (!(error instanceof Fault) || engine.store.invalid.aborted) throw error;
+      const stale = { sight: 'stale', named: {} } as const;
+      return { at: engine.clock.now(), freshness: null, alerts: new Map(kpi.config.alerts.map(({ name }) => [name, stale])) };
+    }
   }
 
   async #define(engine: Engine, kpi: EngineKpi): Promise<void> {

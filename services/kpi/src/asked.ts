@@ -2,6 +2,9 @@ import { isDeepStrictEqual } from 'node:util';
 import type { Grain, KpiConfig } from '@tributary/config';
 import { Fault, LIMITS } from '@tributary/core';
 import { type Duck, duckLiteral } from '@tributary/duckdb';
+import { look, type Named, type ReadValue } from './alert-sight.ts';
+import type { Sight } from './alert-state.ts';
+import type { Look } from './alerts.ts';
 import { type Compiled, versionOf } from './definition.ts';
 import type { Engine, EngineKpi } from './engine.ts';
 import { bucketColumns, bucketText, type Calendar, writtenInstant } from './grains.ts';
@@ -131,6 +134,31 @@ export async function rowsBehind(engine: Engine, kpi: EngineKpi, { duck, ask }: 
   const { columns, rows } = await duck.query(`${reader.behind(ask.bucket ?? null)} LIMIT ${limit + 1}`);
   const rest = { version: compiled.version, revision: 0, inexact: inexactOf(compiled) };
   return { columns, rows: rows.slice(0, limit), more: rows.length > limit, freshness: freshnessOf(engine, moment, rest) };
+}
+
+/** A look at every alert of a KPI, at one moment. Values older than they may be say nothing. */
+export async function lookedAt(engine: Engine, kpi: EngineKpi, duck: Duck): Promise<Look> {
+  const { config } = kpi;
+  const at = engine.clock.now();
+  const { compiled, moment } = await reading(engine, config, { duck, ask: {}, kept: true });
+  const freshness = freshnessOf(engine, moment, { version: compiled.version, revision: 0, inexact: inexactOf(compiled) });
+  const stale = freshness.completeTo === null || freshness.lagMs > config.staleAfterMs;
+  const kept = new Maintained(compiled);
+  const read: ReadValue = async (measure, grain, bucket) => {
+    const within = bucket === null ? {} : { from: bucket, to: new Date(Date.parse(bucket) + 1).toISOString() };
+    const ask: ValuesQuestion = { ...within, ...(grain === null ? {} : { grain }), measures: [measure], by: [], fill: 'empty' };
+    const [row] = await new ValuesReader(duck, compiled, { view: moment.view, kept, ask }).rows(moment.completeTo);
+    const value = row?.values[measure] ?? null;
+    return value === null ? null : Number(value);
+  };
+  const alerts = new Map<string, { sight: Sight; named: Named }>();
+  for (const alert of config.alerts) {
+    const seen = stale
+      ? { sight: 'stale' as const, named: {} }
+      : await look(alert, { duck, compiled, completeTo: moment.completeTo, read });
+    alerts.set(alert.name, seen);
+  }
+  return { at, freshness, alerts };
 }
 
 export interface RevisionsQuestion {

@@ -1,12 +1,13 @@
 import type { KpiConfig, KpiDefinition } from '@tributary/config';
 import { type Clock, Fault } from '@tributary/core';
 import type { Duck } from '@tributary/duckdb';
-import { type Compiled, compile } from './definition.ts';
+import { type Compiled, compile, versionOf } from './definition.ts';
 import { Maintained } from './maintain.ts';
 import { type NamedTable, tablesOfQuery } from './query-kpi.ts';
 import type { Changed } from './relations.ts';
 import { SourceState } from './source-state.ts';
 import type { KpiStore } from './store.ts';
+import type { KpiTable } from './table.ts';
 import { formatVector } from './vector.ts';
 
 export interface EngineOptions {
@@ -20,6 +21,9 @@ export interface EngineOptions {
 
 /** Rows that a KPI reads stay exact only together with what is kept of it: it is computed anew this often, and compared, ms. */
 const CHECK_MS = 24 * 3_600_000;
+
+/** Definitions of which it is remembered what was made of them. */
+const COMPILED_MAX = 200;
 
 /** One KPI in the engine. */
 export interface EngineKpi {
@@ -41,6 +45,8 @@ export class Engine {
   readonly sources: ReadonlyMap<string, SourceState>;
   readonly #warn: EngineOptions['warn'];
   readonly #listeners = new Set<() => void>();
+  /** By definition and shapes of its tables: binding costs more than answering. */
+  readonly #compiled = new Map<string, Compiled>();
   #tick = 0;
 
   private constructor(
@@ -171,10 +177,21 @@ export class Engine {
   }
 
   /** Compiles a definition against the tables as they are. */
-  compile(duck: Duck, config: KpiConfig, sources: ReadonlyMap<string, SourceState> = this.sources): Promise<Compiled> {
+  async compile(duck: Duck, config: KpiConfig, sources: ReadonlyMap<string, SourceState> = this.sources): Promise<Compiled> {
     const { definition } = config;
     if (definition.kind !== 'measures') throw new Fault('config_invalid', `Kpi ${config.name} has no measures`);
-    return compile(duck, { ...config, definition }, (source, table) => sources.get(source)?.tables.get(table) ?? null);
+    const tableOf = (source: string, table: string) => sources.get(source)?.tables.get(table) ?? null;
+    const shapes = definition.from.map(({ source, table }) => tableOf(source, table)?.version ?? null);
+    const key = JSON.stringify([config.name, versionOf(config), shapes]);
+    const known = this.#compiled.get(key);
+    if (known) {
+      const from = known.from.map((one) => ({ ...one, table: tableOf(one.table.source, one.table.name) as KpiTable }));
+      return { ...known, config, from };
+    }
+    const compiled = await compile(duck, { ...config, definition }, tableOf);
+    if (this.#compiled.size >= COMPILED_MAX) this.#compiled.clear();
+    this.#compiled.set(key, compiled);
+    return compiled;
   }
 
   vector(kpi: EngineKpi): string {

@@ -70,16 +70,26 @@ function engineAssignment(
   return {
     name: `kpi-engine/${name}`,
     labels: {},
-    fingerprint: JSON.stringify([kpis, memoryBytes, threads, sources]),
+    fingerprint: JSON.stringify([kpis, memoryBytes, threads, sources, hooksOf(kpis, config)]),
     actors: [
       { name: `kpi-engine.${name}`, kind: 'query', make: () => new EngineActor({ open, bus, engine: name }) },
       ...kpis.map(
-        (kpi): ActorSpec => ({ name: `kpi.${kpi.name}`, kind: 'query', make: () => new KpiActor({ open, bus, name: kpi.name }) }),
+        (kpi): ActorSpec => ({
+          name: `kpi.${kpi.name}`,
+          kind: 'query',
+          make: () => new KpiActor({ open, bus, name: kpi.name, hooks: config.hooks, positions: changelogs.positions, warn }),
+        }),
       ),
       ...projections,
     ],
     close: () => shared.close(),
   };
+}
+
+/** Hooks that some KPIs name: with another one of these they start anew. */
+function hooksOf(kpis: readonly KpiConfig[], { hooks }: Pick<Config, 'hooks'>): Config['hooks'] {
+  const named = new Set(kpis.flatMap(({ alerts }) => alerts.flatMap(({ to }) => to)));
+  return hooks.filter(({ name }) => named.has(name));
 }
 
 /** The engine that its actors share: opened by the first of them, closed after the last, and anew when DuckDB gave the file up. */

@@ -1,6 +1,7 @@
 import type { ConnectionConfig } from './connection.ts';
 import type { ContractConfig } from './contract.ts';
 import type { EventsSinkConfig } from './events.ts';
+import type { HookConfig } from './hooks.ts';
 import type { KpiConfig } from './kpi.ts';
 import type { TransformConfig } from './transforms.ts';
 
@@ -11,6 +12,7 @@ export interface Config {
   readonly transforms: readonly TransformConfig[];
   readonly sinks: readonly SinkConfig[];
   readonly kpis: readonly KpiConfig[];
+  readonly hooks: readonly HookConfig[];
 }
 
 export interface ClusterConfig {

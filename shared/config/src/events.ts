@@ -117,7 +117,7 @@ function secretBytes(text: string): number {
   return bytes <= 64 ? bytes : 0;
 }
 
-const webhook = z.strictObject({
+export const webhook = z.strictObject({
   url: z.url({ protocol: /^https?$/, error: 'expected a URL that begins with https:// (or http://)' }),
   /** One, or several while receivers go over to another. */
   secret: z.union([secret, z.array(secret).min(1).max(4)], {
@@ -201,7 +201,7 @@ function natsTarget({ subject: template, stream: name, maxAge, maxBytes }: z.out
   return { subject: template, stream: name, maxAgeMs: maxAge, maxBytes };
 }
 
-function webhookTarget({ secret: given, timeout, retries, ...rest }: z.output<typeof webhook>): WebhookTarget {
+export function webhookTarget({ secret: given, timeout, retries, ...rest }: z.output<typeof webhook>): WebhookTarget {
   return {
     ...rest,
     secrets: [given].flat(),

@@ -1,7 +1,9 @@
 import type * as reading from './files.ts';
 
 export type { ClusterConfig, Config, LakeSinkConfig, OdsSinkConfig, SinkConfig, SourceConfig } from './config.ts';
-export type { Grain, KpiConfig, KpiDefinition, KpiMeasure, KpiQuery, KpiTable, KpiTarget, Span } from './kpi.ts';
+export type { AlertBaseline, AlertExpression, AlertValue } from './alert-condition.ts';
+export type { HookConfig } from './hooks.ts';
+export type { Grain, KpiAlert, KpiConfig, KpiDefinition, KpiMeasure, KpiQuery, KpiTable, KpiTarget, Span } from './kpi.ts';
 export { inputsOf, lookupsOf, matchesTable, readsTable, sourcesOf, sourcesOfKpis, targetSchema, wantsTable } from './config.ts';
 export type { ConnectionConfig } from './connection.ts';
 export type { ContractConfig, PromisedTable } from './contract.ts';

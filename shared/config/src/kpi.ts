@@ -1,5 +1,6 @@
 import { z } from 'zod';
-import { duration } from './units.ts';
+import { type AlertExpression, type AlertNames, ConditionError, parseCondition } from './alert-condition.ts';
+import { duration, optionalDuration } from './units.ts';
 
 const GRAINS = ['minute', 'hour', 'day', 'week', 'month', 'quarter', 'year'] as const;
 export type Grain = (typeof GRAINS)[number];
@@ -15,6 +16,9 @@ export interface KpiConfig {
   readonly historyMs: number;
   readonly late: { readonly restateForMs: number };
   readonly targets: readonly KpiTarget[];
+  /** From which lag on its values are stale, ms. */
+  readonly staleAfterMs: number;
+  readonly alerts: readonly KpiAlert[];
   /** `file:line:column` of every part that holds SQL, by its path (`measures.gmv.sql`). */
   readonly places: Readonly<Record<string, string>>;
 }
@@ -74,6 +78,27 @@ export interface KpiTarget {
   readonly target: number;
   readonly warn: number | null;
   readonly crit: number | null;
+}
+
+export interface KpiAlert {
+  readonly name: string;
+  /** As written. */
+  readonly when: string;
+  readonly condition: AlertExpression;
+  /** The condition must have held for so long. */
+  readonly forMs: number;
+  /** It must not have held for so long before the alert is over. */
+  readonly keepFiringMs: number;
+  /** A value that the condition needs is not there: as if it held, as if not, or nothing changes. */
+  readonly noData: 'alert' | 'ok' | 'hold';
+  /** Values are older than `staleAfterMs`: nothing changes, or as if the condition held. */
+  readonly stale: 'hold' | 'alert';
+  /** Null: told once. */
+  readonly renotifyMs: number | null;
+  /** How often it is looked at, ms. */
+  readonly everyMs: number;
+  /** Names of hooks. */
+  readonly to: readonly string[];
 }
 
 const ident = z
@@ -142,8 +167,22 @@ const measure = z
     return { ...common, kind: 'versus', of: given.of, span: given.versus as Span, as: given.as ?? 'change' };
   });
 
+/** Every look is a question to DuckDB. */
+const ALERT_EVERY_MS_MIN = 100;
 /** Columns that an answer has beside dimensions and measures. */
 const ANSWER_NAMES = ['bucket', 'revision', 'closed'];
+
+const alert = z.strictObject({
+  name: ident,
+  when: z.string().trim().min(1, 'expected a condition such as gmv(hour) < 100').max(2_000),
+  for: duration('0s'),
+  keep_firing: duration('0s'),
+  no_data: z.enum(['alert', 'ok', 'hold']).default('hold'),
+  stale: z.enum(['hold', 'alert']).default('hold'),
+  renotify: optionalDuration(),
+  every: duration('10s'),
+  to: z.array(z.string()).default([]),
+});
 
 /** A key of the interface that a later version brings: refused, not passed over. */
 const later = (what: string) => z.undefined({ error: `${what} of a Kpi is not built yet` }).optional();
@@ -184,8 +223,8 @@ export const kpi = z
       )
       .default([]),
     access: later('access'),
-    freshness: later('freshness'),
-    alerts: later('alerts'),
+    freshness: z.strictObject({ target: later('freshness.target'), alert_after: duration('30s') }).prefault({}),
+    alerts: z.array(alert).default([]),
     tests: later('tests'),
   })
   .superRefine((document, context) => {
@@ -193,6 +232,7 @@ export const kpi = z
     if (document.sql !== undefined) {
       for (const key of ['from', 'time', 'where', 'measures'] as const)
         if (document[key] !== undefined) complain('a Kpi has either sql, or from and measures', key);
+      if (document.alerts.length > 0) complain('alerts look at measures, which a Kpi of one SELECT does not have', 'alerts');
       return;
     }
     if (!document.from) return complain('"from" is missing: the tables of the Kpi, the fact first', 'from');
@@ -210,6 +250,7 @@ export const kpi = z
         if (ANSWER_NAMES.includes(name)) complain(`${name} is a column of every answer: call it otherwise`, kind, name);
     for (const name of Object.keys(document.dimensions))
       if (name in document.measures) complain('a dimension and a measure have the same name', 'dimensions', name);
+    checkAlerts(document.alerts, namesOf(document), complain);
     document.targets.forEach((target, i) => {
       if (!document.measures?.[target.measure])
         complain(`there is no measure ${target.measure}`, 'targets', String(i), 'measure');
@@ -217,6 +258,34 @@ export const kpi = z
         complain(`${target.grain} is not among time.grains`, 'targets', String(i), 'grain');
     });
   });
+
+function namesOf({
+  measures = {},
+  time,
+}: {
+  measures?: object | undefined;
+  time?: { grains: readonly Grain[] } | undefined;
+}): AlertNames {
+  return { measures: Object.keys(measures), grains: time?.grains ?? [] };
+}
+
+function checkAlerts(
+  alerts: readonly z.output<typeof alert>[],
+  names: AlertNames,
+  complain: (message: string, ...path: string[]) => void,
+): void {
+  alerts.forEach(({ name, when, every }, i) => {
+    if (alerts.findIndex((one) => one.name === name) < i)
+      complain(`there are two alerts called ${name}`, 'alerts', String(i), 'name');
+    if (every < ALERT_EVERY_MS_MIN) complain(`expected at least ${ALERT_EVERY_MS_MIN} ms`, 'alerts', String(i), 'every');
+    try {
+      parseCondition(when, names);
+    } catch (error) {
+      if (!(error instanceof ConditionError)) throw error;
+      complain(error.message, 'alerts', String(i), 'when');
+    }
+  });
+}
 
 function checkMeasures(
   measures: Readonly<Record<string, KpiMeasure>>,
@@ -253,8 +322,16 @@ export function kpiOf(document: KpiDocument, place: (path: readonly string[]) =>
     historyMs: document.history.keep,
     late: { restateForMs: document.late.restate_for },
     targets: document.targets.map(({ warn, crit, ...rest }) => ({ ...rest, warn: warn ?? null, crit: crit ?? null })),
+    staleAfterMs: document.freshness.alert_after,
+    alerts: document.alerts.map((one) => alertOf(one, namesOf(document))),
     places,
   };
+}
+
+function alertOf(document: z.output<typeof alert>, names: AlertNames): KpiAlert {
+  const { keep_firing: keepFiringMs, no_data: noData, for: forMs, every: everyMs, renotify, ...rest } = document;
+  const condition = parseCondition(rest.when, names);
+  return { ...rest, condition, forMs, keepFiringMs, noData, everyMs, renotifyMs: renotify ?? null };
 }
 
 function queryOf(text: string, everyMs: number, note: (...path: string[]) => string): KpiQuery {

@@ -153,7 +153,16 @@ measures:
     );
     expect(await refusal(one + kpi.replace('of: gmv', 'of: gmw'))).toContain('there is no measure gmw with sql');
     expect(await refusal(one + kpi.replace('Europe/Berlin', 'Berlin'))).toContain('expected a time zone');
-    expect(await refusal(`${one}${kpi}alerts: []\n`)).toContain('alerts of a Kpi is not built yet');
+    const alert = (more: string) => `${one}${kpi}alerts:\n  - { name: drop, when: "gmv(hour) < 1", to: [ops], ${more} }\n`;
+    expect(await refusal(alert(''))).toMatch(/^a\.yaml:\d+:\d+: "alerts.0.to": there is no Hook ops$/);
+    expect(await refusal(alert('renotify: never'))).toContain('"alerts.0.renotify": expected a duration');
+    expect(await refusal(alert('').replace('gmv(hour)', 'gmv(decade)'))).toMatch(
+      /^a\.yaml:\d+:\d+: "alerts.0.when": character 5: decade is not among time.grains/,
+    );
+    const ops = `---\nkind: Hook\nname: ops\nwebhook: { url: "https://ops.example/x", secret: "a text of more than 24 bytes" }\n`;
+    const alerted = await load(alert('for: 5m') + ops);
+    expect(alerted.kpis[0]?.alerts).toMatchObject([{ name: 'drop', forMs: 300_000, stale: 'hold', to: ['ops'] }]);
+    expect(alerted.hooks).toMatchObject([{ name: 'ops', target: { url: 'https://ops.example/x' } }]);
     expect(await refusal(`${one}kind: Kpi\nname: x\n`)).toContain('"from" is missing');
   });
 

@@ -9,6 +9,7 @@ import { eventsSinkOf } from './events.ts';
 import * as kinds from './kinds.ts';
 import { bundleModules, moduleName } from './modules.ts';
 import { stepOf, type TransformConfig } from './transforms.ts';
+import { type HookConfig, type HookDocument, hook, hookOf } from './hooks.ts';
 import { kpi, type KpiConfig, type KpiDocument, kpiOf } from './kpi.ts';
 
 export interface LoadOptions {
@@ -90,7 +91,7 @@ export function kpisOf(given: ConfigFile, changelogs: readonly string[]): KpiCon
   for (const { kind, place } of checked)
     if (kind !== 'Kpi') complaints.push({ ...place, message: `expected kind: Kpi, not ${kind}` });
   const named = changelogs.map((name) => ({ name }));
-  checkKpis(checked, { sources: named, transforms: [], sinks: [] }, complaints);
+  checkKpis(checked, { sources: named, transforms: [], sinks: [], hooks: null }, complaints);
   if (checked.length === 0 && complaints.length === 0)
     complaints.push({ file: given.name, message: 'expected a document of kind: Kpi' });
   if (complaints.length > 0) refuse(complaints);
@@ -185,6 +186,7 @@ type Checked = { readonly place: Place } & (
   | { readonly kind: 'Events'; readonly value: kinds.EventsDocument }
   | { readonly kind: 'Transform'; readonly value: kinds.TransformDocument; readonly steps: readonly Place[] }
   | { readonly kind: 'Module'; readonly value: kinds.ModuleDocument }
+  | { readonly kind: 'Hook'; readonly value: HookDocument }
   | { readonly kind: 'Kpi'; readonly value: KpiDocument; readonly at: (path: readonly string[]) => Place }
 );
 
@@ -223,12 +225,13 @@ function check(parsed: Parsed, complaints: Complaint[]): Checked | null {
     return complain('a Sink needs type: ods, lake or events', ['type']);
   }
   if (kind === 'Module') return wrap('Module', place, run(kinds.module));
+  if (kind === 'Hook') return wrap('Hook', place, run(hook));
   if (kind === 'Kpi') {
     const document = run(kpi);
     return document && { kind: 'Kpi', place, value: document, at: (path) => placeOf(parsed, path) };
   }
   const unbuilt = typeof kind === 'string' ? kinds.NOT_BUILT[kind] : undefined;
-  return complain(unbuilt ?? 'expected kind: Cluster, Source, Transform, Sink or Kpi', ['kind']);
+  return complain(unbuilt ?? 'expected kind: Cluster, Source, Transform, Sink, Kpi or Hook', ['kind']);
 }
 
 function wrap<Kind extends Exclude<Checked['kind'], 'Kpi'>>(kind: Kind, place: Place, value: unknown): Checked | null {
@@ -270,6 +273,7 @@ function assemble(documents: readonly Checked[], complaints: Complaint[]): Confi
   const transforms: TransformConfig[] = [];
   const sinks: SinkConfig[] = [];
   const kpis: KpiConfig[] = [];
+  const hooks: HookConfig[] = [];
   let cluster: kinds.ClusterDocument | null = null;
   const modules = new Map(documents.flatMap((one) => (one.kind === 'Module' ? [[one.value.name, one.value.code] as const] : [])));
   for (const document of documents) {
@@ -285,6 +289,7 @@ function assemble(documents: readonly Checked[], complaints: Complaint[]): Confi
     named.set(id, document.place);
     if (document.kind === 'Source') sources.push(sourceOf(document.value));
     else if (document.kind === 'Transform') transforms.push(transformOf(document, modules, complaints));
+    else if (document.kind === 'Hook') hooks.push(hookOf(document.value));
     else if (document.kind === 'Kpi') kpis.push(kpiOf(document.value, (path) => placeText(document.at(path))));
     else sinks.push(sinkOf(document));
   }
@@ -304,14 +309,15 @@ function assemble(documents: readonly Checked[], complaints: Complaint[]): Confi
       compact: { everyMs: 300_000 },
     });
   }
-  checkKpis(documents, { sources, transforms, sinks }, complaints);
-  return { cluster: clusterOf(cluster ?? kinds.cluster.parse({ kind: 'Cluster' })), sources, transforms, sinks, kpis };
+  checkKpis(documents, { sources, transforms, sinks, hooks }, complaints);
+  return { cluster: clusterOf(cluster ?? kinds.cluster.parse({ kind: 'Cluster' })), sources, transforms, sinks, kpis, hooks };
 }
 
 /** Sources and transforms share their names: each is a changelog. */
 function idKind(kind: Checked['kind']): string {
   if (kind === 'Source' || kind === 'Transform') return 'changelog';
-  return kind === 'Kpi' ? 'kpi' : 'sink';
+  if (kind === 'Kpi') return 'kpi';
+  return kind === 'Hook' ? 'hook' : 'sink';
 }
 
 /** A transform must read something, and never, by whatever way, itself. */
@@ -365,10 +371,12 @@ function transformOf(
   };
 }
 
+type Names = readonly { readonly name: string }[];
+
 /** What one Kpi document cannot know by itself: which sources and sinks there are. */
 function checkKpis(
   documents: readonly Checked[],
-  known: Readonly<Record<'sources' | 'transforms' | 'sinks', readonly { readonly name: string }[]>>,
+  known: Readonly<Record<'sources' | 'transforms' | 'sinks', Names>> & { readonly hooks: Names | null },
   complaints: Complaint[],
 ): void {
   for (const document of documents) {
@@ -376,6 +384,13 @@ function checkKpis(
     const { engine, from = {} } = document.value;
     if (known.sinks.some((sink) => sink.name === engine))
       complaints.push({ ...document.at(['engine']), message: `"engine": a sink is called ${engine} already` });
+    document.value.alerts.forEach(({ to }, i) => {
+      for (const name of to) {
+        // A definition that is sent alone names hooks that only the cluster's own config knows.
+        if (known.hooks?.some((hook) => hook.name === name) ?? true) continue;
+        complaints.push({ ...document.at(['alerts', String(i), 'to']), message: `"alerts.${i}.to": there is no Hook ${name}` });
+      }
+    });
     for (const [alias, one] of Object.entries(from)) {
       const { source } = 'on' in one ? one.table : one;
       if ([...known.sources, ...known.transforms].some(({ name }) => name === source)) continue;

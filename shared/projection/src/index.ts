@@ -5,3 +5,6 @@ export { NetChanges, type NetRow } from './net-changes.ts';
 export { oldRows } from './old-rows.ts';
 export { leaveOut } from './leave-out.ts';
 export type { Accepted, DriverView, Group, Projection, Rewind } from './projection.ts';
+export { Backoff } from './webhook/backoff.ts';
+export { type Answer, type Message, Receiver } from './webhook/receiver.ts';
+export { Signer } from './webhook/signature.ts';

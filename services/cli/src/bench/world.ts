@@ -89,6 +89,7 @@ export async function openWorld(
       transforms: [],
       sinks,
       kpis: [],
+      hooks: [],
     }),
     async session(database) {
       const session = await Session.open(connection(database), { name: 'bench' });

@@ -105,10 +105,20 @@ function show({ sources, alerts, changelogs, projections, workers, leases }: Sta
       leases.map((l) => [l.assignment, l.worker, l.epoch, Math.round(l.heldMs / 1_000), Math.round(l.renewedMs / 1_000)]),
     )}`,
   );
-  for (const { source, table: name, problem, owner, raisedAt } of alerts)
+  for (const alert of alerts) {
+    const { problem, owner, raisedAt } = alert;
+    if (alert.kind === 'kpi') {
+      const since = new Date(raisedAt).toISOString();
+      output.line(
+        `\nKpi ${alert.kpi}, alert ${alert.alert}: ${problem}\n  ${alert.state} since ${since}.${owner ? ` ${owner} answers for it.` : ''}`,
+      );
+      continue;
+    }
+    const { source, table: name } = alert;
     output.line(
       `\n${source}, ${name}: ${problem}\n  The contract of ${owner} is broken since ${new Date(raisedAt).toISOString()}.`,
     );
+  }
   for (const one of [...sources, ...projections])
     if (one.fault) output.line(`\n${one.name}: ${one.fault.message}\n  ${one.fault.advice}`);
 }

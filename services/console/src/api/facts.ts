@@ -130,12 +130,32 @@ export function unassignedProjection(name: string, kind: string): ProjectionView
   return { ...projectionView('', actor), state: 'unassigned', worker: null };
 }
 
-/** What a source says of its contract. */
-export function alertViews(source: string, { facts }: ActorStatus): AlertView[] {
-  const told = facts['alerts'];
-  if (!Array.isArray(told)) return [];
-  return told.flatMap((one: unknown) => {
-    const alert = (one ?? {}) as Facts;
+/** What an actor says of alerts: a source of its contract, a KPI of its own. */
+export function alertViews({ name, kind, facts }: ActorStatus): AlertView[] {
+  if (kind === 'source') return contractAlerts(name.slice(name.indexOf('/') + 1), facts);
+  const kpi = text(facts['kpi']);
+  return kpi === null ? [] : kpiAlerts(kpi, facts);
+}
+
+const KPI_ALERT_STATES = ['pending', 'firing', 'keep_firing', 'resolved'] as const;
+
+function kpiAlerts(kpi: string, facts: Facts): AlertView[] {
+  return told(facts).flatMap((one) => {
+    const [alert, problem, raisedAt] = [text(one['alert']), text(one['problem']), number(one['raisedAt'])];
+    const state = KPI_ALERT_STATES.find((known) => known === one['state']);
+    if (alert === null || problem === null || raisedAt === null || !state) return [];
+    const [cause, owner, resolvedAt] = [text(one['cause']), text(one['owner']) ?? '', number(one['resolvedAt'])];
+    return [{ kind: 'kpi', kpi, alert, state, cause, problem, owner, raisedAt, resolvedAt }];
+  });
+}
+
+function told(facts: Facts): Facts[] {
+  const alerts = facts['alerts'];
+  return Array.isArray(alerts) ? alerts.map((one: unknown) => (one ?? {}) as Facts) : [];
+}
+
+function contractAlerts(source: string, facts: Facts): AlertView[] {
+  return told(facts).flatMap((alert) => {
     const [table, problem, raisedAt] = [text(alert['table']), text(alert['problem']), number(alert['raisedAt'])];
     if (table === null || problem === null || raisedAt === null) return [];
     const [column, owner, resolvedAt] = [text(alert['column']), text(alert['owner']) ?? '', number(alert['resolvedAt'])];

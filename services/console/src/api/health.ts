@@ -18,12 +18,14 @@ export interface HealthRoutesOptions {
   readonly worker: string;
   /** Is the connection to the broker whole? */
   readonly connected: () => boolean;
+  /** Samples beside those of status; not longer waited for than a scrape may take. */
+  readonly more?: () => Promise<readonly Sample[]>;
   /** Samples of the process. */
   readonly process: () => Sample[];
 }
 
 /** `/healthz` (restart me when it fails), `/readyz` (wait, or look, when it fails) and `/metrics` of one process. */
-export function healthRoutes(server: FastifyInstance, { observer, worker, connected, process }: HealthRoutesOptions): void {
+export function healthRoutes(server: FastifyInstance, { observer, worker, connected, process, more }: HealthRoutesOptions): void {
   const asks = (summary: string): FastifySchema => ({ summary, response: { 200: { type: 'object' } } });
 
   server.get('/healthz', { schema: asks('Does the process live?') }, (request, reply) => {
@@ -41,10 +43,14 @@ export function healthRoutes(server: FastifyInstance, { observer, worker, connec
       schema: { summary: 'Prometheus metrics', response: { 200: { type: 'string' } }, produces: ['text/plain'] },
     },
     async (_request, reply) => {
-      if (connected())
-        await Promise.race([observer.refresh(), new Promise((resolve) => setTimeout(resolve, REFRESH_MS).unref())]);
+      const late = new Promise<null>((resolve) => setTimeout(() => resolve(null), REFRESH_MS).unref());
+      const whole = connected();
+      const [others] = await Promise.all([
+        whole && more ? Promise.race([more(), late]) : null,
+        whole ? Promise.race([observer.refresh(), late]) : null,
+      ]);
       void reply.type(EXPOSITION_TYPE);
-      return reply.send(await exposition([...samplesOf(observer.status(), observer.alerts()), ...process()]));
+      return reply.send(await exposition([...samplesOf(observer.status(), observer.alerts()), ...(others ?? []), ...process()]));
     },
   );
 }

@@ -260,7 +260,7 @@ async function followed(
 
 async function listed(options: KpiRoutesOptions): Promise<object[]> {
   return Promise.all(
-    (await names(options)).map(async (name) => {
+    (await kpiNames(options)).map(async (name) => {
       try {
         return await askOne<object>(options.bus, `tributary.kpi.${name}.show`, {}, { idleMs: SHOW_IDLE_MS });
       } catch (error) {
@@ -271,14 +271,15 @@ async function listed(options: KpiRoutesOptions): Promise<object[]> {
   );
 }
 
-async function names({ kv }: Pick<KpiRoutesOptions, 'kv'>): Promise<string[]> {
+/** KPIs that some worker could run. */
+export async function kpiNames({ kv }: Pick<KpiRoutesOptions, 'kv'>): Promise<string[]> {
   const actors = await registeredActors(kv);
   return actors.flatMap(({ name }) => (name.startsWith('kpi.') ? [name.slice('kpi.'.length)] : [])).toSorted();
 }
 
 /** @throws Fault `not_found` that lists the KPIs there are */
 async function known(options: KpiRoutesOptions, kpi: string): Promise<string> {
-  const all = await names(options);
+  const all = await kpiNames(options);
   if (all.includes(kpi)) return kpi;
   const list = all.length === 0 ? 'none is configured' : all.join(', ');
   throw new Fault('not_found', `there is no KPI named "${kpi.slice(0, 64)}". KPIs: ${list}`, { parameter: 'kpi' });

@@ -46,12 +46,28 @@ function ofSource(source: SourceView): Sample[] {
 /** A table whose alerts are all over is told as 0, as long as its worker remembers them. */
 function ofAlerts(alerts: readonly AlertView[]): Sample[] {
   const counts = new Map<string, { labels: Sample['labels']; count: number }>();
-  for (const { source, table, owner, resolvedAt } of alerts) {
+  for (const alert of alerts) {
+    if (alert.kind !== 'contract') continue;
+    const { source, table, owner, resolvedAt } = alert;
     const labels = { source, table, owner };
     const { count = 0 } = counts.get(JSON.stringify(labels)) ?? {};
     counts.set(JSON.stringify(labels), { labels, count: count + Number(resolvedAt === null) });
   }
-  return [...counts.values()].map(({ labels, count }) => sample('tributary_contract_breaches', labels, count));
+  const firing = new Map<string, Sample>();
+  // The newest counts; an alert that is over is told as 0, as long as its worker remembers it.
+  for (const alert of alerts.toSorted((a, b) => a.raisedAt - b.raisedAt)) {
+    if (alert.kind !== 'kpi') continue;
+    const { kpi, alert: name, state, owner } = alert;
+    const fires = state === 'firing' || state === 'keep_firing';
+    firing.set(
+      JSON.stringify([kpi, name]),
+      sample('tributary_kpi_alert_firing_state', { kpi, alert: name, owner }, Number(fires)),
+    );
+  }
+  return [
+    ...[...counts.values()].map(({ labels, count }) => sample('tributary_contract_breaches', labels, count)),
+    ...firing.values(),
+  ];
 }
 
 function ofProjection(projection: ProjectionView): Sample[] {

@@ -151,8 +151,7 @@ export class Observer {
   /** Also those that are over, as far as their workers remember them; newest first. */
   alerts(): AlertView[] {
     const told = new Map<string, readonly AlertView[]>();
-    for (const { actors } of this.#live())
-      for (const actor of actors) if (actor.kind === 'source') told.set(actor.name, alertViews(sourceName(actor), actor));
+    for (const { actors } of this.#live()) for (const actor of actors) told.set(actor.name, alertViews(actor));
     return [...told.values()].flat().sort((a, b) => b.raisedAt - a.raisedAt);
   }
 

@@ -109,10 +109,14 @@ const lease = {
 const alert = {
   type: 'object',
   properties: {
-    kind: { type: 'string', enum: ['contract'] },
-    source: text,
-    table: text,
-    column: textOrNull,
+    kind: { type: 'string', enum: ['contract', 'kpi'] },
+    source: { type: 'string', description: 'Of a contract' },
+    table: { type: 'string', description: 'Of a contract' },
+    column: { ...textOrNull, description: 'Of a contract' },
+    kpi: { type: 'string', description: 'Of a KPI' },
+    alert: { type: 'string', description: 'Of a KPI' },
+    state: { type: 'string', enum: ['pending', 'firing', 'keep_firing', 'resolved'], description: 'Of a KPI' },
+    cause: { type: ['string', 'null'], enum: ['condition', 'no_data', 'stale', null], description: 'Of a KPI' },
     problem: text,
     owner: text,
     raisedAt: integer,

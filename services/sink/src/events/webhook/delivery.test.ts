@@ -1,14 +1,12 @@
 import { createHmac } from 'node:crypto';
 import { memoryBroker } from '@tributary/changelog';
 import { ORIGIN, systemClock } from '@tributary/core';
+import { type Answer, Backoff, type Message, Signer } from '@tributary/projection';
 import { describe, expect, it } from 'vitest';
 import type { OutEvent } from '../event.ts';
 import { type Noted, NOTHING_SENT } from '../standing.ts';
-import { Backoff } from './backoff.ts';
 import { Delivery, type DeliveryOptions } from './delivery.ts';
 import { EventQuarantine } from './quarantine.ts';
-import type { Answer, Message } from './receiver.ts';
-import { Signer } from './signature.ts';
 
 const REFUSED: Answer = { kind: 'refused', reason: 'host answered 422', retryAfterMs: null };
 const AWAY: Answer = { kind: 'away', reason: 'host: ECONNREFUSED', retryAfterMs: null };

@@ -1,14 +1,13 @@
 import type { WebhookTarget } from '@tributary/config';
 import { type Clock, Fault, type Position } from '@tributary/core';
+import type { Answer, Backoff, Message, Receiver } from '@tributary/projection';
 import type { OutEvent } from '../event.ts';
 import type { Standing } from '../outlet.ts';
 import { formatPlace } from '../place.ts';
 import type { StandingNote } from '../standing.ts';
-import type { Backoff } from './backoff.ts';
 import { Lanes } from './lanes.ts';
 import { type Entry, Ledger } from './ledger.ts';
 import type { EventQuarantine } from './quarantine.ts';
-import type { Answer, Message, Receiver } from './receiver.ts';
 
 /** Taken and not settled; beyond it the sink stops reading. */
 const OPEN_EVENTS_MAX = 512;

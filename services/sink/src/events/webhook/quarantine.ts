@@ -1,8 +1,8 @@
 import type { DeadLetter, DeadLetters, LetterEvent } from '@tributary/changelog';
 import { type Clock, Fault } from '@tributary/core';
+import type { Answer, Message } from '@tributary/projection';
 import type { OutEvent } from '../event.ts';
 import { sequenceOf } from '../place.ts';
-import type { Answer, Message } from './receiver.ts';
 
 /** Letters of one sink and source; then it halts: something is wrong with more than some events. */
 const LETTERS_MAX = 10_000;

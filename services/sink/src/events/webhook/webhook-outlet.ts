@@ -1,13 +1,12 @@
 import type { DeadLetters } from '@tributary/changelog';
 import type { WebhookTarget } from '@tributary/config';
 import { assert, type Clock, type Kv, type Position } from '@tributary/core';
+import { Backoff, Receiver } from '@tributary/projection';
 import type { OutEvent } from '../event.ts';
 import type { Outlet, Standing } from '../outlet.ts';
 import { NOTHING_SENT, standingAt, StandingNote } from '../standing.ts';
-import { Backoff } from './backoff.ts';
 import { Delivery } from './delivery.ts';
 import { EventQuarantine } from './quarantine.ts';
-import { Receiver } from './receiver.ts';
 
 export interface WebhookOutletOptions {
   readonly sink: string;

@@ -1,0 +1,48 @@
+import { askOne, type Bus, type Clock, Fault, type Kv } from '@tributary/core';
+import type { Sample } from '@tributary/ops';
+import { kpiNames } from './kpis.ts';
+
+/** A KPI that does not answer for so long is left out of a scrape. */
+const SCRAPE_IDLE_MS = 900;
+
+interface Told {
+  readonly rows: readonly { readonly values?: Readonly<Record<string, unknown>> }[];
+  readonly freshness: { readonly lagMs: number };
+}
+
+/**
+ * Values of every KPI as gauges: those of the bucket that now is in, for each grain, over all dimensions. A KPI that cannot be answered
+ * now, and one of the short form, has none.
+ */
+export async function kpiSamples({ bus, kv, clock }: { bus: Bus; kv: Kv; clock: Clock }): Promise<Sample[]> {
+  const names = await kpiNames({ kv });
+  return (await Promise.all(names.map((kpi) => samplesOf(bus, kpi, clock.now())))).flat();
+}
+
+async function samplesOf(bus: Bus, kpi: string, now: number): Promise<Sample[]> {
+  const ask = <T>(what: string, question: object) =>
+    askOne<T>(bus, `tributary.kpi.${kpi}.${what}`, question, { idleMs: SCRAPE_IDLE_MS });
+  try {
+    const { definition } = await ask<{ definition: { kind: string; time: { grains: readonly string[] } | null } }>('show', {});
+    if (definition.kind !== 'measures') return [];
+    const within = { from: new Date(now).toISOString(), to: new Date(now + 1).toISOString() };
+    const questions = definition.time?.grains.map((grain) => ({ grain, fill: 'empty', ...within })) ?? [{}];
+    const samples: Sample[] = [];
+    for (const question of questions) {
+      const { rows, freshness } = await ask<Told>('values', { ...question, by: [] });
+      const grain = 'grain' in question ? question.grain : '';
+      for (const [measure, value] of Object.entries(rows[0]?.values ?? {}))
+        samples.push({
+          name: 'tributary_kpi_value',
+          labels: { kpi, measure, grain },
+          value: value === null ? null : Number(value),
+        });
+      if (question === questions[0])
+        samples.push({ name: 'tributary_kpi_lag_seconds', labels: { kpi }, value: freshness.lagMs / 1_000 });
+    }
+    return samples;
+  } catch (error) {
+    if (error instanceof Fault) return [];
+    throw error;
+  }
+}

@@ -1,0 +1,143 @@
+import type { AlertBaseline, AlertExpression, AlertValue, Grain, KpiAlert } from '@tributary/config';
+import { unreachable } from '@tributary/core';
+import type { Duck } from '@tributary/duckdb';
+import { shift, trunc } from './grains.ts';
+import type { Sight } from './alert-state.ts';
+import type { Compiled } from './definition.ts';
+
+/** Values that a condition names, as it names them; null = there is none. */
+export type Named = Readonly<Record<string, number | null>>;
+
+/** Value of one measure in one bucket, over all dimensions. @param bucket ISO 8601; null for a KPI without time */
+export type ReadValue = (measure: string, grain: Grain | null, bucket: string | null) => Promise<number | null>;
+
+/**
+ * Looks at a condition: true, false, or unknown where a value it needs is missing, as SQL has it.
+ * @param completeTo µs since 1970: a bucket that ended before then is closed
+ */
+export async function look(
+  { condition }: Pick<KpiAlert, 'condition'>,
+  { duck, compiled, completeTo, read }: { duck: Duck; compiled: Compiled; completeTo: number; read: ReadValue },
+): Promise<{ sight: Sight; named: Named }> {
+  const values = new Map<string, number | null>();
+  for (const leaf of leavesOf(condition)) {
+    const name = textOf(leaf);
+    if (values.has(name)) continue;
+    const buckets = leaf.grain === null ? [null] : await bucketsOf(duck, { ...leaf, grain: leaf.grain }, compiled, completeTo);
+    const found: number[] = [];
+    for (const bucket of buckets) {
+      const value = await read(leaf.measure, leaf.grain, bucket);
+      if (value !== null) found.push(value);
+    }
+    values.set(name, found.length === 0 ? null : found.reduce((sum, value) => sum + value, 0) / found.length);
+  }
+  const result = evaluate(condition, (leaf) => values.get(textOf(leaf)) ?? null);
+  return { sight: result === null ? 'no_data' : result === 0 ? 'unmet' : 'met', named: Object.fromEntries(values) };
+}
+
+type Leaf = AlertValue | AlertBaseline;
+
+/** A leaf as it is written in a condition. */
+function textOf(leaf: Leaf): string {
+  if (leaf.kind === 'baseline') return `baseline(${leaf.measure}, ${leaf.grain}, ${leaf.of}, ${leaf.count})`;
+  if (leaf.grain === null) return leaf.measure;
+  return `${leaf.measure}(${leaf.grain}${leaf.bucket === 'open' ? ', open' : ''})`;
+}
+
+function leavesOf(expression: AlertExpression): Leaf[] {
+  switch (expression.kind) {
+    case 'number':
+      return [];
+    case 'value':
+    case 'baseline':
+      return [expression];
+    case 'minus':
+    case 'not':
+      return leavesOf(expression.of);
+    case 'operation':
+      return [...leavesOf(expression.left), ...leavesOf(expression.right)];
+    default:
+      return unreachable(expression);
+  }
+}
+
+/** When the buckets begin that a leaf speaks of. */
+async function bucketsOf(
+  duck: Duck,
+  leaf: (AlertValue & { readonly grain: Grain }) | AlertBaseline,
+  { calendar }: Compiled,
+  completeTo: number,
+): Promise<string[]> {
+  const { grain } = leaf;
+  const open = trunc(grain, `make_timestamptz(${completeTo}::BIGINT)`, calendar);
+  const before = (bucket: string, count: number, unit: Grain) => shift(bucket, { count: -count, unit }, calendar);
+  const closed = before(open, 1, grain);
+  const unit = leaf.kind === 'baseline' ? { same_weekday: 'week', same_time: 'day', previous: grain }[leaf.of] : grain;
+  const instants =
+    leaf.kind === 'baseline'
+      ? Array.from({ length: leaf.count }, (_, i) => trunc(grain, before(closed, i + 1, unit as Grain), calendar))
+      : [leaf.bucket === 'open' ? open : trunc(grain, closed, calendar)];
+  const columns = instants.map((instant, i) => `epoch_ms(${instant}) AS b${i}`);
+  const [row] = await duck.rows<Record<string, number>>(`SELECT ${columns.join(', ')}`);
+  return Object.values(row ?? {}).map((ms) => new Date(ms).toISOString());
+}
+
+/** Numbers, and 1 or 0 for true and false; null = unknown. */
+export function evaluate(expression: AlertExpression, valueOf: (leaf: Leaf) => number | null): number | null {
+  switch (expression.kind) {
+    case 'number':
+      return expression.value;
+    case 'value':
+    case 'baseline':
+      return valueOf(expression);
+    case 'minus':
+    case 'not': {
+      const of = evaluate(expression.of, valueOf);
+      if (of === null) return null;
+      return expression.kind === 'minus' ? -of : Number(of === 0);
+    }
+    case 'operation':
+      return operate(expression.operator, evaluate(expression.left, valueOf), evaluate(expression.right, valueOf));
+    default:
+      return unreachable(expression);
+  }
+}
+
+function operate(
+  operator: Extract<AlertExpression, { kind: 'operation' }>['operator'],
+  left: number | null,
+  right: number | null,
+): number | null {
+  // What is false whatever the unknown side says is false, and what is true is true.
+  if (operator === 'and' && (left === 0 || right === 0)) return 0;
+  if (operator === 'or' && ((left ?? 0) !== 0 || (right ?? 0) !== 0)) return 1;
+  if (left === null || right === null) return null;
+  switch (operator) {
+    case '+':
+      return left + right;
+    case '-':
+      return left - right;
+    case '*':
+      return left * right;
+    case '/':
+      return right === 0 ? null : left / right;
+    case '<':
+      return Number(left < right);
+    case '<=':
+      return Number(left <= right);
+    case '>':
+      return Number(left > right);
+    case '>=':
+      return Number(left >= right);
+    case '=':
+      return Number(left === right);
+    case '!=':
+      return Number(left !== right);
+    case 'and':
+      return 1;
+    case 'or':
+      return 0;
+    default:
+      return unreachable(operator);
+  }
+}
