@@ -2,7 +2,7 @@ import { mkdtemp, rm } from 'node:fs/promises';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { memoryBroker } from '@tributary/changelog';
-import { type Fault, systemClock, WHOLE } from '@tributary/core';
+import { askOne, type Fault, READ_ORDINAL_MIN, systemClock, WHOLE } from '@tributary/core';
 import { type PostgresServer, startPostgres, temporaryFolder } from '@tributary/embedded';
 import { type Projection, ProjectionActor } from '@tributary/projection';
 import { LakeProjection, LakeStore, OdsProjection } from '@tributary/sink';
@@ -16,7 +16,8 @@ import { seeded } from '../fixtures/workload.ts';
 
 /** Every run prints its seed; TRIBUTARY_SEED repeats one. */
 const SEED = Number(process.env['TRIBUTARY_SEED'] ?? Date.now() % 1_000_000);
-const ROUNDS = 2;
+/** Every run is another history; more of them at once are for a search. */
+const ROUNDS = 1;
 const UNITS = 80;
 
 type Changelogs = ReturnType<typeof memoryBroker>['changelogs'];
@@ -27,38 +28,57 @@ interface Target {
   /** A worker that ends takes with it what it holds in memory. */
   ended(): Promise<void>;
   rows(): Promise<Rows>;
+  /** Of a target that keeps them: as {@link History.versions} tells them. */
+  versions?(): Promise<string[]>;
   remove(): Promise<void>;
 }
 
 let postgres: PostgresServer;
 let client: Client;
 
-const TARGETS: Readonly<Record<string, (port?: number) => Promise<Target>>> = {
-  async ods(port = postgres.port) {
-    await client.query('DROP SCHEMA IF EXISTS s CASCADE; DROP SCHEMA IF EXISTS tributary CASCADE');
-    const connection = { host: '127.0.0.1', port, user: 'postgres', database: 'ods' };
-    const config = {
-      type: 'ods',
-      name: 'sink',
-      from: ['*'],
-      postgres: connection,
-      onError: 'halt',
-      partitions: 1,
-      existing: 'refuse',
-      foreignKeys: 'check',
-    } as const;
-    const rows = async (sql: string) => {
-      const found = await client.query<unknown[]>({ text: sql, rowMode: 'array' });
-      return found.rows.map(rowText).toSorted();
-    };
-    return {
-      open: (changelogs, cut) =>
-        OdsProjection.open({ config, source: 's', sourceConnection: connection, part: WHOLE, changelogs, cut }),
-      ended: async () => {},
-      rows: async () => ({ k: await rows('SELECT id, v, big FROM s.k'), f: await rows('SELECT a, b FROM s.f') }),
-      remove: async () => {},
-    };
-  },
+/** An ODS. @param port of the server, or of what stands between @param empty at first */
+async function ods({ port = postgres.port, history = false, empty = true }): Promise<Target> {
+  if (empty) await client.query('DROP SCHEMA IF EXISTS s, s_history, tributary CASCADE');
+  const connection = { host: '127.0.0.1', port, user: 'postgres', database: 'ods' };
+  const config = {
+    type: 'ods',
+    name: 'sink',
+    from: ['*'],
+    postgres: connection,
+    onError: 'halt',
+    partitions: 1,
+    existing: 'refuse',
+    foreignKeys: 'check',
+    history,
+  } as const;
+  const rows = async (sql: string) => {
+    const found = await client.query<unknown[]>({ text: sql, rowMode: 'array' });
+    return found.rows.map(rowText).toSorted();
+  };
+  const place = (by: string, bound: string, at: string) =>
+    `${by} || ' ' || (_${bound}_lsn - '0/0'::pg_lsn) || CASE WHEN _${bound}_ordinal < 2^32 THEN ' ' || _${bound}_ordinal ELSE ' read' END
+       || CASE WHEN extract(epoch FROM ${at}) * 1000000 = _${bound}_lsn - '0/0'::pg_lsn THEN '' ELSE ' at another time' END`;
+  const versions = `${place('_op', 'from', '_valid_from')}, ${place('_ended_by', 'to', '_valid_to')}`;
+  return {
+    open: (changelogs, cut) =>
+      OdsProjection.open({ config, source: 's', sourceConnection: connection, part: WHOLE, changelogs, cut }),
+    ended: async () => {},
+    rows: async () => ({ k: await rows('SELECT id, v, big, extra FROM s.k'), f: await rows('SELECT a, b FROM s.f') }),
+    ...(history
+      ? {
+          versions: async () => [
+            ...(await rows(`SELECT 'f', a, b, ${versions} FROM s_history.f`)),
+            ...(await rows(`SELECT 'k', id, v, big, extra, ${versions} FROM s_history.k`)),
+          ],
+        }
+      : {}),
+    remove: async () => {},
+  };
+}
+
+const TARGETS: Readonly<Record<string, () => Promise<Target>>> = {
+  ods: () => ods({}),
+  'ods with history': () => ods({ history: true }),
   async lake() {
     const folder = await mkdtemp(join(tmpdir(), 'tributary-contract-lake-'));
     let store: LakeStore | null = null;
@@ -95,7 +115,7 @@ const TARGETS: Readonly<Record<string, (port?: number) => Promise<Target>>> = {
         store = null;
       },
       rows: async () => ({
-        k: await rows('SELECT id, v, big FROM _current."s.public.k"'),
+        k: await rows('SELECT id, v, big, extra FROM _current."s.public.k"'),
         f: await rows('SELECT a, b FROM _current."s.public.f"'),
       }),
       async remove() {
@@ -109,12 +129,17 @@ const TARGETS: Readonly<Record<string, (port?: number) => Promise<Target>>> = {
 /** Messages of faults that the tests make; any other is one of ours. */
 const WANTED = /as the test wants it|the worker was ended|database_unreachable/;
 
-/** Runs the projection until it holds the whole changelog, starting it again whenever it ends. @returns how often it was started */
+/**
+ * Runs the projection until it holds the whole changelog, starting it again whenever it ends.
+ * @param from once it does, it is set back there and told the rest again
+ * @returns how often it was started
+ */
 async function follow(
   target: Target,
   { changelogs, bus }: ReturnType<typeof memoryBroker>,
   seq: number,
   choose: Chooser,
+  from: string | null = null,
 ): Promise<number> {
   for (let starts = 1; ; starts++) {
     const stop = new AbortController();
@@ -148,6 +173,7 @@ async function follow(
     const at = () => (actor.facts()['position'] as { seq: number } | null)?.seq ?? 0;
     await until('the end of the changelog, or of the actor', async () => ended || at() >= seq, 120_000);
     const done = !ended && at() >= seq;
+    if (done && from !== null) await askOne(bus, 'tributary.projection.sink.s.replay', { from });
     stop.abort();
     await run;
     await target.ended();
@@ -166,10 +192,26 @@ function oneIn(most: number, random: () => number): () => boolean {
   };
 }
 
-async function written(history: History, cuts: number) {
+/** A place of the history; where rows were swept it is in the middle of that snapshot, behind its beginning. */
+function somewhere(history: History, random: () => number): string {
+  const place = (lsn: number) => `0/${lsn.toString(16)}`;
+  const swept = history.versions
+    .map((text) => /"s (\d+) read"\]$/.exec(text)?.[1] ?? '')
+    .find((lsn) => lsn !== '' && random() < 0.5);
+  return swept ? `${place(Number(swept))}+${READ_ORDINAL_MIN + 1}` : place(16 * (1 + Math.floor(random() * (UNITS - 4))));
+}
+
+async function expectHolds(target: Target, history: History): Promise<void> {
+  expect(await target.rows()).toEqual(history.rows);
+  if (target.versions) expect(await target.versions()).toEqual(history.versions);
+}
+
+/** @param until how much of the history is written; default: all */
+async function written(history: History, cuts: number, until?: number) {
   const broker = memoryBroker();
   const writer = await broker.changelogs.write('s', { replicas: 1, maxAgeMs: 0, maxBytes: 0 });
-  return { broker, seq: await history.write(writer, 's', cuts) };
+  const write = history.writing(writer, 's', cuts);
+  return { broker, write, seq: await write(until) };
 }
 
 beforeAll(async () => {
@@ -195,7 +237,7 @@ describe.each(Object.entries(TARGETS))(`projection %s (seed ${SEED})`, (_, make)
       const starts = await follow(target, broker, seq, () => (chosen() ? (met++, fault) : null));
       expect(met).toBeGreaterThan(0);
       if (fault !== 'slow') expect(starts).toBe(met + 1);
-      expect(await target.rows()).toEqual(history.rows);
+      await expectHolds(target, history);
       await target.remove();
     }
   });
@@ -209,7 +251,9 @@ describe.each(Object.entries(TARGETS))(`projection %s (seed ${SEED})`, (_, make)
         const target = await make();
         const end: Chooser = () => (cuts === 2 && random() < 0.03 ? 'hold' : null);
         await follow(target, broker, seq, end);
-        expect(await target.rows()).toEqual(history.rows);
+        await expectHolds(target, history);
+        await follow(target, broker, seq, () => null, somewhere(history, random));
+        await expectHolds(target, history);
         // Told again, from its beginning.
         const projection = await target.open(broker.changelogs, new AbortController().signal);
         await projection.position();
@@ -217,7 +261,7 @@ describe.each(Object.entries(TARGETS))(`projection %s (seed ${SEED})`, (_, make)
         await projection.close();
         await target.ended();
         await follow(target, broker, seq, end);
-        expect(await target.rows()).toEqual(history.rows);
+        await expectHolds(target, history);
         await target.remove();
       }
     }
@@ -225,10 +269,10 @@ describe.each(Object.entries(TARGETS))(`projection %s (seed ${SEED})`, (_, make)
 });
 
 it(`projection ods (seed ${SEED}) commits rows and position together: the connection breaks at a commit, or its answer is lost`, async () => {
-  for (let round = 0; round < ROUNDS; round++) {
-    const random = seeded(SEED + round);
-    const history = new History(SEED + round, UNITS);
-    const { broker, seq } = await written(history, SEED + round);
+  for (const keeps of [false, true]) {
+    const random = seeded(SEED);
+    const history = new History(SEED, UNITS);
+    const { broker, seq } = await written(history, SEED);
     const met = { break: 0, 'lose the answer': 0 };
     const chosen = oneIn(4, random);
     const proxy = await TcpProxy.start(postgres.port, (sent) => {
@@ -237,11 +281,34 @@ it(`projection ods (seed ${SEED}) commits rows and position together: the connec
       met[passage]++;
       return passage;
     });
-    const target = await (TARGETS['ods'] as (port: number) => Promise<Target>)(proxy.port);
+    const target = await ods({ port: proxy.port, history: keeps });
     await follow(target, broker, seq, () => null);
     expect(met.break).toBeGreaterThan(0);
     expect(met['lose the answer']).toBeGreaterThan(0);
-    expect(await target.rows()).toEqual(history.rows);
+    await expectHolds(target, history);
     await proxy.stop();
   }
+});
+
+it(`projection ods (seed ${SEED}) begins its history with the rows as they are, whenever it is asked for`, async () => {
+  const history = new History(SEED, UNITS);
+  const { broker, write, seq } = await written(history, SEED, 30);
+  await follow(await ods({}), broker, seq, () => null);
+  const rows = async (sql: string) => (await client.query<{ row: string }>(sql)).rows.map(({ row }) => row);
+  const all = 'SELECT k::text AS row FROM (SELECT id, v, big';
+  for (const [until, keeps] of [
+    [50, true],
+    [65, false],
+    [80, true],
+  ] as const) {
+    await follow(await ods({ history: keeps, empty: false }), broker, await write(until), () => null);
+    const [current, open] = [
+      await rows(`${all} FROM s.k) k ORDER BY 1`),
+      await rows(`${all} FROM s_history.k WHERE _to_lsn IS NULL) k ORDER BY 1`),
+    ];
+    if (keeps) expect(open).toEqual(current);
+    else expect(open).not.toEqual(current);
+  }
+  // What is not known is not told.
+  expect(await rows(`SELECT _op AS row FROM s_history.k WHERE _from_lsn - '0/0'::pg_lsn < ${16 * 30}`)).toEqual([]);
 });

@@ -60,6 +60,7 @@ kind: Sink
 name: ods
 type: ods
 postgres: "${postgres.url('ods')}"
+history: true
 ---
 kind: Sink
 name: lake

@@ -1,4 +1,4 @@
-import { type Cell, type Column, formatLsn, keyColumns, Op, type Section, type StoredBatch } from '@tributary/core';
+import { type Cell, type Column, formatLsn, isoMicros, keyColumns, Op, type Section, type StoredBatch } from '@tributary/core';
 
 /** One row change as people and programs outside see it; values are PostgreSQL's own text. */
 export interface Change {
@@ -79,10 +79,4 @@ function rowOf(schema: Section['schema'], columns: readonly Column[], row: numbe
 
 function known(cells: readonly (readonly [string, Cell])[]): Row {
   return Object.fromEntries(cells.filter((cell): cell is readonly [string, string | null] => cell[1] !== undefined));
-}
-
-/** Microseconds do not fit a Date: the last three digits are written by hand. */
-function isoMicros(micros: number): string {
-  const millis = Math.floor(micros / 1000);
-  return `${new Date(millis).toISOString().slice(0, -1)}${String(micros - millis * 1000).padStart(3, '0')}Z`;
 }

@@ -62,6 +62,8 @@ export interface OdsSinkConfig {
   readonly existing: 'refuse' | 'adopt';
   /** Are foreign keys of the target's owner checked? `replica`: no, and the owner's triggers rest too. */
   readonly foreignKeys: 'check' | 'replica';
+  /** Every version of every row is kept in a table of its own, beside the current rows. */
+  readonly history: boolean;
   /** Actors that share the tables of one source; 1 = it is not split. */
   readonly partitions: number;
   /** Tables of the same name stand together in schema `into` (a template with `{schema}`), told apart by the column `shard`. */
@@ -82,6 +84,11 @@ export type SinkConfig = OdsSinkConfig | LakeSinkConfig | EventsSinkConfig;
 export function targetSchema(source: string, schema: string, template?: string): string {
   if (template !== undefined) return template.replaceAll('{source}', source).replaceAll('{schema}', schema);
   return schema === 'public' ? source : `${source}_${schema}`;
+}
+
+/** The schema where the versions of the rows of a target schema's tables stand. */
+export function historySchema(target: string): string {
+  return `${target}_history`;
 }
 
 /** Is `schema.table` chosen by patterns such as `public.*`, `!public.secret`? The last pattern that matches decides. */

@@ -4,7 +4,17 @@ export type { ClusterConfig, Config, LakeSinkConfig, OdsSinkConfig, SinkConfig, 
 export type { AlertBaseline, AlertExpression, AlertValue } from './alert-condition.ts';
 export type { HookConfig } from './hooks.ts';
 export type { Grain, KpiAlert, KpiConfig, KpiDefinition, KpiMeasure, KpiQuery, KpiTable, KpiTarget, Span } from './kpi.ts';
-export { inputsOf, lookupsOf, matchesTable, readsTable, sourcesOf, sourcesOfKpis, targetSchema, wantsTable } from './config.ts';
+export {
+  historySchema,
+  inputsOf,
+  lookupsOf,
+  matchesTable,
+  readsTable,
+  sourcesOf,
+  sourcesOfKpis,
+  targetSchema,
+  wantsTable,
+} from './config.ts';
 export type { ConnectionConfig } from './connection.ts';
 export type { ContractConfig, PromisedTable } from './contract.ts';
 export type { DocumentChange } from './documents.ts';

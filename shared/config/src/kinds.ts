@@ -120,7 +120,8 @@ export const odsSink = z
     existing: z.enum(['refuse', 'adopt']).default('refuse'),
     /** Of the target's owner: checked when a transaction is complete, or not at all (`session_replication_role = replica`). */
     foreignKeys: z.enum(['check', 'replica']).default('check'),
-    history: z.literal(false, 'history: true is not built yet').default(false),
+    /** Every version of every row is kept, in schema `<target schema>_history`. */
+    history: z.boolean().default(false),
     /** A change that cannot be applied: the projection halts, or its table is put aside and other tables go on. */
     onError: z.enum(['halt', 'quarantine']).default('halt'),
   })

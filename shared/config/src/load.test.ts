@@ -175,7 +175,8 @@ measures:
     expect((await load(ods('merge: { into: all }\n'))).sinks).toMatchObject([{ merge: { into: 'all', shard: 'shard' } }]);
     expect(await refusal(ods('merge: { into: "x_{source}" }\n'))).toContain('must be the same for all sources');
     expect(await refusal(ods('merge: { into: all }\nschema: one\n'))).toContain('it needs {source} in it');
-    expect((await load(ods(''))).sinks).toMatchObject([{ existing: 'refuse', foreignKeys: 'check' }]);
+    expect((await load(ods(''))).sinks).toMatchObject([{ existing: 'refuse', foreignKeys: 'check', history: false }]);
+    expect((await load(ods('history: true\n'))).sinks).toMatchObject([{ history: true }]);
     expect((await load(ods('existing: adopt\nforeignKeys: replica\n'))).sinks).toMatchObject([
       { existing: 'adopt', foreignKeys: 'replica' },
     ]);
@@ -199,6 +200,7 @@ measures:
       onError: 'halt' as const,
       existing: 'refuse' as const,
       foreignKeys: 'check' as const,
+      history: false,
       name: 'ods',
       from: ['shop.*', 'pay.public.bills'],
       postgres: { host: '', port: 1, user: '', database: '' },

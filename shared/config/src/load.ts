@@ -429,7 +429,7 @@ function sourceOf({ kind: _kind, heartbeat, contract, ...rest }: kinds.SourceDoc
 
 function sinkOf(document: Extract<Checked, { kind: 'Ods' | 'Lake' | 'Events' }>): SinkConfig {
   if (document.kind === 'Ods') {
-    const { name, from, postgres, schema, merge, partitions, onError, existing, foreignKeys } = document.value;
+    const { name, from, postgres, schema, merge, partitions, onError, existing, foreignKeys, history } = document.value;
     return {
       type: 'ods',
       name,
@@ -439,6 +439,7 @@ function sinkOf(document: Extract<Checked, { kind: 'Ods' | 'Lake' | 'Events' }>)
       onError,
       existing,
       foreignKeys,
+      history,
       ...(schema === undefined ? {} : { schema }),
       ...(merge ? { merge } : {}),
     };

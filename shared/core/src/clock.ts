@@ -25,3 +25,9 @@ export const systemClock: Clock = {
       signal?.addEventListener('abort', abort, { once: true });
     }),
 };
+
+/** Microseconds since 1970 as ISO 8601: a Date holds milliseconds, so the last three digits are written by hand. */
+export function isoMicros(micros: number): string {
+  const millis = Math.floor(micros / 1_000);
+  return `${new Date(millis).toISOString().slice(0, -1)}${String(micros - millis * 1_000).padStart(3, '0')}Z`;
+}

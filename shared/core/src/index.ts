@@ -4,7 +4,7 @@ export { NULL_MARK, Op, SEPARATOR, UNCHANGED_MARK } from './batch.ts';
 export type { AskOptions, Bus } from './bus.ts';
 export { askOne } from './bus.ts';
 export type { Clock } from './clock.ts';
-export { systemClock } from './clock.ts';
+export { isoMicros, systemClock } from './clock.ts';
 export { csvLine, shown } from './csv.ts';
 export { epochOf, systemOf } from './epoch.ts';
 export type { FaultFacts, FaultKind, Reaction } from './fault.ts';

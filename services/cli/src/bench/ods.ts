@@ -85,6 +85,7 @@ function configOf(world: World): Config {
       onError: 'halt',
       existing: 'refuse',
       foreignKeys: 'check',
+      history: false,
     },
   ]);
 }

@@ -1,5 +1,5 @@
 import type { EventOp } from '@tributary/config';
-import { formatLsn, type TableSchema } from '@tributary/core';
+import { formatLsn, isoMicros, type TableSchema } from '@tributary/core';
 import { type Format, idOf, type Origin, type OutEvent } from './event.ts';
 import { RowWriter } from './json-values.ts';
 import { type KeyShape, keyShape, keysOf, movedFrom } from './keys.ts';
@@ -122,9 +122,7 @@ export function structured(attributes: object, data: string): string {
 /** Commit time, or when the changelog took the rows of a snapshot. RFC 3339 with microseconds. */
 export function timeOf({ transaction, storedAt }: Pick<RowChange, 'transaction' | 'storedAt'>): string {
   if (!transaction) return new Date(storedAt).toISOString();
-  const millis = Math.floor(transaction.committedAt / 1_000);
-  const micros = String(transaction.committedAt - millis * 1_000).padStart(3, '0');
-  return `${new Date(millis).toISOString().slice(0, -1)}${micros}Z`;
+  return isoMicros(transaction.committedAt);
 }
 
 const LETTERS: Readonly<Record<EventOp, string>> = { create: 'c', update: 'u', delete: 'd', read: 'r', truncate: 't' };

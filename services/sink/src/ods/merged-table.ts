@@ -141,12 +141,17 @@ export class MergedTable {
   }
 
   #united(columns: readonly ColumnSchema[]): string {
-    const types = [...new Set(columns.map((column) => this.#options.types.columnType(column)))];
-    const [first = 'text', ...others] = types;
-    if (others.length === 0) return first;
-    if (types.every((type) => INTEGERS.includes(type)))
-      return types.reduce((wide, type) => (INTEGERS.indexOf(type) > INTEGERS.indexOf(wide) ? type : wide));
-    const unbounded = new Set(types.map((type) => type.replace(/\(.*?\)/, '')));
-    return unbounded.size === 1 && UNBOUNDED.test(first) ? ([...unbounded][0] as string) : 'text';
+    return unitedType(columns.map((column) => this.#options.types.columnType(column)));
   }
+}
+
+/** The narrowest type that keeps the text of all values of these. */
+export function unitedType(all: readonly string[]): string {
+  const types = [...new Set(all)];
+  const [first = 'text', ...others] = types;
+  if (others.length === 0) return first;
+  if (types.every((type) => INTEGERS.includes(type)))
+    return types.reduce((wide, type) => (INTEGERS.indexOf(type) > INTEGERS.indexOf(wide) ? type : wide));
+  const unbounded = new Set(types.map((type) => type.replace(/\(.*?\)/, '')));
+  return unbounded.size === 1 && UNBOUNDED.test(first) ? ([...unbounded][0] as string) : 'text';
 }

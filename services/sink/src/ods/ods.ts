@@ -1,5 +1,5 @@
 import type { Changelogs } from '@tributary/changelog';
-import { targetSchema, wantsTable, type OdsSinkConfig } from '@tributary/config';
+import { historySchema, targetSchema, wantsTable, type OdsSinkConfig } from '@tributary/config';
 import {
   Fault,
   type Part,
@@ -23,6 +23,7 @@ import { TableWriter } from './table-writer.ts';
 import { type TargetTable, TargetTables } from './target-table.ts';
 import { TargetTypes } from './target-types.ts';
 import { verifyOds } from './verify.ts';
+import { type Moment, momentOf, rightBefore } from './versions.ts';
 
 export interface OdsOptions {
   readonly config: OdsSinkConfig;
@@ -90,6 +91,7 @@ export class OdsProjection implements Projection {
       merged: merged ?? null,
       adopts: config.existing === 'adopt',
       checksKeys: config.foreignKeys === 'check',
+      history: config.history,
     });
   }
 
@@ -184,19 +186,8 @@ export class OdsProjection implements Projection {
 
   async reset(): Promise<void> {
     await this.#rollback();
-    const { config, source } = this.#options;
     await this.#session.transaction('', async () => {
-      for (const name of await this.#ownNames()) {
-        const table = await this.#tables.find(this.#session, name);
-        // Rows of an adopted one are told from those of the source when it is read again.
-        if (table && !table.adopted) await this.#session.run(`DROP TABLE IF EXISTS ${table.target}`);
-        if (table?.seen) await this.#session.run(`DROP TABLE IF EXISTS ${table.seen}`);
-        await this.#session.run('DELETE FROM tributary.tables WHERE sink = $1 AND source = $2 AND name = $3', [
-          config.name,
-          source,
-          name,
-        ]);
-      }
+      for (const name of await this.#ownNames()) await this.#tables.remove(this.#session, name);
       await this.#position.reset();
     });
     this.#position.saved(ORIGIN);
@@ -210,12 +201,12 @@ export class OdsProjection implements Projection {
     return this.#held;
   }
 
-  async rewind({ to, watermark, ...rest }: Rewind): Promise<void> {
+  async rewind({ watermark, ...rest }: Rewind): Promise<void> {
     await this.#rollback();
     await this.#session.transaction('', async () => {
       const names = await this.#ownNames();
       await this.#tables.rewind(this.#session, { names, ...rest });
-      await this.#position.save(to, watermark);
+      await this.#position.save(rest.to, watermark);
     });
     this.#tables.forget();
     this.#writers.clear();
@@ -243,9 +234,11 @@ export class OdsProjection implements Projection {
           to: config.postgres,
           targetOf: ({ schema, table }) => {
             const { merge } = config;
-            if (!merge) return { target: quoteTable(targetSchema(source, schema, config.schema), table) };
+            const own = targetSchema(source, schema, config.schema);
+            const history = config.history ? { history: quoteTable(historySchema(own), table) } : {};
+            if (!merge) return { target: quoteTable(own, table), ...history };
             const target = quoteTable(targetSchema(source, schema, merge.into), table);
-            return { target, where: `${quoteIdent(merge.shard)} = ${quoteLiteral(source)}` };
+            return { target, where: `${quoteIdent(merge.shard)} = ${quoteLiteral(source)}`, ...history };
           },
           ask: question as { table?: string },
           signal: driver.signal,
@@ -269,7 +262,8 @@ export class OdsProjection implements Projection {
   async #batch(batch: StoredBatch): Promise<void> {
     const { mark } = batch.header;
     if (mark) this.#constraints.snapshot(mark.table, mark.step);
-    if (mark && mark.step === 'begin' && (await this.#owns(mark.table))) await this.#beginSnapshot(mark);
+    const { header } = batch;
+    if (mark && mark.step === 'begin' && (await this.#owns(mark.table))) await this.#beginSnapshot(mark, momentOf(header));
     for (const section of batch.sections) {
       const name = tableName(section.schema);
       if (!(await this.#owns(name))) continue;
@@ -279,14 +273,19 @@ export class OdsProjection implements Projection {
         await about(name, () => before.flush());
         writer = undefined;
       }
-      writer ??= await this.#writer(name, { schema: section.schema, version: section.schemaVersion });
+      writer ??= await this.#writer(
+        name,
+        { schema: section.schema, version: section.schemaVersion },
+        rightBefore(momentOf(header, section)),
+      );
       const own = writer;
       await this.#defer(own.table);
       // What comes with a snapshot is written at once: what it may refer to goes before.
       if (section.csv && own.table.tied) await this.#flush();
-      await about(name, () => own.write(section));
+      await about(name, () => own.write(section, header));
     }
-    if (mark && mark.step === 'end' && !mark.reset && (await this.#owns(mark.table))) await this.#endSnapshot(mark);
+    if (mark && mark.step === 'end' && !mark.reset && (await this.#owns(mark.table)))
+      await this.#endSnapshot(mark, momentOf(header));
   }
 
   async #defer(table: TargetTable): Promise<void> {
@@ -304,48 +303,49 @@ export class OdsProjection implements Projection {
     return this.wants(table) && (await this.#shares.owns(table));
   }
 
-  async #writer(name: string, shape: Parameters<TargetTables['ensure']>[2]): Promise<TableWriter> {
+  async #writer(name: string, shape: Parameters<TargetTables['ensure']>[1], at: Moment): Promise<TableWriter> {
     const { config, source, part } = this.#options;
     // Held until this transaction ends, so only where something is to be made: it may wait for somebody's lock on a table.
     if (part.of > 1 && !(await this.#tables.has(this.#session, name, shape.version))) {
       await this.#session.run('SELECT pg_advisory_xact_lock($1, hashtext($2))', [SHAPE_LOCK, `${config.name}/${source}`]);
     }
-    const table = await this.#tables.ensure(this.#session, this.#side, shape);
-    const writer = new TableWriter(table, { session: this.#session, side: this.#side, types: this.#types });
+    const sessions = { session: this.#session, side: this.#side };
+    const table = await this.#tables.ensure(sessions, shape, at);
+    const writer = new TableWriter(table, { ...sessions, types: this.#types });
     this.#writers.set(name, writer);
     return writer;
   }
 
   /** A table as it was made before; null when no row of it has come yet. */
-  async #known(name: string): Promise<TableWriter | null> {
+  async #known(name: string, at: Moment): Promise<TableWriter | null> {
     const writer = this.#writers.get(name);
     if (writer) {
       await writer.flush();
       return writer;
     }
     const table = await this.#tables.find(this.#session, name);
-    return table && this.#writer(name, { schema: table.schema, version: table.version });
+    return table && this.#writer(name, { schema: table.schema, version: table.version }, rightBefore(at));
   }
 
-  async #beginSnapshot({ table: name, reset }: SnapshotMark): Promise<void> {
-    const writer = await this.#known(name);
+  async #beginSnapshot({ table: name, reset }: SnapshotMark, at: Moment): Promise<void> {
+    const writer = await this.#known(name, at);
     if (!writer) return;
     if (reset && !(writer.table.adopted && writer.table.key.length > 0)) {
       await this.#tables.endSeen(this.#session, writer.table);
-      writer.truncate();
+      await writer.reset(at);
     } else if (writer.table.key.length > 0) {
       await this.#tables.beginSeen(this.#session, writer.table);
     }
   }
 
   /** Rows that neither the snapshot nor the stream named since it began are gone. */
-  async #endSnapshot({ table: name }: SnapshotMark): Promise<void> {
-    const writer = await this.#known(name);
+  async #endSnapshot({ table: name }: SnapshotMark, at: Moment): Promise<void> {
+    const writer = await this.#known(name, at);
     if (!writer) await this.#tables.emptyUnknown(this.#session, name);
     if (!writer?.table.seen) return;
     await this.#defer(writer.table);
     if (writer.table.tied) await this.#flush();
-    await writer.sweep();
+    await writer.sweep(at);
     await this.#tables.endSeen(this.#session, writer.table);
   }
 }

@@ -38,6 +38,11 @@ DO $$ BEGIN
     ALTER TABLE tributary.tables ADD COLUMN adopted boolean NOT NULL DEFAULT false;
   END IF;
 END $$;
+DO $$ BEGIN
+  IF NOT EXISTS (SELECT 1 FROM pg_attribute WHERE attrelid = 'tributary.tables'::regclass AND attname = 'history') THEN
+    ALTER TABLE tributary.tables ADD COLUMN history text, ADD COLUMN history_behind boolean NOT NULL DEFAULT false;
+  END IF;
+END $$;
 CREATE TABLE IF NOT EXISTS tributary.merged (sink text, target text, columns jsonb NOT NULL, PRIMARY KEY (sink, target));
 CREATE TABLE IF NOT EXISTS tributary.parts (
   sink text, source text, layout bigint, name text, part int NOT NULL, PRIMARY KEY (sink, source, layout, name))`;

@@ -1,11 +1,11 @@
 import { createHash } from 'node:crypto';
-import { type Cell, NULL_MARK, SEPARATOR } from '@tributary/core';
+import type { Cell } from '@tributary/core';
 import type { Session } from '@tributary/postgres';
 import type { TargetTable } from './target-table.ts';
+import { unnested } from './unnested.ts';
 
 /**
- * The statements that write one table of the target, inside the open transaction. Rows travel column by column, a column as one
- * text that PostgreSQL takes apart (`string_to_array`): a driver's array costs a quarter of a microsecond a value.
+ * The statements that write one table of the target, inside the open transaction.
  */
 export class TableStatements {
   readonly #table: TargetTable;
@@ -31,14 +31,14 @@ export class TableStatements {
 
   async delete(keys: readonly (readonly Cell[])[]): Promise<void> {
     const { target } = this.#table;
-    const rows = this.#rows(keys, this.#table.key);
+    const rows = unnested(keys, this.#table.key);
     await this.#prepared(`DELETE FROM ${target} t USING ${rows.from} WHERE ${this.#sameKey('u')}`, rows.values);
   }
 
   /** Writes the given columns of rows that are there. @returns how many were */
   async update(rows: readonly (readonly Cell[])[], present: readonly number[]): Promise<number> {
     const { columns, key, target } = this.#table;
-    const from = this.#rows(rows, present);
+    const from = unnested(rows, present);
     const set = present.filter((c) => !key.includes(c)).map((c) => `${columns[c]?.name} = ${this.#cell(c)}`);
     if (set.length === 0) return rows.length;
     return this.#prepared(`UPDATE ${target} t SET ${set.join(', ')} FROM ${from.from} WHERE ${this.#sameKey('u')}`, from.values);
@@ -47,7 +47,7 @@ export class TableStatements {
   /** Writes rows whether they are there or not. */
   async upsert(rows: readonly (readonly Cell[])[], present: readonly number[]): Promise<void> {
     const { columns, target } = this.#table;
-    const from = this.#rows(rows, present);
+    const from = unnested(rows, present);
     const names = present.map((c) => columns[c]?.name).join(', ');
     await this.#prepared(
       `INSERT INTO ${target} (${names}) SELECT ${present.map((c) => this.#cell(c)).join(', ')} FROM ${from.from} ${this.#onConflict(present)}`,
@@ -55,15 +55,15 @@ export class TableStatements {
     );
   }
 
-  /** Rows as PostgreSQL's CSV, whether they are there or not. */
-  async stage(csv: Uint8Array): Promise<void> {
+  /** Rows as PostgreSQL's CSV, whether they are there or not. @param also is given the name of a table of them */
+  async stage(csv: Uint8Array, also: (stage: string) => Promise<unknown>): Promise<void> {
     const { target, columns, key, seen } = this.#table;
     const names = columns.map((column) => column.name).join(', ');
     await this.#session.run(`CREATE TEMP TABLE stage ON COMMIT DROP AS SELECT ${names} FROM ${target} WITH NO DATA`);
     await this.copy(csv, 'csv', 'pg_temp.stage');
-    await this.#session.run(
-      `INSERT INTO ${target} (${names}) SELECT ${names} FROM pg_temp.stage ${this.#onConflict(columns.map((_, c) => c))}`,
-    );
+    const conflict = key.length > 0 ? this.#onConflict(columns.map((_, c) => c)) : '';
+    await this.#session.run(`INSERT INTO ${target} (${names}) SELECT ${names} FROM pg_temp.stage ${conflict}`);
+    await also('pg_temp.stage');
     const keys = key.map((c) => columns[c]?.name).join(', ');
     if (seen) await this.#session.run(`INSERT INTO ${seen} SELECT ${keys} FROM pg_temp.stage ON CONFLICT DO NOTHING`);
     await this.#session.run('DROP TABLE pg_temp.stage');
@@ -101,7 +101,7 @@ export class TableStatements {
   /** Notes keys that a snapshot, or the stream beside it, named. */
   async see(keys: readonly (readonly Cell[])[]): Promise<void> {
     const { key, seen } = this.#table;
-    const rows = this.#rows(keys, key);
+    const rows = unnested(keys, key);
     await this.#session.run(
       `INSERT INTO ${seen} SELECT ${key.map((c) => this.#cell(c)).join(', ')} FROM ${rows.from} ON CONFLICT DO NOTHING`,
       rows.values,
@@ -132,35 +132,8 @@ export class TableStatements {
     return `ON CONFLICT (${key.map((c) => columns[c]?.name).join(', ')}) DO ${set.length > 0 ? `UPDATE SET ${set.join(', ')}` : 'NOTHING'}`;
   }
 
-  /** A FROM item `u (c<index>, …)` of texts, and its parameters. */
-  #rows(rows: readonly (readonly Cell[])[], present: readonly number[]): { from: string; values: unknown[] } {
-    const values: unknown[] = [];
-    const items: string[] = [];
-    for (const [i, c] of present.entries()) {
-      const text = joined(rows, c);
-      items.push(text === null ? `$${i + 1}::text[]` : `string_to_array($${i + 1}, E'\\x1f', E'\\x1e')`);
-      values.push(text ?? rows.map((row) => row[c] ?? null));
-    }
-    return { from: `unnest(${items.join(', ')}) u(${present.map((c) => `c${c}`).join(', ')})`, values };
-  }
-
   /** Prepared once for one shape of one table: its types are part of the text. */
   #prepared(sql: string, values: readonly unknown[]): Promise<number> {
     return this.#session.prepared(createHash('sha256').update(`${this.#table.version} ${sql}`).digest('base64url'), sql, values);
   }
-}
-
-/** A column of some rows as one text; null where a value holds a mark, or where the text would mean no value at all. */
-function joined(rows: readonly (readonly Cell[])[], c: number): string | null {
-  let text = '';
-  let first = true;
-  for (const row of rows) {
-    const cell = row[c];
-    if (first) first = false;
-    else text += SEPARATOR;
-    if (cell === null || cell === undefined) text += NULL_MARK;
-    else if (cell === NULL_MARK || cell.includes(SEPARATOR)) return null;
-    else text += cell;
-  }
-  return text === '' ? null : text;
 }

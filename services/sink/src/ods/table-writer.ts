@@ -1,10 +1,13 @@
-import { type Cell, type Column, Op, type Section } from '@tributary/core';
+import { type BatchHeader, type Cell, type Column, Op, type Section } from '@tributary/core';
 import { type Session, sqlState } from '@tributary/postgres';
 import { NetChanges, oldRows, type NetRow } from '@tributary/projection';
 import { copyJoined, copyRows } from './copy-text.ts';
+import { HistoryTable } from './history-table.ts';
 import { TableStatements } from './table-statements.ts';
 import type { TargetTable } from './target-table.ts';
 import type { TargetTypes } from './target-types.ts';
+import { groupBy, pattern } from './unnested.ts';
+import { type Moment, momentOf } from './versions.ts';
 
 /** From so many rows on, COPY beats a statement with parameters. */
 const BULK_ROWS = 200;
@@ -25,6 +28,7 @@ export class TableWriter {
   readonly #types: TargetTypes;
   readonly #sql: TableStatements;
   readonly #net: NetChanges;
+  readonly #history: HistoryTable | null;
   /** Everything that stood in the table before what is folded is gone. */
   #emptied = false;
   /** Keyless tables: rows to be copied. */
@@ -40,11 +44,13 @@ export class TableWriter {
     this.#types = types;
     this.#sql = new TableStatements(table, session);
     this.#net = new NetChanges(table.key);
+    this.#history = table.history && new HistoryTable(table.history, session);
   }
 
-  async write(section: Section): Promise<void> {
-    if (section.csv) return this.#csv(section);
+  async write(section: Section, header: BatchHeader): Promise<void> {
+    if (section.csv) return this.#csv(section, header);
     await this.#labels(section.columns);
+    await this.#history?.write(section, oldRows(section), (row) => momentOf(header, section, row));
     if (this.#isFresh(section) && (await this.#copyFresh(section))) return;
     const columns = section.columns.map((column) => column.values());
     if (this.table.key.length === 0) return this.#keyless(section, columns);
@@ -57,7 +63,7 @@ export class TableWriter {
           this.#net.delete(cells);
           break;
         case Op.truncated:
-          this.truncate();
+          this.#truncate();
           break;
         case Op.kept:
           this.#net.fill(cells);
@@ -71,7 +77,14 @@ export class TableWriter {
     }
   }
 
-  truncate(): void {
+  /** Every row is to be read anew. */
+  async reset(at: Moment): Promise<void> {
+    await this.#history?.flush();
+    await this.#history?.endAll(at, 'r');
+    this.#truncate();
+  }
+
+  #truncate(): void {
     this.#net.take();
     this.#added = [];
     this.#emptied = true;
@@ -99,17 +112,19 @@ export class TableWriter {
 
   /** The other half; what is gone and has not gone before stays until {@link flushDeletes}. */
   async flushWrites(): Promise<void> {
+    await this.#history?.flush();
     await this.#flushAdded();
     this.#gone.push(...this.#net.takeDeleted());
     const { rows } = this.#net.take();
     if (rows.length === 0) return;
     const fresh: Cell[][] = [];
-    const rest = new Map<string, NetRow[]>();
+    const known: NetRow[] = [];
     for (const net of rows) {
       const row = net.row as Cell[];
       if (!net.fill && !net.there && !row.includes(undefined)) fresh.push(row);
-      else group(rest, `${net.fill} ${net.there} ${row.map((cell) => (cell === undefined ? 0 : 1)).join('')}`, net);
+      else known.push(net);
     }
+    const rest = groupBy(known, ({ fill, there, row }) => `${fill} ${there} ${pattern(row as Cell[])}`);
     // Where rows refer to others of the same table new ones come first: rows that are there may refer to them.
     if (this.table.tied) await this.#writeFresh(fresh);
     for (const part of rest.values()) await this.#patch(part);
@@ -125,9 +140,10 @@ export class TableWriter {
   }
 
   /** Rows that neither the snapshot nor the stream named since it began are gone. */
-  async sweep(): Promise<void> {
+  async sweep(at: Moment): Promise<void> {
     await this.flush();
     await this.#sql.sweep();
+    if (this.table.seen) await this.#history?.sweep(this.table.seen, at);
   }
 
   async #update(old: Cell[] | undefined, cells: Cell[]): Promise<void> {
@@ -177,15 +193,15 @@ export class TableWriter {
     return true;
   }
 
-  async #csv(section: Section): Promise<void> {
+  async #csv(section: Section, header: BatchHeader): Promise<void> {
     await this.flush();
     const csv = section.csv as Uint8Array;
-    const direct = !this.#staged && !this.table.seen;
+    const direct = !this.#staged && !this.table.seen && !this.#history;
     if (direct && (await this.#try(() => this.#sql.copy(csv, 'csv'), UNIQUE_VIOLATION, INVALID_TEXT))) return;
     await this.#labels(section.columns);
-    if (this.table.key.length === 0) return this.#sql.copy(csv, 'csv');
+    if (this.table.key.length === 0 && !this.#history) return this.#sql.copy(csv, 'csv');
     this.#staged = true;
-    await this.#sql.stage(csv);
+    await this.#sql.stage(csv, async (stage) => this.#history?.read({ rows: stage, values: [] }, momentOf(header, section)));
   }
 
   /** Values of an enum may be newer than what the batch's schema knew of it. */
@@ -207,7 +223,7 @@ export class TableWriter {
     for (let row = 0; row < section.rows; row++) {
       const cells = columns.map((column) => column[row]);
       const op = section.ops[row];
-      if (op === Op.truncated) this.truncate();
+      if (op === Op.truncated) this.#truncate();
       else if (op === Op.deleted) await this.#removeOne(cells);
       else if (op === Op.updated) {
         const before = old.get(row);
@@ -239,10 +255,4 @@ export class TableWriter {
     // An UPDATE leaves indexes alone (HOT) where deleting and copying writes them anew: measured, see RESULTS.md.
     else if (!there || onlyKey || (await this.#sql.update(rows, present)) < rows.length) await this.#sql.upsert(rows, present);
   }
-}
-
-function group<Key, Value>(groups: Map<Key, Value[]>, key: Key, value: Value): void {
-  const known = groups.get(key);
-  if (known) known.push(value);
-  else groups.set(key, [value]);
 }

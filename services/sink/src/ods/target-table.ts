@@ -14,8 +14,11 @@ import { quoteIdent, quoteTable, type Session } from '@tributary/postgres';
 import type { Rewind } from '@tributary/projection';
 import { assertAdoptable } from './adopt.ts';
 import { ensureSchema } from './ensure-schema.ts';
+import type { HistoryShape } from './history-table.ts';
+import { HistoryTables } from './history-tables.ts';
 import type { MergedTable } from './merged-table.ts';
 import type { TargetTypes } from './target-types.ts';
+import type { Moment } from './versions.ts';
 
 /** A table of the target as it is now, ready to be written. */
 export interface TargetTable {
@@ -43,6 +46,8 @@ export interface TargetTable {
   readonly referenced: boolean;
   /** The sink's role may truncate it. */
   readonly truncatable: boolean;
+  /** Where the versions of its rows are kept; null = nowhere. */
+  readonly history: HistoryShape | null;
   /** Quoted name of the table of keys seen since the snapshot began; null = no snapshot runs. */
   seen: string | null;
 }
@@ -65,6 +70,8 @@ export interface TargetTablesOptions {
   readonly adopts: boolean;
   /** Foreign keys are checked. */
   readonly checksKeys: boolean;
+  /** Versions of rows are kept. */
+  readonly history: boolean;
 }
 
 /**
@@ -74,22 +81,31 @@ export interface TargetTablesOptions {
 export class TargetTables {
   readonly #options: TargetTablesOptions;
   readonly #tables = new Map<string, TargetTable>();
+  readonly #histories: HistoryTables;
 
   constructor(options: TargetTablesOptions) {
     this.#options = options;
+    const { sink, source, schemaOf, types, history: kept } = options;
+    this.#histories = new HistoryTables({ sink, source, schemaOf, typeOf: (column) => types.columnType(column), kept });
   }
 
   forget(): void {
     this.#tables.clear();
   }
 
-  /** Is nothing to be made or altered for this shape? */
+  /** Is nothing to be made or altered for this shape, here or in its history? */
   async has(session: Session, name: string, version: string): Promise<boolean> {
-    return this.#tables.get(name)?.version === version || (await this.#registered(session, name))?.version === version;
+    if (this.#tables.get(name)?.version === version) return true;
+    const registered = await this.#registered(session, name);
+    return registered?.version === version && (await this.#histories.inStep(session, registered.definition));
   }
 
-  /** The target of a section, in exactly its shape. @throws Fault `target_conflict` */
-  async ensure(session: Session, side: Session, shape: { schema: TableSchema; version: string }): Promise<TargetTable> {
+  /** The target of a section, in exactly its shape. @param at when it is given that shape @throws Fault `target_conflict` */
+  async ensure(
+    { session, side }: { readonly session: Session; readonly side: Session },
+    shape: { schema: TableSchema; version: string },
+    at: Moment,
+  ): Promise<TargetTable> {
     const name = tableName(shape.schema);
     const known = this.#tables.get(name);
     if (known?.version === shape.version) return known;
@@ -106,9 +122,12 @@ export class TargetTables {
     await this.#register(session, name, { ...shape, adopted: adopts });
     // Made anew: what an earlier one had noted does not count for this one.
     if (!registered) await this.#noteSeen(session, name, null);
-    const table = await this.#describe(session, name, { ...shape, seen: registered?.seen ?? null, adopted: adopts });
+    const described = await this.#describe(session, name, { ...shape, seen: registered?.seen ?? null, adopted: adopts });
+    if (adopts && registered?.version !== shape.version) await this.#beginAdopted(session, described, !registered);
+    const rekeyed = registered !== null && isRekeyed(registered.definition, shape.schema);
+    const history = await this.#histories.ensure(session, { schema: shape.schema, target: described.target, rekeyed }, at);
+    const table = { ...described, history };
     this.#tables.set(name, table);
-    if (adopts && registered?.version !== shape.version) await this.#beginAdopted(session, table, !registered);
     return table;
   }
 
@@ -140,9 +159,23 @@ export class TargetTables {
     if (!registered) return null;
     const { definition: schema, version, seen, adopted } = registered;
     await this.#options.types.ensure(session, session, schema);
-    const table = await this.#describe(session, name, { schema, version, seen, adopted });
+    const described = await this.#describe(session, name, { schema, version, seen, adopted });
+    // What is to be done about its history is for `ensure`.
+    if (!(await this.#histories.inStep(session, schema))) return described;
+    const table = this.#options.history ? { ...described, history: await this.#histories.shape(session, schema) } : described;
     this.#tables.set(name, table);
     return table;
+  }
+
+  /** Forgets a table, and the versions of its rows. */
+  async remove(session: Session, name: string): Promise<void> {
+    const { sink, source } = this.#options;
+    const table = await this.find(session, name);
+    // Rows of an adopted one are told from those of the source when it is read again.
+    if (table && !table.adopted) await session.run(`DROP TABLE IF EXISTS ${table.target}`);
+    if (table?.seen) await session.run(`DROP TABLE IF EXISTS ${table.seen}`);
+    await this.#histories.drop(session, name);
+    await session.run('DELETE FROM tributary.tables WHERE sink = $1 AND source = $2 AND name = $3', [sink, source, name]);
   }
 
   /** Names of everything of this source, by any part. */
@@ -181,7 +214,7 @@ export class TargetTables {
    */
   async rewind(
     session: Session,
-    { names, until, kept, begun, foreign }: Omit<Rewind, 'to' | 'watermark'> & { readonly names: readonly string[] },
+    { names, to, until, kept, begun, foreign }: Omit<Rewind, 'watermark'> & { readonly names: readonly string[] },
   ): Promise<void> {
     const { sink, source } = this.#options;
     const before = await this.held(session);
@@ -191,6 +224,7 @@ export class TargetTables {
       const at = kept.has(name) ? until : null;
       const table = !at && (foreign || begun.has(name)) ? await this.find(session, name) : null;
       if (table) await this.endSeen(session, table);
+      if (!at) await this.#histories.cut(session, name, { to, begun: foreign || begun.has(name) });
       await session.run(
         'UPDATE tributary.tables SET held_lsn = $4, held_ordinal = $5 WHERE sink = $1 AND source = $2 AND name = $3',
         [sink, source, name, at && formatLsn(at.lsn), at && at.ordinal],
@@ -307,9 +341,7 @@ export class TargetTables {
     const steps: string[] = [];
     const before = new Map(from.columns.map((column) => [column.name, column]));
     const after = new Map(to.columns.map((column) => [column.name, column]));
-    const keyOf = (schema: TableSchema) => keyColumns(schema).map((c) => (schema.columns[c] as ColumnSchema).name);
-    const keyChanged =
-      keyOf(from).join() !== keyOf(to).join() || keyOf(to).some((name) => typeOf(before.get(name)) !== typeOf(after.get(name)));
+    const keyChanged = isRekeyed(from, to);
     if (keyChanged) {
       // The rows cannot be told apart by the new key before the source has read them again.
       await session.run(`TRUNCATE ${target}`);
@@ -369,7 +401,7 @@ export class TargetTables {
       // Where shards differ about it the merged table's type is another.
       type: there?.get(column.name) ?? this.#options.types.columnType(column),
     }));
-    return { name, target, ...shape, key, columns, ...ties };
+    return { name, target, ...shape, key, columns, ...ties, history: null };
   }
 }
 
@@ -402,6 +434,16 @@ async function columnTypes(session: Session, target: string): Promise<Map<string
 /** One name for every table of every source, however long or alike their names are. */
 export function seenName(table: string): string {
   return `seen_${createHash('sha256').update(table).digest('hex').slice(0, 40)}`;
+}
+
+function keyOf(schema: TableSchema): string[] {
+  return keyColumns(schema).map((c) => (schema.columns[c] as ColumnSchema).name);
+}
+
+/** Must the rows be read again before they can be told apart? */
+function isRekeyed(from: TableSchema, to: TableSchema): boolean {
+  const typeIn = (schema: TableSchema, name: string) => typeOf(schema.columns.find((column) => column.name === name));
+  return keyOf(from).join() !== keyOf(to).join() || keyOf(to).some((name) => typeIn(from, name) !== typeIn(to, name));
 }
 
 function typeOf(column: ColumnSchema | undefined): string {

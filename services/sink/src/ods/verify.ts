@@ -11,6 +11,8 @@ export interface VerifyOdsOptions {
   readonly targetOf: (table: { readonly schema: string; readonly table: string }) => {
     readonly target: string;
     readonly where?: string;
+    /** The table of versions (quoted), whose open ones are to be these rows. */
+    readonly history?: string;
   };
   readonly ask: {
     readonly table?: string;
@@ -75,7 +77,7 @@ async function verifyTable(
 ): Promise<VerifiedTable> {
   const name = `${table.schema}.${table.table}`;
   const here = quoteTable(table.schema, table.table);
-  const { target: whole, where } = options.targetOf(table);
+  const { target: whole, where, history } = options.targetOf(table);
   const there = where === undefined ? whole : `(SELECT * FROM ${whole} WHERE ${where}) shard`;
   const result = { source: options.source, table: name, projection: options.sink };
   const [made] = await target.rows<{ there: boolean }>('SELECT to_regclass($1) IS NOT NULL AS there', [whole]);
@@ -92,11 +94,30 @@ async function verifyTable(
     return { ...result, rows, equal: false, differences: [{ key: describeError(error), problem: 'different' }] };
   }
   const differing = differ(expected, found);
-  if (differing.length === 0) return { ...result, rows, equal: true, differences: [] };
+  const untold = history === undefined ? [] : await untoldRows(table, target, { there, history });
+  if (differing.length === 0) return { ...result, rows, equal: untold.length === 0, differences: untold };
   const differences = await differingRows(table, differing, { source, target, here, there });
-  const verified = { ...result, rows, equal: differences.length === 0, differences: differences.slice(0, SHOWN_MAX) };
+  const shown = [...differences, ...untold].slice(0, SHOWN_MAX);
+  const verified = { ...result, rows, equal: shown.length === 0, differences: shown };
   const nameable = table.key.length > 0 && differences.length > 0 && differences.length <= (options.ask.keysMax ?? 0);
   return nameable ? { ...verified, keys: await keysOf(source, differences) } : verified;
+}
+
+/** Rows that differ between a table and the open versions of its history: of one moment, so none is on its way. */
+async function untoldRows(
+  table: CatalogTable,
+  target: Session,
+  { there, history }: { there: string; history: string },
+): Promise<Problem[]> {
+  const [made] = await target.rows<{ there: boolean }>('SELECT to_regclass($1) IS NOT NULL AS there', [history]);
+  // Made with the table's next change.
+  if (!made?.there) return [];
+  const current = `SELECT ${keyText(table)} AS key, ${rowHash(table)} AS hash FROM ${there}`;
+  const open = `SELECT ${keyText(table)}, ${rowHash(table)} FROM ${history} WHERE _to_lsn IS NULL`;
+  const rows = await target.rows<{ key: string }>(
+    `SELECT DISTINCT key FROM ((${current} EXCEPT ALL ${open}) UNION ALL (${open} EXCEPT ALL ${current})) d LIMIT ${SHOWN_MAX}`,
+  );
+  return rows.map(({ key }) => ({ key: `${key} in its history`, problem: 'different' }));
 }
 
 /** Key texts taken apart by the database that put them together. */
