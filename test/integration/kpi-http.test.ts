@@ -4,6 +4,7 @@ import { Database } from '@tributary/duckdb';
 import { startPostgres, temporaryFolder } from '@tributary/embedded';
 import { Client } from 'pg';
 import { afterAll, beforeAll, describe, expect, it } from 'vitest';
+import { connectTo, streamMessages } from '../fixtures/event-streams.ts';
 import { System } from '../fixtures/system.ts';
 import { WebhookReceiver } from '../fixtures/webhook-receiver.ts';
 import { until } from '../fixtures/wait.ts';
@@ -27,6 +28,7 @@ owner: bi@shop
 from: { o: shop.public.orders }
 measures: { n: { sql: "count(*)" } }
 alerts: [{ name: many, when: "n > 4", for: 200ms, every: 100ms, keep_firing: 100ms, to: [ops] }]
+publish: { nats: { subject: numbers.size }, to: [ops], every: 0ms }
 ---
 kind: Hook
 name: ops
@@ -271,6 +273,8 @@ describe('KPIs over HTTP', () => {
       readonly state: string;
       readonly problem: string;
     }
+    const ofKind = (type: string) =>
+      receiver.taken.filter(({ body: one }) => (one as { type: string }).type === `tributary.kpi.${type}`);
     const told = (state: string) =>
       until(`the receiver to be told: ${state}`, async () =>
         receiver.taken.find(({ body }) => (body as { state: string }).state === state),
@@ -303,8 +307,29 @@ describe('KPIs over HTTP', () => {
     await told('resolved');
     await until('the alert to be over', async () => (await json<Alert[]>('alerts')).length === 0);
     expect(await json<Alert[]>('alerts?state=all')).toMatchObject([{ state: 'resolved', problem: 'n > 4' }]);
-    expect(receiver.taken.map(({ body: one }) => (one as { state: string }).state)).toEqual(['firing', 'resolved']);
-    expect([receiver.forged, new Set(receiver.taken.map(({ id }) => id)).size]).toEqual([0, 2]);
+    expect(ofKind('alert').map(({ body: one }) => (one as { state: string }).state)).toEqual(['firing', 'resolved']);
+    expect([receiver.forged, new Set(receiver.taken.map(({ id }) => id)).size]).toEqual([0, receiver.taken.length]);
+
+    // Its values went to the same hook, and to its subject: first all, then each change, to the last.
+    interface Published {
+      readonly whole: boolean;
+      readonly rows: readonly { values: { n: number } }[];
+    }
+    const counts = (published: readonly Published[]) => published.map(({ rows }) => rows[0]?.values.n);
+    const values = () => ofKind('values').map(({ body: one }) => one as Published);
+    await until('the last value at the hook', async () => counts(values()).at(-1) === 3);
+    const nats = await connectTo(system);
+    const messages = await until('the last value on the subject', async () => {
+      const all = await streamMessages(nats, 'KPI_size');
+      return counts(all.map(({ body: one }) => JSON.parse(one) as Published)).at(-1) === 3 ? all : null;
+    });
+    await nats.close();
+    expect(new Set(messages.map(({ subject }) => subject))).toEqual(new Set(['numbers.size']));
+    for (const published of [values(), messages.map(({ body: one }) => JSON.parse(one) as Published)]) {
+      expect(published[0]?.whole).toBe(true);
+      expect(counts(published)).toContain(6);
+    }
+    expect(messages.at(-1)?.headers.get('tributary-position')).toMatch(/^shop:/);
   });
 
   it('says the same by the command line', async () => {

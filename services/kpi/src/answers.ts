@@ -1,8 +1,8 @@
 import { readFile, rm } from 'node:fs/promises';
-import { isDeepStrictEqual } from 'node:util';
+import type { EventStreams } from '@tributary/changelog';
 import { aborted, type Actor, together } from '@tributary/cluster';
 import type { HookConfig, KpiConfig } from '@tributary/config';
-import { type Bus, describeError, Fault, type Kv, LIMITS } from '@tributary/core';
+import { askOne, type Bus, describeError, Fault, type Kv, LIMITS } from '@tributary/core';
 import { Alerts, type Look } from './alerts.ts';
 import {
   type Answered,
@@ -18,9 +18,14 @@ import {
 } from './asked.ts';
 import { versionOf } from './definition.ts';
 import type { Engine, EngineKpi } from './engine.ts';
+import { follow, type FollowedPart } from './follow.ts';
+import { publishing } from './publish.ts';
 import type { ValueRow, ValuesQuestion } from './values.ts';
 
-const STREAM_SILENT_MS = 10_000;
+/** A KPI that is still being read is asked again after so long. */
+const UNREADY_MS = 500;
+/** A listener that does not answer for so long has gone. */
+const LINE_IDLE_MS = 5_000;
 /** Of a file, in one part of an answer. */
 const PART_BYTES = 512 * 1024;
 
@@ -30,6 +35,9 @@ export interface KpiActorOptions {
   readonly name: string;
   readonly hooks: readonly HookConfig[];
   readonly positions: Kv;
+  readonly streams: EventStreams;
+  /** Of streams. */
+  readonly replicas: number;
   readonly warn: (facts: object, message: string) => void;
 }
 
@@ -67,6 +75,7 @@ export class KpiActor implements Actor {
       await together(ended, [
         (ending) => this.#keep(engine, kpi, { ending, ready, halted }),
         ...(kpi.config.alerts.length === 0 ? [] : [(ending: AbortSignal) => this.#watch(engine, kpi, ending)]),
+        ...this.#publishing(engine, kpi),
       ]);
     } finally {
       for (const stop of stops) await stop();
@@ -89,6 +98,27 @@ export class KpiActor implements Actor {
       }
       ready();
       await this.#faulted(engine, kpi, ending);
+    }
+  }
+
+  #publishing(engine: Engine, kpi: EngineKpi): ((signal: AbortSignal) => Promise<void>)[] {
+    const { config } = kpi;
+    const { publish } = config;
+    if (!publish) return [];
+    const { hooks, streams, replicas, warn } = this.#options;
+    const parts = (signal: AbortSignal) => this.#published(engine, kpi, publish.ask, signal);
+    return publishing({ config, publish, hooks, streams, replicas, clock: engine.clock, warn, parts });
+  }
+
+  /** Waits while the KPI cannot be answered. */
+  async *#published(engine: Engine, kpi: EngineKpi, ask: ValuesQuestion, signal: AbortSignal): AsyncGenerator<FollowedPart> {
+    while (!signal.aborted) {
+      try {
+        yield* this.#follow(engine, kpi, { ask, signal });
+      } catch (error) {
+        if (!(error instanceof Fault) || error.kind !== 'not_complete') throw error;
+        await engine.clock.sleep(UNREADY_MS, signal).catch(() => {});
+      }
     }
   }
 
@@ -152,7 +182,8 @@ export class KpiActor implements Actor {
     const subject = (what: string) => `tributary.kpi.${this.#name}.${what}`;
     const answer = (ask: ValuesQuestion) => this.#answer(engine, kpi, ask);
     const shown = () => shownKpi(engine, kpi);
-    const follow = (ask: ValuesQuestion) => this.#follow(engine, kpi, { ask, signal });
+    const followed = ({ line, ...ask }: ValuesQuestion & { readonly line?: string }) =>
+      this.#follow(engine, kpi, { ask, signal, ...(line === undefined ? {} : { heard: () => this.#listens(line) }) });
     return [
       await this.#bus.serve(subject('values'), async function* (question) {
         const { flat, ...ask } = question as ValuesQuestion & { readonly flat?: boolean };
@@ -172,7 +203,7 @@ export class KpiActor implements Actor {
       await this.#bus.serve(subject('show'), async function* () {
         yield await shown();
       }),
-      await this.#bus.serve(subject('stream'), (question) => follow(question as ValuesQuestion)),
+      await this.#bus.serve(subject('stream'), (question) => followed(question as ValuesQuestion & { readonly line?: string })),
       await this.#bus.serve(subject('backfill'), async function* () {
         yield { done: true, kpi: kpi.config.name, ...(await computedAnew(engine, kpi)) };
       }),
@@ -192,41 +223,28 @@ export class KpiActor implements Actor {
     return answer;
   }
 
-  /** The values, and again whenever they changed; in between, how far they are. */
-  async *#follow(
-    engine: Engine,
-    kpi: EngineKpi,
-    { ask, signal }: { ask: ValuesQuestion; signal: AbortSignal },
-  ): AsyncGenerator<unknown> {
-    let before: readonly unknown[] | null = null;
-    let moved = true;
-    let wake: () => void = () => {};
-    const unlisten = engine.listen(() => {
-      moved = true;
-      wake();
-    });
+  #follow(engine: Engine, kpi: EngineKpi, { ask, signal, heard }: Following): AsyncGenerator<FollowedPart> {
+    const listen = (told: () => void) => engine.listen(told);
+    const answer = () => this.#answer(engine, kpi, ask);
+    return follow({ answer, listen, clock: engine.clock, signal, ...(heard ? { heard } : {}) });
+  }
+
+  /** Does whoever asked for a stream still answer for its line? */
+  async #listens(line: string): Promise<boolean> {
     try {
-      while (!signal.aborted) {
-        if (moved) {
-          moved = false;
-          const { rows, freshness } = await this.#answer(engine, kpi, ask);
-          const known = before;
-          const changed = known === null ? rows : rows.filter((row) => !known.some((one) => isDeepStrictEqual(one, row)));
-          const gone = known === null ? 0 : known.filter((row) => !rows.some((one) => sameKey(one, row))).length;
-          // A bucket that is no longer there cannot be told by its row: then everything is told.
-          if (known === null || changed.length > 0 || gone > 0)
-            yield { whole: known === null || gone > 0, rows: gone > 0 ? rows : changed, freshness };
-          else yield { whole: false, rows: [], freshness };
-          before = rows;
-        }
-        const heard = new Promise<void>((resolve) => (wake = resolve));
-        if (!moved) await Promise.race([heard, engine.clock.sleep(STREAM_SILENT_MS, signal).catch(() => {})]);
-        moved = true;
-      }
-    } finally {
-      unlisten();
+      await askOne(this.#bus, line, {}, { idleMs: LINE_IDLE_MS });
+      return true;
+    } catch (error) {
+      if (error instanceof Fault) return false;
+      throw error;
     }
   }
+}
+
+interface Following {
+  readonly ask: ValuesQuestion;
+  readonly signal: AbortSignal;
+  readonly heard?: () => Promise<boolean>;
 }
 
 /** Answers what concerns no KPI that runs: how another definition would differ. */
@@ -283,11 +301,6 @@ async function* parquetOf(engine: Engine, kpi: EngineKpi, ask: ValuesQuestion): 
   } finally {
     await rm(path, { force: true });
   }
-}
-
-function sameKey(one: unknown, other: unknown): boolean {
-  const key = (row: unknown) => [(row as ValueRow).bucket, (row as ValueRow).dimensions];
-  return isDeepStrictEqual(key(one), key(other));
 }
 
 async function shownKpi(engine: Engine, kpi: EngineKpi): Promise<object> {

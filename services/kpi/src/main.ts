@@ -77,7 +77,17 @@ function engineAssignment(
         (kpi): ActorSpec => ({
           name: `kpi.${kpi.name}`,
           kind: 'query',
-          make: () => new KpiActor({ open, bus, name: kpi.name, hooks: config.hooks, positions: changelogs.positions, warn }),
+          make: () =>
+            new KpiActor({
+              open,
+              bus,
+              name: kpi.name,
+              hooks: config.hooks,
+              positions: changelogs.positions,
+              streams: changelogs.eventStreams,
+              replicas: config.cluster.nats.replicas,
+              warn,
+            }),
         }),
       ),
       ...projections,
@@ -88,7 +98,7 @@ function engineAssignment(
 
 /** Hooks that some KPIs name: with another one of these they start anew. */
 function hooksOf(kpis: readonly KpiConfig[], { hooks }: Pick<Config, 'hooks'>): Config['hooks'] {
-  const named = new Set(kpis.flatMap(({ alerts }) => alerts.flatMap(({ to }) => to)));
+  const named = new Set(kpis.flatMap(({ alerts, publish }) => [...alerts.flatMap(({ to }) => to), ...(publish?.to ?? [])]));
   return hooks.filter(({ name }) => named.has(name));
 }
 

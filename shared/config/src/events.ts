@@ -65,14 +65,17 @@ const condition = z.union([scalar, z.array(scalar).min(1), z.strictObject({ not:
 /** Subjects that belong to Tributary and to NATS itself. */
 const RESERVED = /^(changelog|tributary|deadletters|\$[^.]*|_INBOX)(\.|$)/;
 
-const subject = z
+/** A subject for programs outside, without placeholders. */
+export const plainSubject = z
   .string()
   .regex(/^[^.\s*>]+(\.[^.\s*>]+)*$/, 'expected words between dots, without spaces, * and >')
   .refine(
     (text) => !RESERVED.test(text),
     'subjects of Tributary and NATS itself (changelog, tributary, deadletters, $…) are not for events',
-  )
-  .superRefine((text, context) => placeholders(text, ['sink', 'source', 'schema', 'table', 'op'], context));
+  );
+const subject = plainSubject.superRefine((text, context) =>
+  placeholders(text, ['sink', 'source', 'schema', 'table', 'op'], context),
+);
 
 const stream = z
   .string()

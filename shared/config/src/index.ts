@@ -3,7 +3,18 @@ import type * as reading from './files.ts';
 export type { ClusterConfig, Config, LakeSinkConfig, OdsSinkConfig, SinkConfig, SourceConfig } from './config.ts';
 export type { AlertBaseline, AlertExpression, AlertValue } from './alert-condition.ts';
 export type { HookConfig } from './hooks.ts';
-export type { Grain, KpiAlert, KpiConfig, KpiDefinition, KpiMeasure, KpiQuery, KpiTable, KpiTarget, Span } from './kpi.ts';
+export type {
+  Grain,
+  KpiAlert,
+  KpiPublish,
+  KpiConfig,
+  KpiDefinition,
+  KpiMeasure,
+  KpiQuery,
+  KpiTable,
+  KpiTarget,
+  Span,
+} from './kpi.ts';
 export {
   historySchema,
   inputsOf,

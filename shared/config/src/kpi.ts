@@ -1,5 +1,6 @@
 import { z } from 'zod';
 import { type AlertExpression, type AlertNames, ConditionError, parseCondition } from './alert-condition.ts';
+import { plainSubject } from './events.ts';
 import { duration, optionalDuration } from './units.ts';
 
 const GRAINS = ['minute', 'hour', 'day', 'week', 'month', 'quarter', 'year'] as const;
@@ -19,6 +20,7 @@ export interface KpiConfig {
   /** From which lag on its values are stale, ms. */
   readonly staleAfterMs: number;
   readonly alerts: readonly KpiAlert[];
+  readonly publish: KpiPublish | null;
   /** `file:line:column` of every part that holds SQL, by its path (`measures.gmv.sql`). */
   readonly places: Readonly<Record<string, string>>;
 }
@@ -78,6 +80,17 @@ export interface KpiTarget {
   readonly target: number;
   readonly warn: number | null;
   readonly crit: number | null;
+}
+
+/** Values that are sent to programs outside as they change. */
+export interface KpiPublish {
+  /** Of NATS; null: to hooks alone. */
+  readonly subject: string | null;
+  /** Names of hooks. */
+  readonly to: readonly string[];
+  /** Which values; see the question of `kpi values`. */
+  readonly ask: { readonly grain?: Grain; readonly measures?: readonly string[]; readonly by?: readonly string[] };
+  readonly everyMs: number;
 }
 
 export interface KpiAlert {
@@ -184,6 +197,15 @@ const alert = z.strictObject({
   to: z.array(z.string()).default([]),
 });
 
+const publish = z.strictObject({
+  nats: z.union([z.boolean(), z.strictObject({ subject: plainSubject })]).default(true),
+  to: z.array(z.string()).default([]),
+  grain: z.enum(GRAINS).optional(),
+  measures: z.array(ident).min(1).optional(),
+  by: z.array(ident).optional(),
+  every: duration('1s'),
+});
+
 /** A key of the interface that a later version brings: refused, not passed over. */
 const later = (what: string) => z.undefined({ error: `${what} of a Kpi is not built yet` }).optional();
 
@@ -225,6 +247,7 @@ export const kpi = z
     access: later('access'),
     freshness: z.strictObject({ target: later('freshness.target'), alert_after: duration('30s') }).prefault({}),
     alerts: z.array(alert).default([]),
+    publish: publish.optional(),
     tests: later('tests'),
   })
   .superRefine((document, context) => {
@@ -250,6 +273,7 @@ export const kpi = z
         if (ANSWER_NAMES.includes(name)) complain(`${name} is a column of every answer: call it otherwise`, kind, name);
     for (const name of Object.keys(document.dimensions))
       if (name in document.measures) complain('a dimension and a measure have the same name', 'dimensions', name);
+    checkPublish(document, complain);
     checkAlerts(document.alerts, namesOf(document), complain);
     document.targets.forEach((target, i) => {
       if (!document.measures?.[target.measure])
@@ -267,6 +291,17 @@ function namesOf({
   time?: { grains: readonly Grain[] } | undefined;
 }): AlertNames {
   return { measures: Object.keys(measures), grains: time?.grains ?? [] };
+}
+
+function checkPublish(
+  { publish: published, measures = {}, dimensions, time }: Pick<KpiDocument, 'publish' | 'measures' | 'dimensions' | 'time'>,
+  complain: (message: string, ...path: string[]) => void,
+): void {
+  if (!published) return;
+  const { grain, measures: chosen = [], by = [] } = published;
+  if (grain && !time?.grains.includes(grain)) complain(`${grain} is not among time.grains`, 'publish', 'grain');
+  for (const name of chosen) if (!measures[name]) complain(`there is no measure ${name}`, 'publish', 'measures');
+  for (const name of by) if (!(name in dimensions)) complain(`there is no dimension ${name}`, 'publish', 'by');
 }
 
 function checkAlerts(
@@ -324,8 +359,15 @@ export function kpiOf(document: KpiDocument, place: (path: readonly string[]) =>
     targets: document.targets.map(({ warn, crit, ...rest }) => ({ ...rest, warn: warn ?? null, crit: crit ?? null })),
     staleAfterMs: document.freshness.alert_after,
     alerts: document.alerts.map((one) => alertOf(one, namesOf(document))),
+    publish: document.publish ? publishOf(document.name, document.publish) : null,
     places,
   };
+}
+
+function publishOf(name: string, { nats, to, every, grain, measures, by }: z.output<typeof publish>): KpiPublish {
+  const subject = typeof nats === 'object' ? nats.subject : nats ? `kpi.${name}` : null;
+  const ask = { ...(grain ? { grain } : {}), ...(measures ? { measures } : {}), ...(by ? { by } : {}) };
+  return { subject, to, ask, everyMs: every };
 }
 
 function alertOf(document: z.output<typeof alert>, names: AlertNames): KpiAlert {

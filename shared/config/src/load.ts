@@ -384,13 +384,14 @@ function checkKpis(
     const { engine, from = {} } = document.value;
     if (known.sinks.some((sink) => sink.name === engine))
       complaints.push({ ...document.at(['engine']), message: `"engine": a sink is called ${engine} already` });
-    document.value.alerts.forEach(({ to }, i) => {
+    const tells = document.value.alerts.map(({ to }, i): [string[], readonly string[]] => [['alerts', String(i), 'to'], to]);
+    for (const [path, to] of [...tells, [['publish', 'to'], document.value.publish?.to ?? []] as const]) {
       for (const name of to) {
         // A definition that is sent alone names hooks that only the cluster's own config knows.
         if (known.hooks?.some((hook) => hook.name === name) ?? true) continue;
-        complaints.push({ ...document.at(['alerts', String(i), 'to']), message: `"alerts.${i}.to": there is no Hook ${name}` });
+        complaints.push({ ...document.at(path), message: `"${path.join('.')}": there is no Hook ${name}` });
       }
-    });
+    }
     for (const [alias, one] of Object.entries(from)) {
       const { source } = 'on' in one ? one.table : one;
       if ([...known.sources, ...known.transforms].some(({ name }) => name === source)) continue;

@@ -1,3 +1,4 @@
+import { randomUUID } from 'node:crypto';
 import { registeredActors } from '@tributary/cluster';
 import { configReading, type KpiConfig } from '@tributary/config';
 import type { Changelogs } from '@tributary/changelog';
@@ -104,16 +105,23 @@ function valueRoutes(server: FastifyInstance, options: KpiRoutesOptions): void {
     async (request, reply) => {
       const kpi = await known(options, request.params.kpi);
       const asking = new AbortController();
-      const parts = bus.ask(`tributary.kpi.${kpi}.stream`, valuesQuestion(request.query), {
-        idleMs: STREAM_IDLE_MS,
-        signal: asking.signal,
+      // Who answers for its line is still there; the worker asks, and ends a stream that nobody reads.
+      const line = `tributary.kpi-line.${randomUUID()}`;
+      const hangUp = await bus.serve(line, async function* () {
+        yield {};
       });
-      const next = parts[Symbol.asyncIterator]();
-      // The first values come before the answer begins, so that what is wrong with the question is a status.
-      const first = await running(kpi, () => next.next());
-      const stream = openStream(reply, 'sse');
-      stream.signal.addEventListener('abort', () => asking.abort(), { once: true });
-      await followed(stream, next, first);
+      try {
+        const question = { ...valuesQuestion(request.query), line };
+        const options = { idleMs: STREAM_IDLE_MS, signal: asking.signal };
+        const parts = bus.ask(`tributary.kpi.${kpi}.stream`, question, options)[Symbol.asyncIterator]();
+        // The first values come before the answer begins, so that what is wrong with the question is a status.
+        const first = await running(kpi, () => parts.next());
+        const stream = openStream(reply, 'sse');
+        stream.signal.addEventListener('abort', () => asking.abort(), { once: true });
+        await followed(stream, parts, first);
+      } finally {
+        await hangUp();
+      }
     },
   );
 
