@@ -30,14 +30,16 @@ interface Target {
   rows(): Promise<Rows>;
   /** Of a target that keeps them: as {@link History.versions} tells them. */
   versions?(): Promise<string[]>;
+  /** Of a target in which deleted rows stay: as {@link History.marks} tells them. */
+  marks?(): Promise<string[]>;
   remove(): Promise<void>;
 }
 
 let postgres: PostgresServer;
 let client: Client;
 
-/** An ODS. @param port of the server, or of what stands between @param empty at first */
-async function ods({ port = postgres.port, history = false, empty = true }): Promise<Target> {
+/** An ODS. @param port of the server, or of what stands between @param keeps versions, and deleted rows @param empty at first */
+async function ods({ port = postgres.port, keeps = false, empty = true }): Promise<Target> {
   if (empty) await client.query('DROP SCHEMA IF EXISTS s, s_history, tributary CASCADE');
   const connection = { host: '127.0.0.1', port, user: 'postgres', database: 'ods' };
   const config = {
@@ -49,26 +51,38 @@ async function ods({ port = postgres.port, history = false, empty = true }): Pro
     partitions: 1,
     existing: 'refuse',
     foreignKeys: 'check',
-    history,
+    history: keeps,
+    softDelete: keeps,
   } as const;
   const rows = async (sql: string) => {
     const found = await client.query<unknown[]>({ text: sql, rowMode: 'array' });
     return found.rows.map(rowText).toSorted();
   };
-  const place = (by: string, bound: string, at: string) =>
-    `${by} || ' ' || (_${bound}_lsn - '0/0'::pg_lsn) || CASE WHEN _${bound}_ordinal < 2^32 THEN ' ' || _${bound}_ordinal ELSE ' read' END
-       || CASE WHEN extract(epoch FROM ${at}) * 1000000 = _${bound}_lsn - '0/0'::pg_lsn THEN '' ELSE ' at another time' END`;
-  const versions = `${place('_op', 'from', '_valid_from')}, ${place('_ended_by', 'to', '_valid_to')}`;
+  const place = (lsn: string, ordinal: string, at: string) =>
+    `(${lsn} - '0/0'::pg_lsn) || CASE WHEN ${ordinal} < 2^32 THEN ' ' || ${ordinal} ELSE ' read' END
+       || CASE WHEN extract(epoch FROM ${at}) * 1000000 = ${lsn} - '0/0'::pg_lsn THEN '' ELSE ' at another time' END`;
+  const from = `_op || ' ' || ${place('_from_lsn', '_from_ordinal', '_valid_from')}`;
+  const versions = `${from}, _ended_by || ' ' || ${place('_to_lsn', '_to_ordinal', '_valid_to')}`;
+  const mark = place('_deleted_lsn', '_deleted_ordinal', '_deleted_at');
+  const there = keeps ? 'WHERE _deleted_lsn IS NULL' : '';
+  const gone = 'WHERE _deleted_lsn IS NOT NULL';
   return {
     open: (changelogs, cut) =>
       OdsProjection.open({ config, source: 's', sourceConnection: connection, part: WHOLE, changelogs, cut }),
     ended: async () => {},
-    rows: async () => ({ k: await rows('SELECT id, v, big, extra FROM s.k'), f: await rows('SELECT a, b FROM s.f') }),
-    ...(history
+    rows: async () => ({
+      k: await rows(`SELECT id, v, big, extra FROM s.k ${there}`),
+      f: await rows(`SELECT a, b FROM s.f ${there}`),
+    }),
+    ...(keeps
       ? {
           versions: async () => [
             ...(await rows(`SELECT 'f', a, b, ${versions} FROM s_history.f`)),
             ...(await rows(`SELECT 'k', id, v, big, extra, ${versions} FROM s_history.k`)),
+          ],
+          marks: async () => [
+            ...(await rows(`SELECT 'f', a, b, ${mark} FROM s.f ${gone}`)),
+            ...(await rows(`SELECT 'k', id, v, big, extra, ${mark} FROM s.k ${gone}`)),
           ],
         }
       : {}),
@@ -78,7 +92,7 @@ async function ods({ port = postgres.port, history = false, empty = true }): Pro
 
 const TARGETS: Readonly<Record<string, () => Promise<Target>>> = {
   ods: () => ods({}),
-  'ods with history': () => ods({ history: true }),
+  'ods that keeps versions and deleted rows': () => ods({ keeps: true }),
   async lake() {
     const folder = await mkdtemp(join(tmpdir(), 'tributary-contract-lake-'));
     let store: LakeStore | null = null;
@@ -204,6 +218,7 @@ function somewhere(history: History, random: () => number): string {
 async function expectHolds(target: Target, history: History): Promise<void> {
   expect(await target.rows()).toEqual(history.rows);
   if (target.versions) expect(await target.versions()).toEqual(history.versions);
+  if (target.marks) expect(await target.marks()).toEqual(history.marks);
 }
 
 /** @param until how much of the history is written; default: all */
@@ -281,7 +296,7 @@ it(`projection ods (seed ${SEED}) commits rows and position together: the connec
       met[passage]++;
       return passage;
     });
-    const target = await ods({ port: proxy.port, history: keeps });
+    const target = await ods({ port: proxy.port, keeps });
     await follow(target, broker, seq, () => null);
     expect(met.break).toBeGreaterThan(0);
     expect(met['lose the answer']).toBeGreaterThan(0);
@@ -290,7 +305,7 @@ it(`projection ods (seed ${SEED}) commits rows and position together: the connec
   }
 });
 
-it(`projection ods (seed ${SEED}) begins its history with the rows as they are, whenever it is asked for`, async () => {
+it(`projection ods (seed ${SEED}) begins to keep versions and deleted rows with the rows as they are, whenever it is asked to`, async () => {
   const history = new History(SEED, UNITS);
   const { broker, write, seq } = await written(history, SEED, 30);
   await follow(await ods({}), broker, seq, () => null);
@@ -301,11 +316,9 @@ it(`projection ods (seed ${SEED}) begins its history with the rows as they are, 
     [65, false],
     [80, true],
   ] as const) {
-    await follow(await ods({ history: keeps, empty: false }), broker, await write(until), () => null);
-    const [current, open] = [
-      await rows(`${all} FROM s.k) k ORDER BY 1`),
-      await rows(`${all} FROM s_history.k WHERE _to_lsn IS NULL) k ORDER BY 1`),
-    ];
+    await follow(await ods({ keeps, empty: false }), broker, await write(until), () => null);
+    const current = await rows(`${all} FROM s.k ${keeps ? 'WHERE _deleted_lsn IS NULL' : ''}) k ORDER BY 1`);
+    const open = await rows(`${all} FROM s_history.k WHERE _to_lsn IS NULL) k ORDER BY 1`);
     if (keeps) expect(open).toEqual(current);
     else expect(open).not.toEqual(current);
   }

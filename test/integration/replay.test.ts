@@ -61,6 +61,7 @@ name: ods
 type: ods
 postgres: "${postgres.url('ods')}"
 history: true
+softDelete: true
 ---
 kind: Sink
 name: lake

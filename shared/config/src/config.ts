@@ -62,6 +62,8 @@ export interface OdsSinkConfig {
   readonly existing: 'refuse' | 'adopt';
   /** Are foreign keys of the target's owner checked? `replica`: no, and the owner's triggers rest too. */
   readonly foreignKeys: 'check' | 'replica';
+  /** A row that is deleted stays, and is marked. */
+  readonly softDelete: boolean;
   /** Every version of every row is kept in a table of its own, beside the current rows. */
   readonly history: boolean;
   /** Actors that share the tables of one source; 1 = it is not split. */

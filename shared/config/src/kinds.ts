@@ -120,6 +120,8 @@ export const odsSink = z
     existing: z.enum(['refuse', 'adopt']).default('refuse'),
     /** Of the target's owner: checked when a transaction is complete, or not at all (`session_replication_role = replica`). */
     foreignKeys: z.enum(['check', 'replica']).default('check'),
+    /** A row that is deleted stays, marked with when and where (`_deleted_at`, `_deleted_lsn`, `_deleted_ordinal`). */
+    softDelete: z.boolean().default(false),
     /** Every version of every row is kept, in schema `<target schema>_history`. */
     history: z.boolean().default(false),
     /** A change that cannot be applied: the projection halts, or its table is put aside and other tables go on. */

@@ -175,8 +175,10 @@ measures:
     expect((await load(ods('merge: { into: all }\n'))).sinks).toMatchObject([{ merge: { into: 'all', shard: 'shard' } }]);
     expect(await refusal(ods('merge: { into: "x_{source}" }\n'))).toContain('must be the same for all sources');
     expect(await refusal(ods('merge: { into: all }\nschema: one\n'))).toContain('it needs {source} in it');
-    expect((await load(ods(''))).sinks).toMatchObject([{ existing: 'refuse', foreignKeys: 'check', history: false }]);
-    expect((await load(ods('history: true\n'))).sinks).toMatchObject([{ history: true }]);
+    expect((await load(ods(''))).sinks).toMatchObject([
+      { existing: 'refuse', foreignKeys: 'check', history: false, softDelete: false },
+    ]);
+    expect((await load(ods('history: true\nsoftDelete: true\n'))).sinks).toMatchObject([{ history: true, softDelete: true }]);
     expect((await load(ods('existing: adopt\nforeignKeys: replica\n'))).sinks).toMatchObject([
       { existing: 'adopt', foreignKeys: 'replica' },
     ]);
@@ -201,6 +203,7 @@ measures:
       existing: 'refuse' as const,
       foreignKeys: 'check' as const,
       history: false,
+      softDelete: false,
       name: 'ods',
       from: ['shop.*', 'pay.public.bills'],
       postgres: { host: '', port: 1, user: '', database: '' },

@@ -430,7 +430,8 @@ function sourceOf({ kind: _kind, heartbeat, contract, ...rest }: kinds.SourceDoc
 
 function sinkOf(document: Extract<Checked, { kind: 'Ods' | 'Lake' | 'Events' }>): SinkConfig {
   if (document.kind === 'Ods') {
-    const { name, from, postgres, schema, merge, partitions, onError, existing, foreignKeys, history } = document.value;
+    const { name, from, postgres, schema, merge, partitions, onError, existing, foreignKeys, history, softDelete } =
+      document.value;
     return {
       type: 'ods',
       name,
@@ -441,6 +442,7 @@ function sinkOf(document: Extract<Checked, { kind: 'Ods' | 'Lake' | 'Events' }>)
       existing,
       foreignKeys,
       history,
+      softDelete,
       ...(schema === undefined ? {} : { schema }),
       ...(merge ? { merge } : {}),
     };

@@ -50,6 +50,25 @@ describe('net changes', () => {
     expect(net.take().rows[0]?.row).toEqual(['2', 'known']);
   });
 
+  it('amend rows that are there or were made before, and make none', () => {
+    const net = new NetChanges([0]);
+    net.amend(['1', undefined, 'amended']);
+    net.put(['2', 'new', null]);
+    net.amend(['2', undefined, 'amended']);
+    net.delete(['3', undefined, undefined]);
+    net.amend(['3', undefined, 'amended']);
+    expect(net.known(['2'])).toEqual(['2', 'new', 'amended']);
+    expect([net.known(['3']), net.known(['4'])]).toEqual([null, null]);
+    expect(net.take()).toEqual({
+      deleted: ['3'],
+      rows: [
+        { row: ['1', undefined, 'amended'], fill: true, there: false },
+        { row: ['2', 'new', 'amended'], fill: false, there: false },
+      ],
+      keys: ['1', '2'],
+    });
+  });
+
   it('let a kept row fill only what newer changes left out', () => {
     const net = new NetChanges([0]);
     net.put(['1', 'new', undefined]);

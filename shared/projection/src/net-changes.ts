@@ -51,6 +51,19 @@ export class NetChanges {
     return true;
   }
 
+  /** A row's cells as far as this group knows them; null where it says nothing of the key, or that the row is gone. */
+  known(key: readonly Cell[]): readonly Cell[] | null {
+    return this.#rows.get(this.keyOf(key))?.row ?? null;
+  }
+
+  /** A row that is there gets other cells; never makes a row. */
+  amend(row: Cell[]): void {
+    const key = this.keyOf(row);
+    const before = this.#rows.get(key);
+    if (!before) this.#rows.set(key, { row, fill: true, there: false });
+    else if (before.row) this.#rows.set(key, { ...before, row: merge(row, before.row) });
+  }
+
   /** Values of a row that the stream left out; never makes a row. */
   fill(row: Cell[]): void {
     const key = this.keyOf(row);

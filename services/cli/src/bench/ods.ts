@@ -86,6 +86,7 @@ function configOf(world: World): Config {
       existing: 'refuse',
       foreignKeys: 'check',
       history: false,
+      softDelete: false,
     },
   ]);
 }

@@ -41,16 +41,16 @@ export class HistoryTables {
 
   /**
    * The table of versions of a current table, in step with it.
-   * @param table quoted `target`, its shape now, and that which it had `before` (null = it was made by this)
+   * @param table its `rows` as a FROM item, its shape, and whether it has another key than before
    * @param at when this is done: before the first change that is then written
    * @throws Fault `target_conflict`, `config_invalid`
    */
   async ensure(
     session: Session,
-    table: { readonly schema: TableSchema; readonly target: string; readonly rekeyed: boolean },
+    table: { readonly schema: TableSchema; readonly rows: string; readonly rekeyed: boolean },
     at: Moment,
   ): Promise<HistoryShape | null> {
-    const { schema, target, rekeyed } = table;
+    const { schema, rows, rekeyed } = table;
     const name = tableName(schema);
     const noted = await this.#noted(session, name);
     if (!this.#options.kept) {
@@ -67,9 +67,9 @@ export class HistoryTables {
     if (rekeyed && made) await writer.endAll(at, 't');
     if (rekeyed || !made) await this.#index(session, history, schema);
     if (!made || noted.behind) {
-      if (shape.key.length > 0) await writer.sweep(target, at);
+      if (shape.key.length > 0) await writer.sweep(rows, at);
       else await writer.endAll(at, 's');
-      await writer.read({ rows: target, values: [] }, at);
+      await writer.read({ rows, values: [] }, at);
     }
     if (!made || noted.behind) await this.#note(session, name, { history, behind: false });
     return shape;

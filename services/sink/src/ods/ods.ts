@@ -15,6 +15,7 @@ import { type ConnectionConfig, quoteIdent, quoteLiteral, quoteTable, Session, s
 import type { Accepted, DriverView, Group, Projection, Rewind } from '@tributary/projection';
 import { asReplica, Constraints, withAdvice } from './constraints.ts';
 import { settleLayout } from './layout.ts';
+import { live } from './marks.ts';
 import { MergedTable } from './merged-table.ts';
 import { parentsFirst } from './order.ts';
 import { type Place, setUp, StoredPosition } from './place.ts';
@@ -92,6 +93,7 @@ export class OdsProjection implements Projection {
       adopts: config.existing === 'adopt',
       checksKeys: config.foreignKeys === 'check',
       history: config.history,
+      marks: config.softDelete,
     });
   }
 
@@ -235,10 +237,16 @@ export class OdsProjection implements Projection {
           targetOf: ({ schema, table }) => {
             const { merge } = config;
             const own = targetSchema(source, schema, config.schema);
-            const history = config.history ? { history: quoteTable(historySchema(own), table) } : {};
-            if (!merge) return { target: quoteTable(own, table), ...history };
-            const target = quoteTable(targetSchema(source, schema, merge.into), table);
-            return { target, where: `${quoteIdent(merge.shard)} = ${quoteLiteral(source)}`, ...history };
+            const target = quoteTable(merge ? targetSchema(source, schema, merge.into) : own, table);
+            const where = [
+              ...(merge ? [`${quoteIdent(merge.shard)} = ${quoteLiteral(source)}`] : []),
+              ...(config.softDelete ? [live()] : []),
+            ];
+            return {
+              target,
+              ...(where.length > 0 ? { where: where.join(' AND ') } : {}),
+              ...(config.history ? { history: quoteTable(historySchema(own), table) } : {}),
+            };
           },
           ask: question as { table?: string },
           signal: driver.signal,

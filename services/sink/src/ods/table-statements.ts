@@ -1,8 +1,18 @@
 import { createHash } from 'node:crypto';
 import type { Cell } from '@tributary/core';
 import type { Session } from '@tributary/postgres';
+import { live, markOf, SET_MARK } from './marks.ts';
 import type { TargetTable } from './target-table.ts';
 import { unnested } from './unnested.ts';
+import type { Moment } from './versions.ts';
+
+interface CopyOptions {
+  readonly format?: 'text' | 'csv';
+  /** Quoted. */
+  readonly target?: string;
+  /** Columns of a row. */
+  readonly width?: number;
+}
 
 /**
  * The statements that write one table of the target, inside the open transaction.
@@ -16,17 +26,27 @@ export class TableStatements {
     this.#session = session;
   }
 
-  async copy(content: string | Uint8Array, format: 'text' | 'csv' = 'text', target = this.#table.target): Promise<void> {
-    const names = this.#table.columns.map((column) => column.name).join(', ');
+  /** @param content rows of the source's columns, or, where `width` says so, of more or all columns */
+  async copy(
+    content: string | Uint8Array,
+    { format = 'text', target = this.#table.target, width = this.#table.schema.columns.length }: CopyOptions = {},
+  ): Promise<void> {
+    const names = this.#names(width);
     const copy = this.#session.copyIn(`COPY ${target} (${names}) FROM STDIN (FORMAT ${format})`);
     await copy.write(content);
     await copy.end();
   }
 
-  /** Everything is gone. Rows that another table refers to cannot be truncated away. */
+  /** Every row is gone, and stays. */
+  async markAll(at: Moment): Promise<void> {
+    await this.#session.run(`UPDATE ${this.#table.target} SET ${SET_MARK} WHERE ${live()}`, markOf(at));
+  }
+
+  /** Everything that is not marked is gone. Rows that another table refers to cannot be truncated away. */
   async empty(): Promise<void> {
-    const { target, referenced, truncatable } = this.#table;
-    await this.#session.run(referenced || !truncatable ? `DELETE FROM ${target}` : `TRUNCATE ${target}`);
+    const { target, referenced, truncatable, marked } = this.#table;
+    if (marked) await this.#session.run(`DELETE FROM ${target} WHERE ${live()}`);
+    else await this.#session.run(referenced || !truncatable ? `DELETE FROM ${target}` : `TRUNCATE ${target}`);
   }
 
   async delete(keys: readonly (readonly Cell[])[]): Promise<void> {
@@ -58,9 +78,9 @@ export class TableStatements {
   /** Rows as PostgreSQL's CSV, whether they are there or not. @param also is given the name of a table of them */
   async stage(csv: Uint8Array, also: (stage: string) => Promise<unknown>): Promise<void> {
     const { target, columns, key, seen } = this.#table;
-    const names = columns.map((column) => column.name).join(', ');
+    const names = this.#names();
     await this.#session.run(`CREATE TEMP TABLE stage ON COMMIT DROP AS SELECT ${names} FROM ${target} WITH NO DATA`);
-    await this.copy(csv, 'csv', 'pg_temp.stage');
+    await this.copy(csv, { format: 'csv', target: 'pg_temp.stage' });
     const conflict = key.length > 0 ? this.#onConflict(columns.map((_, c) => c)) : '';
     await this.#session.run(`INSERT INTO ${target} (${names}) SELECT ${names} FROM pg_temp.stage ${conflict}`);
     await also('pg_temp.stage');
@@ -88,14 +108,38 @@ export class TableStatements {
     return moved > 0;
   }
 
-  /** One of possibly many equal rows of a keyless table. */
-  async removeOne(cells: readonly Cell[]): Promise<void> {
-    const { target, columns } = this.#table;
-    const where = columns.map((column, c) => `${column.name}::text IS NOT DISTINCT FROM $${c + 1}::text::${column.type}::text`);
-    await this.#prepared(
-      `DELETE FROM ${target} WHERE ctid = (SELECT ctid FROM ${target} WHERE ${where.join(' AND ')} LIMIT 1)`,
-      cells.map((cell) => cell ?? null),
+  /** A row under a new key, as {@link move} makes it; the one under the old key stays, and is marked. */
+  async moveMarked(old: readonly Cell[], cells: readonly Cell[], at: Moment): Promise<boolean> {
+    const { columns, key, target, schema } = this.#table;
+    const own = [...schema.columns.keys()];
+    const given = own.filter((c) => cells[c] !== undefined);
+    const values = own.map((c) =>
+      cells[c] === undefined ? `o.${columns[c]?.name}` : `$${given.indexOf(c) + 1}::text::${columns[c]?.type}`,
     );
+    const is = (from: number) =>
+      key.map((c, i) => `o.${columns[c]?.name} = $${from + i}::text::${columns[c]?.type}`).join(' AND ');
+    const oldKey = key.map((c) => old[c]);
+    const moved = await this.#session.run(
+      `INSERT INTO ${target} (${this.#names()}) SELECT ${values.join(', ')} FROM ${target} o WHERE ${is(given.length + 1)}
+         ${this.#onConflict([...columns.keys()])}`,
+      [...given.map((c) => cells[c]), ...oldKey],
+    );
+    await this.#session.run(`UPDATE ${target} o SET ${SET_MARK} WHERE ${is(4)}`, [...markOf(at), ...oldKey]);
+    return moved > 0;
+  }
+
+  /** One of possibly many equal rows of a keyless table. @param mark it stays, and is marked so; null = it goes */
+  async removeOne(cells: readonly Cell[], mark: Moment | null): Promise<void> {
+    const { target, columns, schema, marked } = this.#table;
+    const from = mark ? 4 : 1;
+    const same = schema.columns.map(
+      (_, c) => `${columns[c]?.name}::text IS NOT DISTINCT FROM $${from + c}::text::${columns[c]?.type}::text`,
+    );
+    const where = [...same, ...(marked ? [live()] : [])].join(' AND ');
+    const one = `WHERE ctid = (SELECT ctid FROM ${target} WHERE ${where} LIMIT 1)`;
+    const values = schema.columns.map((_, c) => cells[c] ?? null);
+    if (mark) await this.#prepared(`UPDATE ${target} SET ${SET_MARK} ${one}`, [...markOf(mark), ...values]);
+    else await this.#prepared(`DELETE FROM ${target} ${one}`, values);
   }
 
   /** Notes keys that a snapshot, or the stream beside it, named. */
@@ -108,13 +152,23 @@ export class TableStatements {
     );
   }
 
-  /** Removes what has not been named. */
-  async sweep(): Promise<void> {
-    const { target, seen } = this.#table;
+  /** Removes, or marks, what has not been named. */
+  async sweep(at: Moment): Promise<void> {
+    const { target, seen, marked } = this.#table;
     const match = this.#table.key
       .map((c) => `s.${this.#table.columns[c]?.name} = t.${this.#table.columns[c]?.name}`)
       .join(' AND ');
-    await this.#session.run(`DELETE FROM ${target} t WHERE NOT EXISTS (SELECT 1 FROM ${seen} s WHERE ${match})`);
+    const unnamed = `NOT EXISTS (SELECT 1 FROM ${seen} s WHERE ${match})`;
+    if (marked) await this.#session.run(`UPDATE ${target} t SET ${SET_MARK} WHERE ${live('t.')} AND ${unnamed}`, markOf(at));
+    else await this.#session.run(`DELETE FROM ${target} t WHERE ${unnamed}`);
+  }
+
+  /** Of the source's columns, or of so many. */
+  #names(width = this.#table.schema.columns.length): string {
+    return this.#table.columns
+      .slice(0, width)
+      .map((column) => column.name)
+      .join(', ');
   }
 
   #sameKey(alias: string): string {

@@ -4,6 +4,7 @@ import { NetChanges, oldRows, type NetRow } from '@tributary/projection';
 import { copyJoined, copyRows } from './copy-text.ts';
 import { HistoryTable } from './history-table.ts';
 import { TableStatements } from './table-statements.ts';
+import { MARKS_UNCHANGED, markOf, UNMARKED } from './marks.ts';
 import type { TargetTable } from './target-table.ts';
 import type { TargetTypes } from './target-types.ts';
 import { groupBy, pattern } from './unnested.ts';
@@ -53,26 +54,26 @@ export class TableWriter {
     await this.#history?.write(section, oldRows(section), (row) => momentOf(header, section, row));
     if (this.#isFresh(section) && (await this.#copyFresh(section))) return;
     const columns = section.columns.map((column) => column.values());
-    if (this.table.key.length === 0) return this.#keyless(section, columns);
+    if (this.table.key.length === 0) return this.#keyless(section, columns, header);
     const ops = section.ops;
     const old = oldRows(section);
     for (let row = 0; row < section.rows; row++) {
       const cells = columns.map((column) => column[row]);
       switch (ops[row]) {
         case Op.deleted:
-          this.#net.delete(cells);
+          this.#delete(cells, () => momentOf(header, section, row));
           break;
         case Op.truncated:
-          this.#truncate();
+          await this.#truncated(momentOf(header, section, row));
           break;
         case Op.kept:
-          this.#net.fill(cells);
+          this.#net.fill(this.table.marked ? [...cells, ...MARKS_UNCHANGED] : cells);
           break;
         case Op.updated:
-          await this.#update(old.get(row), cells);
+          await this.#update(old.get(row), cells, () => momentOf(header, section, row));
           break;
         default:
-          this.#net.put(cells);
+          this.#net.put(this.#there(cells));
       }
     }
   }
@@ -81,13 +82,31 @@ export class TableWriter {
   async reset(at: Moment): Promise<void> {
     await this.#history?.flush();
     await this.#history?.endAll(at, 'r');
-    this.#truncate();
+    // Marked rows stay.
+    if (this.table.marked) await this.flush();
+    this.#empty();
   }
 
-  #truncate(): void {
+  #empty(): void {
     this.#net.take();
     this.#added = [];
     this.#emptied = true;
+  }
+
+  async #truncated(at: Moment): Promise<void> {
+    if (!this.table.marked) return this.#empty();
+    await this.flush();
+    await this.#sql.markAll(at);
+  }
+
+  /** Where deleted rows stay, being there is a value of a row like any other. */
+  #there(cells: Cell[]): Cell[] {
+    return this.table.marked ? [...cells, ...UNMARKED] : cells;
+  }
+
+  #delete(cells: Cell[], at: () => Moment): void {
+    if (this.table.marked) this.#net.amend([...cells, ...markOf(at())]);
+    else this.#net.delete(cells);
   }
 
   /** Writes everything folded so far. */
@@ -134,23 +153,26 @@ export class TableWriter {
 
   async #writeFresh(rows: readonly Cell[][]): Promise<void> {
     const bulk = rows.length >= BULK_ROWS && !this.table.seen;
-    const copied = bulk && (await this.#try(() => this.#sql.copy(copyRows(rows)), UNIQUE_VIOLATION));
     const all = this.table.columns.map((_, c) => c);
+    const copied = bulk && (await this.#try(() => this.#sql.copy(copyRows(rows), { width: all.length }), UNIQUE_VIOLATION));
     if (!copied && rows.length > 0) await this.#sql.upsert(rows, all);
   }
 
   /** Rows that neither the snapshot nor the stream named since it began are gone. */
   async sweep(at: Moment): Promise<void> {
     await this.flush();
-    await this.#sql.sweep();
+    await this.#sql.sweep(at);
     if (this.table.seen) await this.#history?.sweep(this.table.seen, at);
   }
 
-  async #update(old: Cell[] | undefined, cells: Cell[]): Promise<void> {
+  async #update(old: Cell[] | undefined, cells: Cell[], at: () => Moment): Promise<void> {
     const moved = old !== undefined && this.#net.keyOf(old) !== this.#net.keyOf(cells);
     if (!moved) {
       // Under identity full the old row says what the new one leaves out.
-      this.#net.put(old ? cells.map((cell, c) => (cell === undefined ? old[c] : cell)) : cells, !this.#emptied);
+      const known = old ? cells.map((cell, c) => (cell === undefined ? old[c] : cell)) : cells;
+      this.#net.put(this.#there(known), !this.#emptied);
+    } else if (this.table.marked) {
+      await this.#moveMarked(old, cells, at());
     } else if (
       !this.#net.move(
         old,
@@ -161,6 +183,20 @@ export class TableWriter {
       if (!(await this.#sql.move(old, cells))) this.#net.put(cells);
       else if (this.table.seen) await this.#sql.see([cells]);
     }
+  }
+
+  /** The row under the old key is gone, and stays as it was; the one under the new key has its unchanged cells. */
+  async #moveMarked(old: Cell[], cells: Cell[], at: Moment): Promise<void> {
+    const before = this.#net.known(old);
+    const row = cells.map((cell, c) => (cell !== undefined || this.table.key.includes(c) ? cell : (old[c] ?? before?.[c])));
+    if (!row.includes(undefined)) {
+      this.#delete(old, () => at);
+      this.#net.put(this.#there(row));
+      return;
+    }
+    await this.flush();
+    if (!(await this.#sql.moveMarked(old, cells, at))) this.#net.put(this.#there(cells));
+    else if (this.table.seen) await this.#sql.see([cells]);
   }
 
   /** Only inserts, many, and nothing before them that waits for its order. */
@@ -197,9 +233,9 @@ export class TableWriter {
     await this.flush();
     const csv = section.csv as Uint8Array;
     const direct = !this.#staged && !this.table.seen && !this.#history;
-    if (direct && (await this.#try(() => this.#sql.copy(csv, 'csv'), UNIQUE_VIOLATION, INVALID_TEXT))) return;
+    if (direct && (await this.#try(() => this.#sql.copy(csv, { format: 'csv' }), UNIQUE_VIOLATION, INVALID_TEXT))) return;
     await this.#labels(section.columns);
-    if (this.table.key.length === 0 && !this.#history) return this.#sql.copy(csv, 'csv');
+    if (this.table.key.length === 0 && !this.#history) return this.#sql.copy(csv, { format: 'csv' });
     this.#staged = true;
     await this.#sql.stage(csv, async (stage) => this.#history?.read({ rows: stage, values: [] }, momentOf(header, section)));
   }
@@ -218,24 +254,25 @@ export class TableWriter {
     }
   }
 
-  async #keyless(section: Section, columns: readonly (readonly Cell[])[]): Promise<void> {
+  async #keyless(section: Section, columns: readonly (readonly Cell[])[], header: BatchHeader): Promise<void> {
     const old = oldRows(section);
     for (let row = 0; row < section.rows; row++) {
       const cells = columns.map((column) => column[row]);
       const op = section.ops[row];
-      if (op === Op.truncated) this.#truncate();
-      else if (op === Op.deleted) await this.#removeOne(cells);
+      const at = () => momentOf(header, section, row);
+      if (op === Op.truncated) await this.#truncated(at());
+      else if (op === Op.deleted) await this.#removeOne(cells, this.table.marked ? at() : null);
       else if (op === Op.updated) {
         const before = old.get(row);
-        if (before) await this.#removeOne(before);
+        if (before) await this.#removeOne(before, null);
         this.#added.push(before ? cells.map((cell, c) => (cell === undefined ? before[c] : cell)) : cells);
       } else this.#added.push(cells);
     }
   }
 
-  async #removeOne(cells: readonly Cell[]): Promise<void> {
+  async #removeOne(cells: readonly Cell[], mark: Moment | null): Promise<void> {
     await this.flush();
-    await this.#sql.removeOne(cells);
+    await this.#sql.removeOne(cells, mark);
   }
 
   async #flushAdded(): Promise<void> {

@@ -16,6 +16,7 @@ import { assertAdoptable } from './adopt.ts';
 import { ensureSchema } from './ensure-schema.ts';
 import type { HistoryShape } from './history-table.ts';
 import { HistoryTables } from './history-tables.ts';
+import { isMark, live, versionWithMarks, versionWithoutMarks, withMarks, withoutMarks } from './marks.ts';
 import type { MergedTable } from './merged-table.ts';
 import type { TargetTypes } from './target-types.ts';
 import type { Moment } from './versions.ts';
@@ -29,8 +30,10 @@ export interface TargetTable {
   readonly schema: TableSchema;
   readonly version: string;
   readonly key: readonly number[];
-  /** Quoted column names and their types, in the order of `schema.columns`. */
+  /** Quoted column names and their types, in the order of `schema.columns`; behind them the marks of deleted rows, if any. */
   readonly columns: readonly { readonly name: string; readonly type: string }[];
+  /** Deleted rows stay, and are marked. */
+  readonly marked: boolean;
   readonly oid: number;
   /** A foreign key of the target's owner that is checked ties it to another table, or to itself: what is written first matters. */
   readonly tied: boolean;
@@ -72,6 +75,8 @@ export interface TargetTablesOptions {
   readonly checksKeys: boolean;
   /** Versions of rows are kept. */
   readonly history: boolean;
+  /** Deleted rows stay. */
+  readonly marks: boolean;
 }
 
 /**
@@ -97,35 +102,42 @@ export class TargetTables {
   async has(session: Session, name: string, version: string): Promise<boolean> {
     if (this.#tables.get(name)?.version === version) return true;
     const registered = await this.#registered(session, name);
-    return registered?.version === version && (await this.#histories.inStep(session, registered.definition));
+    if (registered?.version !== this.#versionOf(version)) return false;
+    return this.#histories.inStep(session, registered.definition);
   }
 
   /** The target of a section, in exactly its shape. @param at when it is given that shape @throws Fault `target_conflict` */
   async ensure(
     { session, side }: { readonly session: Session; readonly side: Session },
-    shape: { schema: TableSchema; version: string },
+    { schema, version }: { schema: TableSchema; version: string },
     at: Moment,
   ): Promise<TargetTable> {
-    const name = tableName(shape.schema);
+    const name = tableName(schema);
     const known = this.#tables.get(name);
-    if (known?.version === shape.version) return known;
-    const { types, merged } = this.#options;
+    if (known?.version === version) return known;
+    const { types, merged, marks } = this.#options;
+    assertUnmarked(schema, this.#options);
+    const shape = { schema: marks ? withMarks(schema) : schema, version: this.#versionOf(version) };
     // Before anything is made: types are shared too.
-    if (merged && !(await this.has(session, name, shape.version))) await merged.lock(session);
+    if (merged && !(await this.has(session, name, version))) await merged.lock(session);
     await types.ensure(session, side, shape.schema);
     const registered = await this.#registered(session, name);
     const place = { schema: this.#options.schemaOf(shape.schema.schema), table: shape.schema.table };
     const adopts = registered ? registered.adopted : this.#options.adopts && (await isThere(session, this.target(shape.schema)));
+    if (registered && !marks && hasMarks(registered.definition))
+      await session.run(`DELETE FROM ${this.target(schema)} WHERE NOT (${live()})`);
     if (adopts) await this.#adopt(session, shape);
     else if (!registered) await this.#create(session, shape, place);
     else if (registered.version !== shape.version) await this.#alter(session, registered.definition, shape);
     await this.#register(session, name, { ...shape, adopted: adopts });
     // Made anew: what an earlier one had noted does not count for this one.
     if (!registered) await this.#noteSeen(session, name, null);
-    const described = await this.#describe(session, name, { ...shape, seen: registered?.seen ?? null, adopted: adopts });
+    const rest = { seen: registered?.seen ?? null, adopted: adopts };
+    const described = await this.#describe(session, name, { schema, version, ...rest });
     if (adopts && registered?.version !== shape.version) await this.#beginAdopted(session, described, !registered);
-    const rekeyed = registered !== null && isRekeyed(registered.definition, shape.schema);
-    const history = await this.#histories.ensure(session, { schema: shape.schema, target: described.target, rekeyed }, at);
+    const rekeyed = registered !== null && isRekeyed(registered.definition, schema);
+    const rows = marks ? `(SELECT * FROM ${described.target} WHERE ${live()})` : described.target;
+    const history = await this.#histories.ensure(session, { schema, rows, rekeyed }, at);
     const table = { ...described, history };
     this.#tables.set(name, table);
     return table;
@@ -157,11 +169,13 @@ export class TargetTables {
     if (known) return known;
     const registered = await this.#registered(session, name);
     if (!registered) return null;
-    const { definition: schema, version, seen, adopted } = registered;
+    const { definition, seen, adopted } = registered;
+    const schema = withoutMarks(definition);
+    const version = versionWithoutMarks(registered.version);
     await this.#options.types.ensure(session, session, schema);
     const described = await this.#describe(session, name, { schema, version, seen, adopted });
-    // What is to be done about its history is for `ensure`.
-    if (!(await this.#histories.inStep(session, schema))) return described;
+    // What is to be done about its history and its marks is for `ensure`.
+    if (registered.version !== this.#versionOf(version) || !(await this.#histories.inStep(session, schema))) return described;
     const table = this.#options.history ? { ...described, history: await this.#histories.shape(session, schema) } : described;
     this.#tables.set(name, table);
     return table;
@@ -383,6 +397,10 @@ export class TargetTables {
     for (const step of steps) await session.run(`ALTER TABLE ${target} ${step}`);
   }
 
+  #versionOf(version: string): string {
+    return this.#options.marks ? versionWithMarks(version) : version;
+  }
+
   async #describe(
     session: Session,
     name: string,
@@ -396,12 +414,13 @@ export class TargetTables {
       this.#options.checksKeys,
     ]);
     const there = this.#options.merged ? await columnTypes(session, target) : null;
-    const columns = shape.schema.columns.map((column) => ({
+    const { marks: marked } = this.#options;
+    const columns = (marked ? withMarks(shape.schema) : shape.schema).columns.map((column) => ({
       name: quoteIdent(column.name),
       // Where shards differ about it the merged table's type is another.
       type: there?.get(column.name) ?? this.#options.types.columnType(column),
     }));
-    return { name, target, ...shape, key, columns, ...ties, history: null };
+    return { name, target, ...shape, key, columns, marked, ...ties, history: null };
   }
 }
 
@@ -434,6 +453,21 @@ async function columnTypes(session: Session, target: string): Promise<Map<string
 /** One name for every table of every source, however long or alike their names are. */
 export function seenName(table: string): string {
   return `seen_${createHash('sha256').update(table).digest('hex').slice(0, 40)}`;
+}
+
+function hasMarks(schema: TableSchema): boolean {
+  return schema.columns.some(({ name }) => isMark(name));
+}
+
+/** @throws Fault `target_conflict` where a table of the source has a column that marks deleted rows */
+function assertUnmarked(schema: TableSchema, { marks, sink }: Pick<TargetTablesOptions, 'marks' | 'sink'>): void {
+  const own = marks && schema.columns.find(({ name }) => isMark(name));
+  if (!own) return;
+  throw new Fault(
+    'target_conflict',
+    `table ${tableName(schema)} has a column ${own.name} of its own, and "softDelete" of sink ${sink} marks deleted rows with one of that name. Leave the table out of "from", or rename the column in a transform.`,
+    { table: tableName(schema) },
+  );
 }
 
 function keyOf(schema: TableSchema): string[] {

@@ -7,7 +7,7 @@ export interface VerifyOdsOptions {
   readonly source: string;
   readonly from: ConnectionConfig;
   readonly to: ConnectionConfig;
-  /** The target of a source's table (quoted), and which of its rows are this source's; absent = all. */
+  /** The target of a source's table (quoted), and which of its rows are this source's, and there; absent = all. */
   readonly targetOf: (table: { readonly schema: string; readonly table: string }) => {
     readonly target: string;
     readonly where?: string;
@@ -78,7 +78,7 @@ async function verifyTable(
   const name = `${table.schema}.${table.table}`;
   const here = quoteTable(table.schema, table.table);
   const { target: whole, where, history } = options.targetOf(table);
-  const there = where === undefined ? whole : `(SELECT * FROM ${whole} WHERE ${where}) shard`;
+  const there = where === undefined ? whole : `(SELECT * FROM ${whole} WHERE ${where}) own`;
   const result = { source: options.source, table: name, projection: options.sink };
   const [made] = await target.rows<{ there: boolean }>('SELECT to_regclass($1) IS NOT NULL AS there', [whole]);
   const expected = await buckets(source, here, table);
