@@ -1,31 +1,35 @@
 import { defineConfig } from 'vitest/config';
 
 /**
- * One project per tier; each tier's rule stands in CONTRIBUTING.md. Servers are shared by nobody; `npm test` runs two files of a tier at once, and those that measure what waiting costs (e2e) one after another.
+ * One project per tier; each tier's rule stands in CONTRIBUTING.md. Servers are shared by nobody, so `npm test` runs two files at once,
+ * whatever their tier; but what measures time or memory, or chooses its own load, runs alone.
  * `timeout` only ends what hangs: what takes 10 s alone on a quiet machine takes a minute on a busy one.
  */
-const tier = (name: string, include: string[], timeout: number, parallel: boolean) => ({
+const tier = (name: string, include: string[], { timeout, exclude = [] }: { timeout: number; exclude?: string[] }) => ({
   test: {
     name,
     include,
-    exclude: ['**/dist/**', '**/node_modules/**'],
+    exclude: ['**/dist/**', '**/node_modules/**', ...exclude],
     testTimeout: timeout,
-    hookTimeout: Math.max(timeout, 60_000),
-    fileParallelism: parallel,
+    hookTimeout: timeout,
+    fileParallelism: name !== 'alone' && name !== 'browser',
     passWithNoTests: false,
   },
 });
 
+const ALONE = ['test/integration/stop.test.ts', 'test/e2e/huge-transaction.test.ts', 'test/e2e/chaos/**/*.test.ts'];
+
 export default defineConfig({
   test: {
     projects: [
-      tier('unit', ['shared/*/src/**/*.test.ts', 'services/*/src/**/*.test.ts'], 180_000, true),
-      tier('tidy', ['test/tidy/**/*.test.ts'], 60_000, true),
-      tier('contract', ['test/contract/**/*.test.ts'], 180_000, false),
-      tier('sim', ['test/sim/**/*.test.ts'], 600_000, true),
-      tier('integration', ['test/integration/**/*.test.ts'], 120_000, true),
-      tier('e2e', ['test/e2e/**/*.test.ts'], 300_000, false),
-      tier('browser', ['test/browser/**/*.test.ts'], 120_000, false),
+      tier('unit', ['shared/*/src/**/*.test.ts', 'services/*/src/**/*.test.ts'], { timeout: 180_000 }),
+      tier('tidy', ['test/tidy/**/*.test.ts'], { timeout: 180_000 }),
+      tier('contract', ['test/contract/**/*.test.ts'], { timeout: 180_000 }),
+      tier('sim', ['test/sim/**/*.test.ts'], { timeout: 600_000 }),
+      tier('integration', ['test/integration/**/*.test.ts'], { timeout: 180_000, exclude: ALONE }),
+      tier('e2e', ['test/e2e/**/*.test.ts'], { timeout: 300_000, exclude: ALONE }),
+      tier('alone', ALONE, { timeout: 300_000 }),
+      tier('browser', ['test/browser/**/*.test.ts'], { timeout: 180_000 }),
     ],
   },
 });

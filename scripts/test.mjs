@@ -1,4 +1,4 @@
-// npm test: install and build what is missing, then every check and every test tier, in the order of their speed.
+// npm test: install and build what is missing, then every check and every test tier, the fast ones first.
 // `npm test -- unit contract` runs only those tiers. Prints one line of totals at the end.
 import { spawnSync } from 'node:child_process';
 import { existsSync, mkdtempSync, readFileSync, rmSync } from 'node:fs';
@@ -6,7 +6,9 @@ import { tmpdir } from 'node:os';
 import { join, relative } from 'node:path';
 import { fail, prepare, ROOT } from './prepare.mjs';
 
-const TIERS = ['unit', 'tidy', 'contract', 'sim', 'integration', 'e2e', 'browser'];
+/** Tiers that share one run: no core rests while one tier waits for its last file. */
+const STAGES = [['unit', 'tidy', 'contract', 'sim'], ['integration', 'e2e'], ['alone'], ['browser']];
+const TIERS = STAGES.flat();
 const chosen = process.argv.slice(2);
 for (const name of chosen) if (!TIERS.includes(name)) fail(`There is no tier "${name}". Tiers: ${TIERS.join(', ')}.`);
 
@@ -48,15 +50,15 @@ function obtainChromium() {
   }
 }
 
-/** A tier's failed files and tests, each with the first lines of what it said. */
-function failuresOf(tier, files, status) {
+/** Failed files and tests of a stage, each with the first lines of what it said. */
+function failuresOf(stage, files, status) {
   const told = files.flatMap((file) => {
     const name = relative(ROOT, file.name);
     const tests = file.assertionResults.filter((one) => one.status === 'failed');
-    if (tests.length === 0 && file.status === 'failed') return [`${tier}: ${name}\n${firstLines(file.message ?? '')}`];
-    return tests.map((one) => `${tier}: ${name} > ${one.fullName}\n${firstLines(one.failureMessages.join('\n'))}`);
+    if (tests.length === 0 && file.status === 'failed') return [`${name}\n${firstLines(file.message ?? '')}`];
+    return tests.map((one) => `${name} > ${one.fullName}\n${firstLines(one.failureMessages.join('\n'))}`);
   });
-  return told.length > 0 ? told : [`${tier}: vitest ended with ${status}; what it said stands with the tier above`];
+  return told.length > 0 ? told : [`${stage}: vitest ended with ${status}; what it said stands above`];
 }
 
 const firstLines = (text) =>
@@ -69,24 +71,27 @@ const firstLines = (text) =>
 const reports = mkdtempSync(join(tmpdir(), 'tributary-test-'));
 let skipped = 0;
 const times = [];
-for (const tier of chosen.length > 0 ? chosen : TIERS) {
-  console.log(`\n── ${tier}`);
-  if (tier === 'browser') obtainChromium();
-  const report = join(reports, `${tier}.json`);
-  const args = ['run', '--project', tier, '--maxWorkers=2', '--reporter=default', '--reporter=json', `--outputFile=${report}`];
+for (const tiers of STAGES.map((stage) => stage.filter((tier) => chosen.length === 0 || chosen.includes(tier)))) {
+  if (tiers.length === 0) continue;
+  const stage = tiers.join(', ');
+  console.log(`\n── ${stage}`);
+  if (tiers.includes('browser')) obtainChromium();
+  const report = join(reports, `${tiers[0]}.json`);
+  const projects = tiers.flatMap((tier) => ['--project', tier]);
+  const args = ['run', ...projects, '--maxWorkers=2', '--reporter=default', '--reporter=json', `--outputFile=${report}`];
   const began = performance.now();
   const { status } = spawnSync(bin('vitest'), args, { cwd: ROOT, stdio: 'inherit' });
   const result = existsSync(report) ? JSON.parse(readFileSync(report, 'utf8')) : null;
   passed += result?.numPassedTests ?? 0;
   skipped += (result?.numPendingTests ?? 0) + (result?.numTodoTests ?? 0);
   const broken = result?.numFailedTests ?? 0;
-  times.push(`${tier} ${Math.round((performance.now() - began) / 1_000)} s`);
+  times.push(`${stage}: ${Math.round((performance.now() - began) / 1_000)} s`);
   // A suite that could not even begin counts as a failure of its own.
   failed += status !== 0 && broken === 0 ? 1 : broken;
-  if (status !== 0) failures.push(...failuresOf(tier, result?.testResults ?? [], status));
+  if (status !== 0) failures.push(...failuresOf(stage, result?.testResults ?? [], status));
 }
 rmSync(reports, { recursive: true, force: true });
 for (const line of failures) console.log(`\nfailed  ${line}`);
-console.log(`\n${times.join(', ')}`);
+console.log(`\n${times.join('; ')}`);
 console.log(`${passed} passed, ${failed} failed${skipped > 0 ? `, ${skipped} skipped` : ''}`);
 process.exit(failed === 0 ? 0 : 1);
