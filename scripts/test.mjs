@@ -6,9 +6,17 @@ import { tmpdir } from 'node:os';
 import { join, relative } from 'node:path';
 import { fail, prepare, ROOT } from './prepare.mjs';
 
-/** Tiers that share one run: no core rests while one tier waits for its last file. */
-const STAGES = [['unit', 'tidy', 'contract', 'sim'], ['integration', 'e2e'], ['alone'], ['browser']];
-const TIERS = STAGES.flat();
+/**
+ * Tiers that share one run, so that no core rests while one of them waits for its last file, and how many files run at once on two
+ * cores: those with servers wait much, for elections, leases and restarts.
+ */
+const STAGES = [
+  { tiers: ['unit', 'tidy', 'contract', 'sim'], atOnce: 2 },
+  { tiers: ['integration', 'e2e'], atOnce: 3 },
+  { tiers: ['alone'], atOnce: 1 },
+  { tiers: ['browser'], atOnce: 1 },
+];
+const TIERS = STAGES.flatMap(({ tiers }) => tiers);
 const chosen = process.argv.slice(2);
 for (const name of chosen) if (!TIERS.includes(name)) fail(`There is no tier "${name}". Tiers: ${TIERS.join(', ')}.`);
 
@@ -71,14 +79,16 @@ const firstLines = (text) =>
 const reports = mkdtempSync(join(tmpdir(), 'tributary-test-'));
 let skipped = 0;
 const times = [];
-for (const tiers of STAGES.map((stage) => stage.filter((tier) => chosen.length === 0 || chosen.includes(tier)))) {
+for (const { tiers: all, atOnce } of STAGES) {
+  const tiers = all.filter((tier) => chosen.length === 0 || chosen.includes(tier));
   if (tiers.length === 0) continue;
   const stage = tiers.join(', ');
   console.log(`\n── ${stage}`);
   if (tiers.includes('browser')) obtainChromium();
   const report = join(reports, `${tiers[0]}.json`);
   const projects = tiers.flatMap((tier) => ['--project', tier]);
-  const args = ['run', ...projects, '--maxWorkers=2', '--reporter=default', '--reporter=json', `--outputFile=${report}`];
+  const reporters = ['--reporter=default', '--reporter=json', `--outputFile=${report}`];
+  const args = ['run', ...projects, `--maxWorkers=${atOnce}`, ...reporters];
   const began = performance.now();
   const { status } = spawnSync(bin('vitest'), args, { cwd: ROOT, stdio: 'inherit' });
   const result = existsSync(report) ? JSON.parse(readFileSync(report, 'utf8')) : null;

@@ -47,7 +47,7 @@ describe.skipIf(!CHROMIUM)('the console in a browser', () => {
     page.on('console', (message) => {
       if (message.type() === 'error') problems.push(message.text());
     });
-  }, 90_000);
+  });
   afterAll(async () => {
     await browser?.close();
     await system?.stop();

@@ -140,8 +140,8 @@ describe(`${SAMPLE}, captured while it is loaded and changed (seed ${seed})`, ()
   let world: World;
   beforeAll(async () => {
     world = await openWorld();
-  }, 120_000);
-  afterAll(() => world?.close(), 60_000);
+  });
+  afterAll(() => world?.close());
 
   it('is equal in ods, lake and query, and in the changelog exactly once', async () => {
     const { system, client, postgres } = world;
@@ -169,8 +169,8 @@ describe(`${SAMPLE} under kill -9 and restarts of broker and database (seed ${se
   let world: World;
   beforeAll(async () => {
     world = await openWorld();
-  }, 120_000);
-  afterAll(() => world?.close(), 60_000);
+  });
+  afterAll(() => world?.close());
 
   it('is equal, exactly once, and replay gives the same again', async () => {
     const { system, client, postgres } = world;

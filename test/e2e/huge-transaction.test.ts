@@ -26,11 +26,11 @@ beforeAll(async () => {
   );
   system = new System(config, join(folder, 'data'));
   await system.start();
-}, 120_000);
+});
 afterAll(async () => {
   await system?.stop();
   await postgres?.stop();
-}, 60_000);
+});
 
 it(`a transaction of ${ROWS} rows passes whole, with resident memory under ${RESIDENT_MAX / 2 ** 20} MB`, async () => {
   const client = new Client({ connectionString: postgres.url('shop') });

@@ -73,7 +73,7 @@ describe(`eight sharded databases in one table while rows move between them (see
     await mkdir(join(folder, 'data'));
     system = new System(config, join(folder, 'data'));
     await system.start();
-  }, 120_000);
+  });
   afterAll(async () => {
     await system?.stop();
     for (const client of shards.values()) await client.end();

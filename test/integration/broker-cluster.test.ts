@@ -86,7 +86,7 @@ describe('a changelog on three servers', () => {
   beforeAll(async () => {
     folder = await temporaryFolder('broker-cluster');
     nats = await NatsCluster.start(folder);
-  }, 60_000);
+  });
   afterAll(async () => {
     await nats?.stop();
     await rm(folder, { recursive: true });

@@ -18,7 +18,7 @@ describe('reading the catalog beside a team that locks its tables', () => {
     await team.query(`CREATE TABLE parted (id int PRIMARY KEY) PARTITION BY RANGE (id)`);
     await team.query(`CREATE TABLE part PARTITION OF parted FOR VALUES FROM (1) TO (9)`);
     await team.query(`CREATE TABLE plain (id int PRIMARY KEY)`);
-  }, 60_000);
+  });
   afterAll(async () => {
     await team?.end();
     await postgres?.stop();

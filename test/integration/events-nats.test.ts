@@ -59,7 +59,7 @@ describe('events on NATS', () => {
     system = new System(config, join(folder, 'data'));
     await system.start();
     nats = await connectTo(system);
-  }, 120_000);
+  });
   afterAll(async () => {
     await nats?.close();
     await system?.stop();

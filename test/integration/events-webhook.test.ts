@@ -56,7 +56,7 @@ describe('events to a webhook', () => {
     );
     system = new System(config, join(folder, 'data'));
     await system.start();
-  }, 120_000);
+  });
   afterAll(async () => {
     await system?.stop();
     await receiver?.stop();

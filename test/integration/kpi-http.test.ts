@@ -106,14 +106,14 @@ describe('KPIs over HTTP', () => {
       'the KPIs to be computed',
       async () => (await get('kpis/sales/values')).ok && (await get('kpis/byhand/values')).ok,
     );
-  }, 120_000);
+  });
   afterAll(async () => {
     await shop?.end();
     await system?.stop();
     await postgres?.stop();
     await receiver?.stop();
     await rm(folder, { recursive: true, force: true });
-  }, 60_000);
+  });
 
   it('lists KPIs and tells of each', async () => {
     const list = await json<{ name: string; state: string }[]>('kpis');

@@ -72,11 +72,11 @@ describe(`KPIs against PostgreSQL (seed ${seed})`, () => {
     closing.push(() => capture.stop());
     worker = await startWorker();
     closing.push(() => worker.stop());
-  }, 120_000);
+  });
   afterAll(async () => {
     for (const close of closing.toReversed()) await close();
     await rm(folder, { recursive: true, force: true });
-  }, 60_000);
+  });
 
   /** Every KPI holds everything that was committed before. */
   const level = async () => {

@@ -37,7 +37,7 @@ describe('a projection that meets another history than the one it knows', () => 
     config = join(folder, 'tributary.yaml');
     await mkdir(join(folder, 'data'));
     system = new System(config, join(folder, 'data'));
-  }, 120_000);
+  });
   afterAll(async () => {
     await system?.stop();
     await client?.end();

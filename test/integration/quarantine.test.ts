@@ -44,7 +44,7 @@ describe('onError: quarantine', () => {
     );
     system = new System(config, join(folder, 'data'));
     await system.start();
-  }, 120_000);
+  });
   afterAll(async () => {
     await system?.stop();
     await source?.end();

@@ -58,7 +58,7 @@ type: lake
     );
     system = new System(config, join(folder, 'data'));
     await system.start();
-  }, 120_000);
+  });
   afterAll(async () => {
     await system?.stop();
     await source?.end();

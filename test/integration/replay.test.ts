@@ -72,7 +72,7 @@ compact: { every: 2s }
     );
     system = new System(config, join(folder, 'data'));
     await system.start();
-  }, 120_000);
+  });
   afterAll(async () => {
     await system?.stop();
     await client?.end();

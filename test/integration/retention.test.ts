@@ -31,7 +31,7 @@ describe('retention removed history that a projection needs', () => {
     await mkdir(join(folder, 'data'));
     config = join(folder, 'tributary.yaml');
     system = new System(config, join(folder, 'data'));
-  }, 120_000);
+  });
   afterAll(async () => {
     await system?.stop();
     await client?.end();

@@ -108,7 +108,7 @@ beforeAll(async () => {
   for (const subject of ['tributary.>', '$KV.>'])
     nats.subscribe(subject, { callback: (_error, message) => void heard.push(Buffer.from(message.data).toString('latin1')) });
   await nats.flush();
-}, 120_000);
+});
 afterAll(async () => {
   delete process.env['TRIBUTARY_LOG'];
   await nats?.close();

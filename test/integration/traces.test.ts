@@ -57,7 +57,7 @@ beforeAll(async () => {
   process.env['OTEL_BSP_SCHEDULE_DELAY'] = '100';
   system = new System(config, join(folder, 'data'));
   await system.start();
-}, 120_000);
+});
 afterAll(async () => {
   for (const name of ENV) delete process.env[name];
   await system?.stop();

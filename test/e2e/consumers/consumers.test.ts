@@ -77,7 +77,7 @@ describe('programs written from the documentation alone', () => {
       new Consumer('http.mjs', [`http://127.0.0.1:${port}/v1/changes/shop`], join(folder, 'http.json')),
     ];
     for (const consumer of consumers) consumer.start();
-  }, 120_000);
+  });
   afterAll(async () => {
     for (const consumer of consumers ?? []) await consumer.kill();
     await system?.stop();

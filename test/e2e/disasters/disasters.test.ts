@@ -1,6 +1,6 @@
 import { rm } from 'node:fs/promises';
 import { join } from 'node:path';
-import { afterEach, describe, expect, it } from 'vitest';
+import { afterAll, beforeAll, describe, expect, it } from 'vitest';
 import { changelog, copyFolder, Estate, expectEqual } from '../../fixtures/estate.ts';
 import type { System } from '../../fixtures/system.ts';
 
@@ -8,19 +8,27 @@ import type { System } from '../../fixtures/system.ts';
 const OPERATIONS = 600;
 const TIMEOUT_MS = 400_000;
 
-/** What deploy/DISASTER.md says, done. */
+/** What deploy/DISASTER.md says, done to the same installation again and again. */
 describe('disasters', () => {
-  let estate: Estate | null = null;
-  afterEach(() => estate?.close(), 60_000);
+  let estate: Estate;
 
-  /** An installation at work for a while, everything of which is in every projection. */
-  async function atWork(prefix: string, cluster = ''): Promise<{ estate: Estate; system: System }> {
-    estate = await Estate.open(prefix, cluster);
+  /** At work for a while, and everything is in every projection. */
+  beforeAll(async () => {
+    estate = await Estate.open('disasters');
     const system = await estate.system('data');
     await system.start();
     await estate.work(OPERATIONS);
     await expectEqual(system);
-    return { estate, system };
+    await estate.keep();
+  }, TIMEOUT_MS);
+  afterAll(() => estate?.close());
+
+  /** The installation as it was then, running. */
+  async function atWork(): Promise<System> {
+    await estate.back();
+    const system = await estate.system('data');
+    await system.start();
+    return system;
   }
 
   /** How long from the start of the system until everything is equal, for deploy/DISASTER.md. */
@@ -32,7 +40,7 @@ describe('disasters', () => {
   }
 
   it('the NATS store is lost entirely', { timeout: TIMEOUT_MS }, async () => {
-    const { estate, system } = await atWork('nats-lost');
+    const system = await atWork();
     const before = await estate.history();
     await system.stop();
     await rm(join(system.data, 'nats'), { recursive: true });
@@ -51,7 +59,7 @@ describe('disasters', () => {
   });
 
   it('a source is set back to yesterday', { timeout: TIMEOUT_MS }, async () => {
-    const { estate, system } = await atWork('source-back');
+    const system = await atWork();
     const yesterday = join(estate.folder, 'yesterday');
     await estate.source.backup(yesterday);
     await estate.work(OPERATIONS);
@@ -68,7 +76,7 @@ describe('disasters', () => {
   it('a source is set back, and has written more than before when it is captured again', {
     timeout: TIMEOUT_MS,
   }, async () => {
-    const { estate, system } = await atWork('source-grown');
+    const system = await atWork();
     const yesterday = join(estate.folder, 'yesterday');
     await estate.source.backup(yesterday);
     await estate.work(100);
@@ -85,7 +93,7 @@ describe('disasters', () => {
   });
 
   it('the ODS is set back to yesterday', { timeout: TIMEOUT_MS }, async () => {
-    const { estate, system } = await atWork('ods-back');
+    const system = await atWork();
     const yesterday = join(estate.folder, 'yesterday');
     await estate.ods.backup(yesterday);
     await estate.work(OPERATIONS);
@@ -98,7 +106,7 @@ describe('disasters', () => {
   });
 
   it('the lake is lost', { timeout: TIMEOUT_MS }, async () => {
-    const { estate, system } = await atWork('lake-lost');
+    const system = await atWork();
     await system.stop();
     await rm(join(estate.folder, 'lake'), { recursive: true });
     await estate.work(OPERATIONS);
@@ -107,7 +115,7 @@ describe('disasters', () => {
   });
 
   it('everything moves to new machines: the data folder is copied', { timeout: TIMEOUT_MS }, async () => {
-    const { estate, system } = await atWork('moved');
+    const system = await atWork();
     await system.stop();
     await copyFolder(system.data, join(estate.folder, 'elsewhere'));
     await rm(system.data, { recursive: true });
@@ -118,7 +126,7 @@ describe('disasters', () => {
   });
 
   it('everything moves to new machines: only the NATS store and the config are copied', { timeout: TIMEOUT_MS }, async () => {
-    const { estate, system } = await atWork('moved-bare');
+    const system = await atWork();
     await system.stop();
     const moved = await estate.system('elsewhere');
     await copyFolder(join(system.data, 'nats'), join(moved.data, 'nats'));
