@@ -214,10 +214,11 @@ talking('process <action> [name]', 'processes: list; map, variants, cases or exp
   );
 program
   .command('bench <name>')
-  .description('measure: source, snapshot, ods, transform or scale, each beside a reference in the same run')
+  .description('measure: source, snapshot, ods, kpi, freshness, transform or scale, each beside a reference in the same run')
   .option('--rows <n>', 'rows to measure with')
+  .option('--rate <n>', 'of freshness: row changes a second (default: 1000)')
   .option('--json', 'print JSON')
-  .action((name: string, options: Options & { rows?: string }) =>
+  .action((name: string, options: Options & { rows?: string; rate?: string }) =>
     run(async (output) => (await import('./bench/index.ts')).bench(name, options, output), options),
   );
 

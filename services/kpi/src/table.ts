@@ -2,6 +2,7 @@ import { type Cell, keyColumns, Op, type Section, type SourcePosition, type Tabl
 import { type Duck, duckIdent, duckLiteral, isUnchanged, load, loadCells, Loader } from '@tributary/duckdb';
 import { oldRows } from '@tributary/projection';
 import { stateColumns, type StateColumn } from './columns.ts';
+import { PlainRows } from './plain-rows.ts';
 import { isPlain, type Range, RowTracker, type Staged } from './stage.ts';
 
 /** Names of our own columns; no captured column is called like that. */
@@ -54,6 +55,8 @@ export class KpiTable {
   #tracker: RowTracker | null = null;
   #staged = 0;
   #odd = false;
+  /** Staged, and not written to the stage yet. */
+  #waiting = new PlainRows();
 
   constructor(source: string, shape: TableShape) {
     this.source = source;
@@ -110,6 +113,7 @@ export class KpiTable {
     this.touched = false;
     this.#tracker = null;
     this.#staged = 0;
+    this.#waiting = new PlainRows();
   }
 
   /** Must what is staged be folded before this section is? Its changes need rows that were staged without a look at them. */
@@ -122,6 +126,7 @@ export class KpiTable {
     await this.open(duck);
     if (this.key.length === 0) return this.#stageKeyless(duck, section, { tick, range });
     if (!range && this.#tracker === null && isPlain(section, this.key)) return this.#stagePlain(duck, section, tick);
+    await this.#flush(duck);
     this.#tracker ??= new RowTracker(this.key);
     const rows = [...this.#tracker.follow(section, range)];
     if (rows.length > 0) await this.#stageRows(duck, rows, tick);
@@ -129,6 +134,7 @@ export class KpiTable {
 
   /** Writes what is staged to the current rows and to history. Inside a transaction. @param before tick of the source before the group */
   async fold(duck: Duck, before: number, keepHistory: boolean): Promise<void> {
+    await this.#flush(duck);
     this.#tracker = null;
     if (this.#staged === 0) return;
     this.#staged = 0;
@@ -229,13 +235,22 @@ export class KpiTable {
     }
   }
 
+  /** Gathers what many small messages bring: a statement for each of them would be all that an engine does. */
   async #stagePlain(duck: Duck, section: Section, tick: number): Promise<void> {
-    const ops = section.ops.some((op) => op === Op.deleted)
-      ? { op: Array.from(section.ops, (op) => (op === Op.deleted ? 'd' : 'w')).join('') }
-      : {};
-    const loader = new Loader(section.columns.map(load), ops, { from: this.#staged, rows: section.rows });
-    await this.#insertStage(duck, loader, { op: 'op' in ops ? 'op' : `'w'`, tick, base: null });
+    if (section.rows === 0) return;
+    const loaded = section.columns.map(load);
+    if (!this.#waiting.fits(loaded)) await this.#flush(duck);
+    this.#waiting.add(section, loaded, tick);
     this.#staged += section.rows;
+    if (this.#waiting.full) await this.#flush(duck);
+  }
+
+  async #flush(duck: Duck): Promise<void> {
+    const { rows, columns, more } = this.#waiting;
+    if (rows === 0) return;
+    this.#waiting = new PlainRows();
+    const loader = new Loader(columns, more, { from: this.#staged - rows, rows });
+    await this.#insertStage(duck, loader, { op: 'op', tick: 'tick::BIGINT', base: null });
   }
 
   async #stageRows(duck: Duck, rows: readonly Staged[], tick: number): Promise<void> {
@@ -248,11 +263,14 @@ export class KpiTable {
     this.#staged += rows.length;
   }
 
-  /** @param base index of the first loaded column that holds the key of a base row */
+  /**
+   * @param tick or SQL of it
+   * @param base index of the first loaded column that holds the key of a base row
+   */
   async #insertStage(
     duck: Duck,
     loader: Loader,
-    { op, tick, base }: { op: string; tick: number; base: number | null },
+    { op, tick, base }: { op: string; tick: number | string; base: number | null },
   ): Promise<void> {
     const cells = this.columns.map((column, c) => column.store(`c${c}`));
     const bases = this.key.map((c, k) => (base === null ? 'NULL' : (this.columns[c] as StateColumn).store(`c${base + k}`)));
