@@ -74,9 +74,9 @@ function forgetsWhatWasSeen(database: SourceDatabase): SourceDatabase {
   const wrapped = session((one) => {
     let whole = false;
     return {
-      copy: (table, schema, rows) => {
-        whole = rows.kind === 'all';
-        return one.copy(table, schema, rows);
+      begin: (table) => {
+        whole = table !== undefined;
+        return one.begin(table);
       },
       walPosition: async () => (whole ? 0n : one.walPosition()),
     };
@@ -116,6 +116,19 @@ const written = (changelogs: Changelogs, change: (writer: Awaited<ReturnType<Cha
   over(changelogs, {
     write: async (source, options) => changelogs.write(source, options).then((writer) => over(writer, change(writer))),
   });
+
+/** Does not say that a table is read in one piece. */
+function hidesWhole(changelogs: Changelogs): Changelogs {
+  return over(changelogs, {
+    async *read(source, options) {
+      for await (const batch of changelogs.read(source, options)) {
+        const { header } = batch;
+        const mark = header.mark?.step === 'begin' ? { ...header.mark, progress: undefined } : header.mark;
+        yield { ...batch, header: { ...header, mark: mark as typeof header.mark } };
+      }
+    },
+  });
+}
 
 /** PostgreSQL sends the last transaction once more, to show that it is still there: drops none of its changes. */
 function keepsDuplicates(changelogs: Changelogs): Changelogs {
@@ -292,6 +305,13 @@ export const BUGS: readonly Bug[] = [
     },
     caughtBy: ['projection'],
     workload: { keyless: 1 },
+  },
+  {
+    name: 'a projection that stands inside of a table read in one piece when the broker loses it',
+    breakage: { changelogs: hidesWhole },
+    caughtBy: ['projection', 'convergence'],
+    faults: { brokerAim: 0.5, brokerCrash: 0, crash: 0, breakConnection: 0, ask: 300, weather: 300 },
+    workload: { keyless: 0.7, everyMs: 30, statementMs: 2, visibleMs: 0 },
   },
   {
     name: 'the old row of an update is not told',

@@ -10,6 +10,8 @@ export interface FaultPlan {
   readonly breakConnection: number;
   readonly postgresCrash: number;
   readonly brokerCrash: number;
+  /** No time but the chance that the broker crashes soon after the begin, or the end, of a table that is read in one piece. */
+  readonly brokerAim: number;
   readonly sinkTrouble: number;
   readonly clockJump: number;
   readonly weather: number;
@@ -43,6 +45,9 @@ export class Faults {
     this.#every(this.#plan.breakConnection, () => random.pick(this.#links()).break('connection reset'));
     this.#every(this.#plan.postgresCrash, () => this.#crashPostgres());
     this.#every(this.#plan.brokerCrash, () => this.#crashBroker());
+    this.#cluster.ledger.readWhole = () => {
+      if (random.chance(this.#plan.brokerAim)) this.#later(random.between(1, 60), () => this.#crashBroker());
+    };
     this.#every(this.#plan.sinkTrouble, () => this.#troubleSink());
     this.#every(this.#plan.clockJump, () => {
       const worker = random.pick(this.workers);
@@ -168,13 +173,12 @@ export class Faults {
   }
 
   #crashBroker(): void {
-    const { world, broker, ledger, syncMs, brokerForgets } = this.#cluster;
+    const { world, broker, ledger, syncMs } = this.#cluster;
     if (!broker.running || ledger.lastSeq === 0) return;
     broker.running = false;
     // A changelog that was lost as a whole is a case for an operator; its first message stays.
     const durable = Math.max(1, broker.durableSeq(syncMs, ledger.lastSeq));
-    const kept =
-      !brokerForgets || world.random.chance(0.5) ? ledger.lastSeq : durable + world.random.below(ledger.lastSeq - durable + 1);
+    const kept = world.random.chance(0.5) ? ledger.lastSeq : durable + world.random.below(ledger.lastSeq - durable + 1);
     world.tell('the broker crashes');
     broker.lose(SOURCE, kept);
     for (const worker of this.workers) worker.brokerLink.break('broker closed the connection');

@@ -42,6 +42,8 @@ export class Ledger implements StoreWatch {
   /** Published changes of each transaction, counted once. */
   readonly #published = new Map<Transaction, readonly Change[]>();
   events = 0;
+  /** Called when the begin or the end of a table that is read in one piece was stored. */
+  readWhole: () => void = () => {};
 
   constructor(world: World, model: PostgresModel) {
     this.#world = world;
@@ -134,6 +136,7 @@ export class Ledger implements StoreWatch {
     const what = mark
       ? `${mark.step} ${mark.table}${mark.reset ? ' reset' : ''}`
       : header.transactions.map(({ xid }) => xid).join(' ');
+    if (mark && mark.step !== 'chunk' && this.#model.tables.get(mark.table)?.key.length === 0) this.readWhole();
     const rows = batch.sections.reduce((sum, section) => sum + section.rows, 0);
     this.#world.tell(
       `batch ${header.kind} ${what}${header.more ? ' more' : ''}: ${rows} rows, to ${formatSourcePosition(position)}`,

@@ -8,6 +8,9 @@ export interface Weather {
   lossChance: number;
 }
 
+/** Messages of one connection arrive this far apart, at least: at the same moment, rounding would change their order. */
+const APART_MS = 0.001;
+
 /** When a caller gives up waiting for an answer. */
 const TIMEOUT_MS = 10_000;
 
@@ -86,7 +89,7 @@ export class Link {
       this.#cut.push(() => this.up(run));
       return;
     }
-    this.#lastUp = Math.max(this.#lastUp, this.#world.now + this.#delay());
+    this.#lastUp = Math.max(this.#lastUp + APART_MS, this.#world.now + this.#delay());
     const entry = { cancel: () => {} };
     entry.cancel = this.#world.after(this.#lastUp - this.#world.now, () => {
       this.#underway = this.#underway.filter((one) => one !== entry);
@@ -102,7 +105,7 @@ export class Link {
       return;
     }
     const generation = this.#generation;
-    this.#lastDown = Math.max(this.#lastDown, this.#world.now + this.#delay());
+    this.#lastDown = Math.max(this.#lastDown + APART_MS, this.#world.now + this.#delay());
     this.#world.after(
       this.#lastDown - this.#world.now,
       () => {

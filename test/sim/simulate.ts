@@ -46,7 +46,7 @@ export async function simulate(seed: number, options: SimulateOptions = {}): Pro
   const { random } = world;
   const chosen = { ...faultPlan(random), ...options.faults };
   // Where the changelog lost its end and its epoch is gone too, an operator decides: not a case for convergence.
-  const plan = chosen.brokerCrash > 0 ? { ...chosen, slotDrop: 0 } : chosen;
+  const plan = chosen.brokerCrash > 0 || chosen.brokerAim > 0 ? { ...chosen, slotDrop: 0 } : chosen;
   const postgres = new PostgresModel(world);
   const writes = { ...workloadOptions(random), ...options.workload };
   const workload = new Workload(world, postgres, writes);
@@ -71,7 +71,6 @@ export async function simulate(seed: number, options: SimulateOptions = {}): Pro
     weather,
     syncMs: random.pick([1_000, 4_000]),
     kv: random.chance(0.7) && options.leases !== false ? new KvModel(world) : null,
-    brokerForgets: writes.keyless === 0,
     breakage,
   };
   const faults = new Faults(cluster, plan, 1 + random.below(3));
@@ -107,6 +106,7 @@ function faultPlan(random: Prng): FaultPlan {
     breakConnection: often(300, 6_000),
     postgresCrash: often(4_000, 20_000, 0.25),
     brokerCrash: often(3_000, 15_000, 0.35),
+    brokerAim: random.chance(0.3) ? random.between(0.05, 0.5) : 0,
     sinkTrouble: often(1_000, 8_000),
     clockJump: often(1_000, 10_000, 0.25),
     weather: often(1_000, 6_000),

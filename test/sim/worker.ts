@@ -38,11 +38,6 @@ export interface Cluster {
   readonly syncMs: number;
   /** Null: nobody keeps workers from running everything, all of them; only the data's own fences do. */
   readonly kv: KvModel | null;
-  /**
-   * A crash of the broker may take what it had not on its disk. Not where tables without key are written: a projection that
-   * has applied a snapshot of one, which is then lost, holds what nobody knows of (ARCHITECTURE.md, Capture).
-   */
-  readonly brokerForgets: boolean;
   readonly breakage: Breakage;
 }
 

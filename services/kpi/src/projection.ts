@@ -85,11 +85,8 @@ export class KpiProjection implements Projection {
   async apply(group: Group): Promise<void> {
     try {
       this.#release ??= await this.#engine.store.lock();
-      const end = group.batches.findLastIndex((batch) => !batch.header.more);
-      for (const [i, batch] of group.batches.entries()) {
-        await this.#stage(batch);
-        if (i === end) await this.#commit();
-      }
+      for (const batch of group.batches) await this.#stage(batch);
+      if (!group.partial) await this.#commit();
       // Staged parts wait for the last one without the lock, unless they had to be written already.
       if (!this.#begun) this.#unlock();
     } catch (error) {

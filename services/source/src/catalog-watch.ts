@@ -100,7 +100,12 @@ export class CatalogWatch {
     this.#tables = found;
     let due = false;
     for (const [name, table] of this.#tables) due = (await this.#consider(name, table, exact)) || due;
-    for (const name of Object.keys(state.tables)) if (!this.#tables.has(name)) delete state.tables[name];
+    for (const [name, { open }] of Object.entries(state.tables)) {
+      if (this.#tables.has(name)) continue;
+      // Nobody may wait for the end of a reading that has no table any more.
+      if (open) due = this.request(name);
+      else delete state.tables[name];
+    }
     const broken = contract.look(this.#tables);
     // Whoever goes on when the tables fit again may find them as they were: that they must be read again is told before.
     if (broken && due) await persist();
@@ -131,8 +136,8 @@ export class CatalogWatch {
         (await this.#changedUnseen(name, table, known, exact)) &&
         this.request(name)
       );
-    const snapshot = known?.snapshot ?? null;
-    state.tables[name] = { oid: table.oid, mode, shape, leaves, snapshot, churn: '', content: '', skip: known?.skip ?? null };
+    const { snapshot = null, skip = null, open = false } = known ?? {};
+    state.tables[name] = { oid: table.oid, mode, shape, leaves, snapshot, open, churn: '', content: '', skip };
     if (!known && !snapshots) return false;
     return this.request(name);
   }

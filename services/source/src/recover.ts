@@ -21,7 +21,7 @@ export async function recoverSnapshots(
   for await (const batch of changelogs.read(source, { after: last.statePosition, signal: stop.signal })) {
     const { mark } = batch.header;
     const snapshot = mark ? state.tables[mark.table]?.snapshot : null;
-    if (mark?.progress && snapshot && snapshot.generation === mark.generation) {
+    if (mark?.step === 'chunk' && mark.progress && snapshot && snapshot.generation === mark.generation) {
       const [leaf = '0', block = '0'] = mark.progress.split(':');
       snapshot.leaf = Number(leaf);
       snapshot.block = Number(block);

@@ -127,7 +127,11 @@ export class Snapshotter {
     const table = watch.table(name);
     const known = state.tables[name];
     if (!table || !known) {
-      delete state.tables[name];
+      await stream.whenPassed(0n, () => {
+        delete state.tables[name];
+        const mark = { step: 'end', table: name, generation: known?.snapshot?.generation ?? 0, reset: false } as const;
+        if (known?.open) void stream.publish(mark, [], state);
+      });
       return;
     }
     try {
@@ -188,6 +192,7 @@ export class Snapshotter {
         run.snapshot.reread = touched;
         stream.collectIncomplete(name, touched);
         run.snapshot.begun = true;
+        known.open = false;
         known.churn = 'captured';
         void stream.publish({ step: 'begin', table: name, generation: run.snapshot.generation, reset }, [], this.#stateNow(name));
       });
@@ -352,11 +357,14 @@ export class Snapshotter {
     session: SourceSession,
   ): Promise<void> {
     const { name, table, schema, seen } = whole;
-    const { stream, state, watch, writer } = this.#options;
+    const { stream, state, watch, writer, heartbeat } = this.#options;
     const known = state.tables[name] as TableState;
     const { generation } = known.snapshot as SnapshotState;
     const mark = (step: 'begin' | 'chunk' | 'end') => ({ step, table: name, generation, reset: true });
-    void stream.publish(mark('begin'), [], state);
+    // Everything that the snapshot sees was committed before this place.
+    const until = await session.walPosition();
+    known.open = true;
+    void stream.publish({ ...mark('begin'), progress: formatLsn(stream.placeOf(until)) }, [], state);
     const cutter = new CsvCutter(CHUNK_BYTES);
     const send = async (cut: { bytes: Uint8Array; rows: number } | null) => {
       if (!cut) return;
@@ -370,12 +378,14 @@ export class Snapshotter {
     await send(cutter.end());
     known.content = await watch.contentOf(session, table);
     known.churn = table.churn;
-    const until = await session.walPosition();
     known.skip = { snapshot: seen.text, until: formatLsn(until) };
     known.snapshot = null;
+    known.open = false;
     stream.skip(name, seen, until);
     watch.settled(name);
     void stream.publish(mark('end'), [], state);
+    // Readers take it when the stream has passed `until`.
+    heartbeat();
   }
 
   /**

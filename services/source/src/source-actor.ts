@@ -310,6 +310,7 @@ export class SourceActor implements Actor {
     };
     for (const table of Object.values(state.tables)) {
       table.skip = null;
+      table.open = false;
       table.snapshot = { generation: ++state.generation, begun: false, leaf: 0, block: 0, reread: [] };
     }
     const beyond = branchOf(place) + (await control.walPosition());

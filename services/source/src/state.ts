@@ -21,6 +21,8 @@ export interface TableState {
   leaves: string;
   /** Where its snapshot stands; null = none runs and none is due. */
   snapshot: SnapshotState | null;
+  /** A reading in one piece has begun in the changelog and not ended: readers wait for its end. */
+  open?: boolean;
   /** Whole tables: changes that the stream did not bring are noticed by these two. */
   churn: string;
   content: string;

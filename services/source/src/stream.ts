@@ -166,6 +166,11 @@ export class Stream {
     return this.#batcher.publish(mark, sections, state);
   }
 
+  /** The place in the changelog that belongs to a position of the database. */
+  placeOf(lsn: Lsn): Lsn {
+    return this.#branch + lsn;
+  }
+
   /** From now on changes of this table by transactions that `snapshot` sees are dropped, up to `until`. */
   skip(table: string, snapshot: Visibility, until: Lsn): void {
     this.#skips.set(table, { snapshot, until });

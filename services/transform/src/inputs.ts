@@ -1,6 +1,6 @@
 import type { Changelogs } from '@tributary/changelog';
 import type { Position } from '@tributary/core';
-import { GroupQueue, type Taken } from '@tributary/projection';
+import { beginsWhole, GroupQueue, type Taken, wholeIsThere } from '@tributary/projection';
 
 export interface InputsOptions {
   readonly changelogs: Changelogs;
@@ -84,7 +84,14 @@ export class Inputs {
   async #read(input: string, after: Position, { queue, stop }: Pick<Reader, 'queue' | 'stop'>): Promise<void> {
     const { changelogs, wants } = this.#options;
     try {
-      for await (const batch of changelogs.read(input, { after, signal: stop.signal, wants: (table) => wants(input, table) })) {
+      const options = {
+        after,
+        signal: stop.signal,
+        wants: (table: string) => wants(input, table),
+        resumes: () => !queue.reading,
+      };
+      for await (const batch of changelogs.read(input, options)) {
+        if (beginsWhole(batch.header)) await wholeIsThere(changelogs, input, { batch, signal: stop.signal });
         const full = queue.push(batch);
         if (full) await full;
         if (stop.signal.aborted) break;

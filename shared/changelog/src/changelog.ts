@@ -83,6 +83,11 @@ export interface ReadOptions {
    * with its header, because it moves the position. Asked once a section and batch: it must be cheap. Default: all.
    */
   readonly wants?: (table: string) => boolean;
+  /**
+   * Asked when the connection broke, which may have cost the changelog its newest messages: may reading go on behind what
+   * was yielded last? Otherwise it throws `broker_unreachable`. Default: yes.
+   */
+  readonly resumes?: () => boolean;
 }
 
 /** All changelogs of one broker. The memory twin passes the same contract suite as NATS. */

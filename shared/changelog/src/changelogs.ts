@@ -175,7 +175,7 @@ export class StoredChangelogs implements Changelogs {
    * I7 Yields a batch only if it follows what the reader holds. Where the stream was cut anew (lost tail,
    * trimmed head), the reader finds its place by source position, which rises strictly along the stream.
    */
-  async *read(source: string, { after, signal, wants }: ReadOptions): AsyncIterable<StoredBatch> {
+  async *read(source: string, { after, signal, wants, resumes = () => true }: ReadOptions): AsyncIterable<StoredBatch> {
     let held: Position = after;
     while (!signal.aborted) {
       const from = await this.#locate(source, held, signal);
@@ -203,6 +203,8 @@ export class StoredChangelogs implements Changelogs {
         yield { ...joined, seq: stored.seq, storedAt: stored.storedAt };
         held = { seq: stored.seq, ...joined.header.position, epoch: joined.header.epoch };
       }
+      if (!signal.aborted && !resumes())
+        throw new Fault('broker_unreachable', `the connection broke while changelog ${source} was read`, { source });
     }
   }
 

@@ -64,7 +64,9 @@ export interface Transaction {
 /**
  * A step of a snapshot of one table.
  * - `begin`: rows of the table that neither a later `read` nor a streamed change names before `end` are gone.
- *   `reset` says that the table is to be emptied at once (keyless tables, first captures).
+ *   `reset` says that the table is to be emptied at once (keyless tables, first captures). With `progress` the table is read
+ *   in one piece, and its rows hold changes of transactions up to that LSN, which the stream leaves out: a reader that keeps
+ *   rows and position may stand before this message, or behind both the `end` and that LSN, but not in between.
  * - `chunk`: this message holds rows of it.   - `end`: every row has been seen; sweep.
  * - `gap`: of no table: an epoch begins here that does not follow what is before. A snapshot of every table comes behind
  *   the LSN in `progress`, so a reader that stands no further goes on, wherever it comes from, and is right at their end.
@@ -75,7 +77,7 @@ export interface SnapshotMark {
   /** Rises with every snapshot of the source. */
   readonly generation: number;
   readonly reset: boolean;
-  /** `chunk`: how far it brought the snapshot; only the next leader reads it. `gap`: see there. */
+  /** `chunk`: how far it brought the snapshot; only the next leader reads it. `begin`, `gap`: see there. */
   readonly progress?: string;
 }
 
