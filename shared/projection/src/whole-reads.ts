@@ -16,20 +16,14 @@ export class WholeReads {
   }
 
   pass({ mark, position, more }: Read): void {
-    switch (mark?.step) {
-      case 'begin':
-        if (mark.progress === undefined) this.#tables.delete(mark.table);
-        else this.#tables.set(mark.table, { until: parseLsn(mark.progress), ended: false });
-        break;
-      case 'end': {
-        const table = this.#tables.get(mark.table);
-        if (table) table.ended = true;
-        break;
-      }
-      // Every table is read again behind it.
-      case 'gap':
-        this.#tables.clear();
+    if (mark?.step === 'begin') {
+      if (mark.progress === undefined) this.#tables.delete(mark.table);
+      else this.#tables.set(mark.table, { until: parseLsn(mark.progress), ended: false });
     }
+    const ending = mark?.step === 'end' ? this.#tables.get(mark.table) : undefined;
+    if (ending) ending.ended = true;
+    // Every table is read again behind it.
+    if (mark?.step === 'gap') this.#tables.clear();
     if (more) return;
     for (const [name, { until, ended }] of this.#tables) if (ended && position.lsn >= until) this.#tables.delete(name);
   }
