@@ -19,6 +19,7 @@ describe('disasters', () => {
     await system.start();
     await estate.work(OPERATIONS);
     await expectEqual(system);
+    expect(await estate.history()).toEqual(await changelog(system, 'shop'));
     await estate.keep();
   }, TIMEOUT_MS);
   afterAll(() => estate?.close());
