@@ -1,5 +1,5 @@
 import type { ColumnSchema, TableSchema } from '@tributary/core';
-import { duckIdent, plain, typedColumn } from '@tributary/duckdb';
+import { duckIdent, typedColumn } from '@tributary/duckdb';
 
 /** How a column of a captured table is kept. */
 export interface StateColumn {
@@ -7,12 +7,12 @@ export interface StateColumn {
   /** Quoted. */
   readonly ident: string;
   readonly stored: string;
-  /** SQL over a loaded cell (`marks` of the loader): the stored value. */
-  readonly store: (cell: string) => string;
+  /** SQL over PostgreSQL's text (of a loaded cell: behind its marks): the stored value. */
+  readonly store: (text: string) => string;
   /** SQL over the quoted column: the value that KPIs see. */
   readonly shown: string;
-  /** SQL over a loaded cell: it holds what its type cannot; null = its type holds everything. */
-  readonly inexact: ((cell: string) => string) | null;
+  /** SQL over the same: it is what its type cannot hold; null = its type holds everything. */
+  readonly inexact: ((text: string) => string) | null;
 }
 
 /** numeric without a precision: as many digits as DuckDB has, ten of them behind the point. What does not fit is reported. */
@@ -37,9 +37,9 @@ export function stateColumns(schema: TableSchema): StateColumn[] {
       name,
       ident,
       stored: asText ? 'VARCHAR' : type,
-      store: (cell) => (asText ? plain(cell) : typed(plain(cell))),
+      store: (text) => (asText ? text : typed(text)),
       shown: asText ? `${typed(ident)} AS ${ident}` : ident,
-      inexact: lossy ? (cell) => `(${plain(cell)} IS NOT NULL AND (${typed(plain(cell))} IS NULL${scale(plain(cell))}))` : null,
+      inexact: lossy ? (text) => `(${text} IS NOT NULL AND (${typed(text)} IS NULL${scale(text)}))` : null,
     };
   });
 }

@@ -46,7 +46,9 @@ export interface Moved {
  */
 export async function movedRows(duck: Duck, compiled: Compiled, { source, before, tables }: Changed): Promise<Moved | null> {
   const [fact, ...others] = compiled.from as [Joined, ...Joined[]];
-  const isChanged = (table: KpiTable) => tables.has(table);
+  // By name: what was compiled outlives the projection, which knows its tables anew whenever it starts.
+  const names = new Set([...tables].map((table) => table.current));
+  const isChanged = (table: KpiTable) => names.has(table.current);
   const touched = others.flatMap((joined, i) => (isChanged(joined.table) ? [i + 1] : []));
   if (touched.length === 0 && !isChanged(fact.table)) return null;
   const stayed = fact.table.source === source ? `${FROM} <= ${before}` : 'true';

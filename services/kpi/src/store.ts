@@ -102,6 +102,11 @@ export class KpiStore {
     return join(exportsOf(this.path), randomUUID());
   }
 
+  /** A copy is about to take the file's place, and waits for readers. */
+  get swapping(): boolean {
+    return this.#swapping !== null;
+  }
+
   /** Waits for its turn to write. @returns the function that ends it */
   async lock(): Promise<() => void> {
     const before = this.#turn;

@@ -1,5 +1,5 @@
 import { type Cell, keyColumns, Op, type Section, type SourcePosition, type TableSchema, tableName } from '@tributary/core';
-import { type Duck, duckIdent, duckLiteral, isUnchanged, load, loadCells, Loader } from '@tributary/duckdb';
+import { type Duck, duckIdent, duckLiteral, isUnchanged, load, loadCells, Loader, plain } from '@tributary/duckdb';
 import { oldRows } from '@tributary/projection';
 import { stateColumns, type StateColumn } from './columns.ts';
 import { PlainRows } from './plain-rows.ts';
@@ -272,13 +272,15 @@ export class KpiTable {
     loader: Loader,
     { op, tick, base }: { op: string; tick: number | string; base: number | null },
   ): Promise<void> {
-    const cells = this.columns.map((column, c) => column.store(`c${c}`));
-    const bases = this.key.map((c, k) => (base === null ? 'NULL' : (this.columns[c] as StateColumn).store(`c${base + k}`)));
+    const cells = this.columns.map((column, c) => column.store(plain(`c${c}`)));
+    const bases = this.key.map((c, k) =>
+      base === null ? 'NULL' : (this.columns[c] as StateColumn).store(plain(`c${base + k}`)),
+    );
     const open = this.#odd
       ? `concat_ws('', ${this.columns.map((_, c) => `CASE WHEN ${isUnchanged(`c${c}`)} THEN ',${c},' END`).join(', ')})`
       : 'NULL';
     const inexact = this.columns.flatMap(({ name, inexact: bad }, c) =>
-      bad ? [`CASE WHEN ${bad(`c${c}`)} THEN ${duckLiteral(name)} END`] : [],
+      bad ? [`CASE WHEN ${bad(plain(`c${c}`))} THEN ${duckLiteral(name)} END`] : [],
     );
     const bad = inexact.length > 0 ? `nullif(concat_ws(chr(31), ${inexact.join(', ')}), '')` : 'NULL';
     await duck.run(
@@ -379,7 +381,7 @@ export class KpiTable {
     for (const { cells, tick } of this.removals.splice(0)) {
       const loader = new Loader(cells.map((cell) => loadCells([cell])));
       const same = this.columns
-        .map((column, c) => `t.${column.ident} IS NOT DISTINCT FROM ${column.store(`g.c${c}`)}`)
+        .map((column, c) => `t.${column.ident} IS NOT DISTINCT FROM ${column.store(plain(`g.c${c}`))}`)
         .join(' AND ');
       await duck.run(
         `CREATE OR REPLACE TEMP TABLE _one AS SELECT min(t.rowid) AS row FROM ${this.current} t, (${loader.select}) g WHERE ${same}`,

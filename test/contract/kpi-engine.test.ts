@@ -1,0 +1,234 @@
+import { mkdtemp, rm } from 'node:fs/promises';
+import { tmpdir } from 'node:os';
+import { join } from 'node:path';
+import { memoryBroker } from '@tributary/changelog';
+import { configReading } from '@tributary/config';
+import { askOne, Fault, systemClock, WHOLE } from '@tributary/core';
+import { Engine, KpiProjection, KpiStore } from '@tributary/kpi';
+import { type Projection, ProjectionActor } from '@tributary/projection';
+import { LakeProjection, LakeStore } from '@tributary/sink';
+import { afterEach, describe, expect, it } from 'vitest';
+import { History, rowText } from '../fixtures/history.ts';
+import { until } from '../fixtures/wait.ts';
+
+/** Every run prints its seed; TRIBUTARY_SEED repeats one. */
+const SEED = Number(process.env['TRIBUTARY_SEED'] ?? Date.now() % 1_000_000);
+const UNITS = 40;
+
+const TEXTS = `kind: Kpi
+name: texts
+from: { k: s.public.k }
+dimensions: { first: "left(k.v, 1)" }
+measures: { n: { sql: "count(*)" }, chars: { sql: "sum(length(k.big))" } }
+`;
+const PAIRS = `kind: Kpi
+name: pairs
+from: { f: s.public.f, k: { table: s.public.k, on: "k.v = f.a", as: dimension } }
+measures: { n: { sql: "count(*)" }, last: { sql: "max(f.b)" } }
+`;
+
+describe(`an engine of KPIs (seed ${SEED})`, () => {
+  const closing: (() => Promise<unknown>)[] = [];
+  afterEach(async () => {
+    for (const close of closing.splice(0).toReversed()) await close();
+  });
+
+  const temporary = async () => {
+    const folder = await mkdtemp(join(tmpdir(), 'tributary-contract-engine-'));
+    closing.push(() => rm(folder, { recursive: true, force: true }));
+    return folder;
+  };
+
+  /** A changelog that holds so many units of a history, and goes on when it is told to. */
+  const written = async (units?: number) => {
+    const broker = memoryBroker();
+    const history = new History(SEED, UNITS);
+    const writer = await broker.changelogs.write('s', { replicas: 1, maxAgeMs: 0, maxBytes: 0 });
+    const write = history.writing(writer, 's', SEED);
+    await write(units);
+    await broker.bus.serve('tributary.source.s.barrier', async function* () {
+      yield { seq: 0 };
+    });
+    return { ...broker, history, write };
+  };
+  type World = Awaited<ReturnType<typeof written>>;
+
+  /** Runs a projection until it holds all of the changelog. @returns the function that ends it */
+  const run = async (world: World, sink: string, open: () => Promise<Projection>): Promise<() => Promise<void>> => {
+    const { changelogs, bus } = world;
+    const options = { sink, source: 's', part: WHOLE, changelogs, bus, clock: systemClock, groupBytes: 20_000, restMs: 0 };
+    const actor = new ProjectionActor({ ...options, open });
+    const stop = new AbortController();
+    const ready = () => {};
+    const running = actor.run(stop.signal, ready, async (fault) => {
+      throw fault;
+    });
+    const ended = async () => {
+      stop.abort();
+      await running;
+    };
+    closing.push(ended);
+    const { lastSeq = 0 } = (await changelogs.status('s')) ?? {};
+    const at = () => (actor.facts()['position'] as { seq: number } | null)?.seq ?? 0;
+    await Promise.race([running, until('the end of the changelog', async () => at() >= lastSeq, 60_000)]);
+    return ended;
+  };
+
+  const opened = async (folder: string, text: string): Promise<Engine> => {
+    const { kpisOf } = await configReading();
+    const kpis = kpisOf({ name: 'kpi', text }, ['s']);
+    const warn = () => {};
+    const store = await KpiStore.open({ folder, engine: 'kpi', memoryBytes: 2 ** 28, threads: 1, warn });
+    return Engine.open({ name: 'kpi', kpis, sources: ['s'], store, clock: systemClock, warn });
+  };
+
+  const follow = (world: World, engine: Engine, lakes: readonly string[] = []) =>
+    run(world, 'kpi', () => KpiProjection.open({ engine, source: 's', bus: world.bus, lakes, warn: () => {} }));
+
+  const rowsOf = (engine: Engine) =>
+    engine.store.read(async (duck) => {
+      const rows = async (sql: string) =>
+        (await duck.rows<Record<string, unknown>>(sql)).map((row) => rowText(Object.values(row))).toSorted();
+      return {
+        k: await rows('SELECT id, v, big, extra FROM _cur."s.public.k"'),
+        f: await rows('SELECT a, b FROM _cur."s.public.f"'),
+      };
+    });
+
+  /** Rows are those of the history, and what is kept of every KPI is what its definition says over them. */
+  const expectHolds = async (engine: Engine, history: History) => {
+    expect(await rowsOf(engine)).toEqual(history.rows);
+    const release = await engine.store.lock();
+    try {
+      for (const kpi of engine.kpis.values()) {
+        await engine.define(kpi);
+        expect(engine.lack(kpi), `${kpi.config.name} is complete`).toBeNull();
+        expect(await engine.check(kpi, true), `${kpi.config.name} is what its definition says`).toBe(0);
+      }
+    } finally {
+      release();
+    }
+  };
+
+  it('loads the compacted changelog of a lake, and reads on from there', async () => {
+    const folder = await temporary();
+    const world = await written(30);
+    const store = await LakeStore.open(join(folder, 'state'), 'lake', () => {});
+    closing.push(async () => store.close());
+    const config = {
+      type: 'lake',
+      name: 'lake',
+      from: ['*'],
+      flush: { everyMs: 0, bytes: 1 },
+      compact: { everyMs: 50 },
+    } as const;
+    await run(world, 'lake', async () =>
+      LakeProjection.open({
+        config,
+        source: 's',
+        sourceConnection: null,
+        store,
+        folder: join(folder, 'lake'),
+        now: () => performance.now(),
+        warn: () => {},
+        cut: new AbortController().signal,
+      }),
+    );
+    await until('the lake to hold both tables compacted', async () => {
+      try {
+        const question = { tables: ['public.k', 'public.f'] };
+        const told = await askOne<{ tables: object[] }>(world.bus, 'tributary.projection.lake.s.compacted', question);
+        return told.tables.length === 2;
+      } catch (error) {
+        if (error instanceof Fault) return null;
+        throw error;
+      }
+    });
+    const engine = await opened(folder, `${TEXTS}---\n${PAIRS}`);
+    closing.push(() => engine.store.close());
+    const probe = await KpiProjection.open({ engine, source: 's', bus: world.bus, lakes: ['lake'], warn: () => {} });
+    const loaded = await probe.position();
+    await probe.close();
+    expect(loaded.seq).toBeGreaterThan(0);
+    await world.write();
+    await follow(world, engine, ['lake']);
+    await expectHolds(engine, world.history);
+  });
+
+  it('keeps KPIs in step when only its projection starts again', async () => {
+    const world = await written(25);
+    const engine = await opened(await temporary(), `${TEXTS}---\n${PAIRS}`);
+    closing.push(() => engine.store.close());
+    for (const units of [30, undefined]) {
+      const end = await follow(world, engine);
+      await end();
+      await world.write(units);
+    }
+    await follow(world, engine);
+    await expectHolds(engine, world.history);
+  });
+
+  it('copies its file and goes on, while readers come and go', async () => {
+    const folder = await temporary();
+    const world = await written(25);
+    const engine = await opened(folder, `${TEXTS}---\n${PAIRS}`);
+    closing.push(() => engine.store.close());
+    const end = await follow(world, engine);
+    await end();
+    let leave = () => {};
+    let reading = () => {};
+    const read = new Promise<void>((resolve) => (reading = resolve));
+    const reader = engine.store.read(async (duck) => {
+      reading();
+      await new Promise<void>((resolve) => (leave = resolve));
+      return duck.rows('SELECT count(*) AS n FROM _cur."s.public.k"');
+    });
+    await read;
+    const before = await rowsOf(engine);
+    const release = await engine.store.lock();
+    let copied = false;
+    const copying = engine.store.compact().then(() => (copied = true));
+    await until('the copy to wait for the reader', async () => engine.store.swapping);
+    expect(copied).toBe(false);
+    const late = rowsOf(engine);
+    leave();
+    expect(await reader).toHaveLength(1);
+    await copying;
+    release();
+    expect(await late).toEqual(before);
+    await world.write();
+    await follow(world, engine);
+    await expectHolds(engine, world.history);
+  });
+
+  it('computes another definition beside its rows, and forgets a KPI that is gone', async () => {
+    const folder = await temporary();
+    const world = await written();
+    const engine = await opened(folder, `${TEXTS}---\n${PAIRS}`);
+    const end = await follow(world, engine);
+    await expectHolds(engine, world.history);
+    await end();
+    const kept = (one: Engine) =>
+      one.store.read(async (duck) => {
+        const tables = await duck.rows<{ name: string }>(
+          `SELECT table_name AS name FROM duckdb_tables() WHERE schema_name = '_agg'`,
+        );
+        const versions = await duck.rows<{ name: string; version: string }>('SELECT name, version FROM _meta.kpis ORDER BY name');
+        return { tables: tables.map(({ name }) => name).toSorted(), versions };
+      });
+    const before = await kept(engine);
+    expect(before.tables).toEqual(['pairs', 'texts']);
+    await engine.store.close();
+    const changed = await opened(
+      folder,
+      TEXTS.replace('left(k.v, 1)', 'left(k.v, 2)').replace('sum(length(k.big))', 'max(k.big)'),
+    );
+    closing.push(() => changed.store.close());
+    // Rows are there already: nothing is read anew.
+    await expectHolds(changed, world.history);
+    const after = await kept(changed);
+    expect(after.tables).toEqual(['texts']);
+    expect(after.versions).toHaveLength(1);
+    expect(after.versions[0]?.version).not.toBe(before.versions.find(({ name }) => name === 'texts')?.version);
+  });
+});
