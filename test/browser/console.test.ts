@@ -19,6 +19,15 @@ const ARGS = [
   '--disable-sync',
 ];
 
+const KPI = `kind: Kpi
+name: sales
+owner: bi@shop
+from: { o: shop.public.orders }
+time: { column: o.paid_at, grains: [day, week] }
+measures: { gmv: { sql: "sum(o.amount)", unit: EUR }, orders: { sql: "count(*)" } }
+targets: [{ measure: gmv, grain: day, target: 620 }]
+`;
+
 if (!CHROMIUM) console.warn('BROWSER TESTS ARE SKIPPED: no Chromium on this machine. Install it: apt-get install chromium');
 
 describe.skipIf(!CHROMIUM)('the console in a browser', () => {
@@ -33,7 +42,12 @@ describe.skipIf(!CHROMIUM)('the console in a browser', () => {
     postgres = await startPostgres({ dir: join(folder, 'postgres'), databases: ['shop'] });
     await mkdir(join(folder, 'data'));
     const config = join(folder, 'tributary.yaml');
-    await writeFile(config, `kind: Source\nname: shop\npostgres: "${postgres.url('shop')}"\n`);
+    await writeFile(config, `kind: Source\nname: shop\npostgres: "${postgres.url('shop')}"\n---\n${KPI}`);
+    const client = new Client({ connectionString: postgres.url('shop') });
+    await client.connect();
+    await client.query(`CREATE TABLE orders (id int PRIMARY KEY, amount numeric(10,2), paid_at timestamptz);
+      INSERT INTO orders SELECT i, 100 + i % 7, timestamptz '2026-03-01' + i * interval '4 hours' FROM generate_series(1, 60) i`);
+    await client.end();
     system = new System(config, join(folder, 'data'));
     await system.start();
     browser = await chromium.launchPersistentContext(await mkdtemp(join(tmpdir(), 'tributary-chromium-')), {
@@ -63,14 +77,33 @@ describe.skipIf(!CHROMIUM)('the console in a browser', () => {
     await client.connect();
     await client.query('CREATE TABLE t (id int PRIMARY KEY); INSERT INTO t SELECT generate_series(1, 1234)');
     await client.end();
-    // 1,234 rows, by stream or by snapshot, in the source's total.
-    await page.getByText('1,234 in all').first().waitFor();
+    // 1,234 rows, by stream or by snapshot, beside the 60 orders in the source's total.
+    await page.getByText('1,294 in all').first().waitFor();
     // Who leads what, and since which epoch.
     const lease = page.locator('#leases tr[data-key="source/shop"]');
     await lease.waitFor();
     expect(await lease.innerText()).toMatch(/source\/shop\s+\S+\s+1\s/);
     await page.locator('#workers tbody tr[data-key]').first().waitFor();
-    await page.getByText('1 table captured').or(page.getByText('1 tables captured')).first().waitFor();
+    await page.getByText('2 tables captured').first().waitFor();
+    expect(problems).toEqual([]);
+  });
+
+  it('shows KPIs: values with their target and how fresh they are, what changed after it was closed, the definition', async () => {
+    const card = page.locator('#kpis');
+    await page.locator('#kpi-chart canvas').waitFor();
+    // Ten days of six orders, but for the first and the last.
+    await card.getByText(/^\d+ EUR\. Complete to 2\d{3}-/).waitFor();
+    expect(await page.locator('#kpi-definition').innerText()).toContain('"sql": "sum(o.amount)"');
+    await page.getByText('No closed bucket has changed.').waitFor();
+    const client = new Client({ connectionString: postgres.url('shop') });
+    await client.connect();
+    await client.query(`UPDATE orders SET amount = 1000 WHERE id = 7`);
+    await client.end();
+    await page.locator('#kpi-revisions tr[data-key^="day 2026-03-02"]').waitFor();
+    await page.locator('#kpi-measure').selectOption('orders');
+    await page.locator('#kpi-grain').selectOption('week');
+    // The last week, of which one day has orders.
+    await card.getByText(/^\d+\. Complete to/).waitFor();
     expect(problems).toEqual([]);
   });
 

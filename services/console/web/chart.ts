@@ -118,7 +118,7 @@ function seriesColour(index: number): string {
 }
 
 /** A custom property as a colour that a canvas understands: only a computed property resolves `light-dark()`. */
-function colour(property: string): string {
+export function colour(property: string): string {
   const probe = document.createElement('span');
   probe.style.color = `var(${property})`;
   document.body.append(probe);

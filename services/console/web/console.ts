@@ -1,5 +1,6 @@
 import { RateChart } from './chart.js';
 import { showFaults, showFigures } from './glance.js';
+import { KpiCard } from './kpis.js';
 import { followStatus } from './stream.js';
 import { makeTables } from './tables.js';
 
@@ -9,6 +10,7 @@ const CONNECTION = { connecting: 'Connecting', live: 'Live', disconnected: 'Disc
 
 const chart = new RateChart(byId('chart'), byId('legend'));
 const showTables = makeTables();
+const kpis = new KpiCard();
 
 function chooseColours(): void {
   const root = document.documentElement;
@@ -20,8 +22,12 @@ function chooseColours(): void {
     root.dataset['theme'] = now === 'dark' ? 'light' : 'dark';
     localStorage.setItem('tributary-theme', root.dataset['theme']);
     chart.recolour();
+    kpis.recolour();
   });
-  dark.addEventListener('change', () => chart.recolour());
+  dark.addEventListener('change', () => {
+    chart.recolour();
+    kpis.recolour();
+  });
 }
 
 function chooseSpan(): void {
@@ -52,6 +58,7 @@ function askForToken(): Promise<string> {
 
 chooseColours();
 chooseSpan();
+void kpis.follow();
 void followStatus({
   history: (history) => chart.begin(history),
   status({ status, rates }) {

@@ -30,13 +30,18 @@ export async function followStatus(events: StreamEvents): Promise<never> {
   }
 }
 
+/** Of the token that was entered, if the server asked for one. */
+export function tokenHeaders(): Record<string, string> {
+  const token = sessionStorage.getItem(TOKEN_KEY);
+  return token ? { Authorization: `Bearer ${token}` } : {};
+}
+
 async function followOnce(events: StreamEvents): Promise<void> {
   const silence = new AbortController();
   let watchdog = setTimeout(() => silence.abort(), SILENT_MS);
   try {
-    const token = sessionStorage.getItem(TOKEN_KEY);
     const response = await fetch('/v1/status/stream', {
-      headers: token ? { Authorization: `Bearer ${token}` } : {},
+      headers: tokenHeaders(),
       signal: silence.signal,
     });
     if (response.status === 401 || response.status === 403) {

@@ -8,7 +8,7 @@ import { type Changed, fromClause, movedRows, now } from './relations.ts';
 export interface Closing {
   /** Microseconds since 1970: buckets that ended before then are closed; 0 = none is. */
   readonly completeTo: number;
-  /** Position vector of the change. */
+  /** Position vector before the change: as of there the bucket is as it was. */
   readonly vector: string;
 }
 

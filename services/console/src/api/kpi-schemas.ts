@@ -115,6 +115,7 @@ export const rows = {
 
 export const revisions = {
   summary: 'Changes of buckets that were closed, newest bucket first',
+  description: '`position`: the last one before the change; as `asof` it shows the bucket as it was.',
   params,
   querystring: queryOf(range),
   response: { 200: object },
