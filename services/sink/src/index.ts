@@ -1,3 +1,4 @@
+export { openEvents } from './events/open.ts';
 export { startSinks } from './main.ts';
 export { checkOds } from './ods/check.ts';
 export { LakeProjection } from './lake/lake.ts';

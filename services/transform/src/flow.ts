@@ -39,7 +39,8 @@ interface Emitted {
  * What a filter does to an update whose old row is not known: a row that passes goes out as updated, which makes it where it
  * is not yet; a row that does not pass goes out as deleted, which is nothing where it was not. Where the old row is
  * known (replica identity full) each is told as what it is. A row with cells that the database did not send (unchanged TOAST)
- * may be one that was filtered out until now, and a computed column may need them: that needs state.
+ * may be one that was filtered out until now, and a computed column may need them: that needs state. So may a row that a snapshot read, where the source's
+ * contract keeps a column that the table lost (`schemaChanges: keep`); also under identity full nobody knows that cell then.
  */
 export class Flow {
   readonly #evaluator: Evaluator;
@@ -51,12 +52,14 @@ export class Flow {
   /** @throws StateNeeded */
   async transform(piece: Piece, plan: Plan): Promise<OutSection[]> {
     if (piece.chosen && plan.filters) return this.#keyed(piece, plan);
+    const whole = isWhole(piece);
     const plain = piece.old === null && piece.ops.every((op) => op === Op.created || op === Op.read);
-    if (plain) return this.#plain(piece, plan);
-    if (piece.ops.some((op) => op === Op.updated || op === Op.deleted) && !plan.keyFollows && piece.schema.identity !== 'full') {
+    if (plain && whole) return this.#plain(piece, plan);
+    const full = piece.schema.identity === 'full' && whole;
+    if (piece.ops.some((op) => op === Op.updated || op === Op.deleted) && !plan.keyFollows && !full) {
       throw new StateNeeded(`the key of the result of ${tableName(piece.schema)} is not known from the key of its rows`);
     }
-    return piece.schema.identity === 'full' ? this.#full(piece, plan) : this.#keyed(piece, plan);
+    return full ? this.#full(piece, plan) : this.#keyed(piece, plan);
   }
 
   /** New rows only. */
@@ -185,13 +188,13 @@ export class Flow {
       if (!column.hasUnchanged()) continue;
       const cells = column.values();
       for (let row = 0; row < rows; row++) {
-        if ((ops[row] === Op.updated || ops[row] === Op.kept) && cells[row] === undefined)
+        if ((brings(ops[row]) || ops[row] === Op.kept) && cells[row] === undefined)
           throw new StateNeeded(`a change of ${tableName(schema)} leaves out ${schema.columns[c]?.name}, which a module reads`);
       }
     }
   }
 
-  /** @throws StateNeeded when an update leaves out what decides about it, or what its columns are made of */
+  /** @throws StateNeeded when a row leaves out what decides about it, or what its columns are made of */
   #checkKnown(piece: Piece, plan: Plan, after: Images): void {
     const computed = new Set(plan.columns.flatMap((column) => ('slot' in column.ref ? column.needs : [])));
     const needed = plan.filters ? piece.columns.keys() : computed.keys();
@@ -201,10 +204,10 @@ export class Flow {
       const cells = column.values();
       const decides = plan.filterNeeds.includes(c);
       for (let row = 0; row < piece.rows; row++) {
-        if (piece.ops[row] !== Op.updated || cells[row] !== undefined) continue;
+        if (!brings(piece.ops[row]) || cells[row] !== undefined) continue;
         if (decides || computed.has(c) || after.place[row] !== -1) {
           const { schema } = piece;
-          throw new StateNeeded(`an update of ${tableName(schema)} leaves out ${schema.columns[c]?.name}`);
+          throw new StateNeeded(`a change of ${tableName(schema)} leaves out ${schema.columns[c]?.name}`);
         }
       }
     }
@@ -225,8 +228,26 @@ function spread(ordinal: number, target: number, plan: Plan): number {
   return spreaded;
 }
 
-function placesOfOld({ old }: Piece): Map<number, number> {
+function placesOfOld({ old }: Pick<Piece, 'old'>): Map<number, number> {
   return new Map(old ? [...old.row].map((row, i) => [row, i]) : []);
+}
+
+/** Rows as they are now, that may leave out cells. */
+function brings(op: number | undefined): boolean {
+  return op === Op.updated || op === Op.read;
+}
+
+/** Does every row say all of itself, or its old row what it leaves out? */
+function isWhole({ columns, ops, old }: Piece): boolean {
+  if (!columns.some((column) => column.hasUnchanged())) return true;
+  const oldAt = placesOfOld({ old });
+  return columns.every((column, c) => {
+    if (!column.hasUnchanged()) return true;
+    const before = old?.columns[c]?.values() ?? [];
+    return column
+      .values()
+      .every((cell, row) => cell !== undefined || ops[row] === Op.truncated || before[oldAt.get(row) ?? -1] !== undefined);
+  });
 }
 
 /** Cells that an update left out are those of its old row. */

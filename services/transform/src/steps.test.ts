@@ -214,6 +214,33 @@ describe('changes without state', () => {
     await expect(sent([], table(ORDERS), deleted, { key: ['status'] })).rejects.toBeInstanceOf(StateNeeded);
   });
 
+  it('need state where a contract keeps a column that the table lost, and a result depends on it', async () => {
+    for (const identity of ['default', 'full'] as const) {
+      const orders = table(ORDERS, identity);
+      const told = ['1', 'paid', undefined] as const;
+      const read: Change[] = [['read', told]];
+      const updated: Change[] = [['updated', told, identity === 'full' ? ['1', 'new', undefined] : undefined]] as Change[];
+      for (const changes of [read, updated]) {
+        const op = changes === read ? 'r' : 'u';
+        // What is not known stays as it is with whoever has it.
+        expect((await sent([set({ loud: 'upper(status)' })], orders, changes)).map((text) => text.split(' < ')[0])).toEqual([
+          `orders ${op} 1,paid,undefined,PAID`,
+        ]);
+        await expect(sent([set({ twice: 'qty * 2' })], orders, changes), `${identity} ${op}`).rejects.toBeInstanceOf(StateNeeded);
+        await expect(sent([filter('qty > 0')], orders, changes), `${identity} ${op}`).rejects.toBeInstanceOf(StateNeeded);
+      }
+      // New rows are NULL there, which is a value like any other.
+      expect(await sent([set({ twice: 'qty * 2' })], orders, [['created', ['1', 'paid', null]]])).toEqual([
+        'orders c 1,paid,null,null',
+      ]);
+      expect(await sent([], orders, [['deleted', ['1', identity === 'full' ? 'paid' : undefined, undefined]]])).toHaveLength(1);
+      // A row that is named as kept fills nothing with what was made of nothing.
+      expect(await sent([set({ twice: 'qty * 2' })], orders, [['kept', ['1', undefined, undefined]]])).toEqual([
+        'orders k 1,undefined,undefined,undefined',
+      ]);
+    }
+  });
+
   it('leave the other tables of a route, and go to each of a split', async () => {
     const route: TransformStep = { kind: 'route', tables: { 'public.big': 'qty > 5', 'public.small': 'qty > 0' } };
     const rows: Change[] = [

@@ -17,7 +17,7 @@ export function openEvents({
   readonly source: string;
   readonly database: string;
   readonly replicas: number;
-  readonly runtime: Runtime<Changelogs>;
+  readonly runtime: Pick<Runtime<Changelogs>, 'changelogs' | 'clock' | 'log'>;
 }): EventsProjection {
   const { changelogs, clock, log } = runtime;
   const { eventStreams: streams, positions, deadLetters: letters } = changelogs;

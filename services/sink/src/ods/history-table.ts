@@ -73,10 +73,12 @@ export class HistoryTable {
     await this.flush();
     // Of one message: each key once, so their order says nothing.
     const { columns: own } = this.#shape;
-    const found = chosen(Op.read);
-    const { from, values } = unnested(found, [...own.keys()]);
-    const cells = own.map(({ name, type }, c) => `u.c${c}::${type} AS ${name}`).join(', ');
-    if (found.length > 0) await this.read({ rows: `(SELECT ${cells} FROM ${from})`, values }, moment(0));
+    for (const alike of groupBy(chosen(Op.read), pattern).values()) {
+      const present = [...own.keys()].filter((c) => alike[0]?.[c] !== undefined);
+      const { from, values } = unnested(alike, present);
+      const cells = present.map((c) => `u.c${c}::${own[c]?.type} AS ${own[c]?.name}`).join(', ');
+      await this.read({ rows: `(SELECT ${cells} FROM ${from})`, values, present }, moment(0));
+    }
     await this.#fill(chosen(Op.kept));
   }
 
@@ -99,15 +101,20 @@ export class HistoryTable {
 
   /**
    * What a snapshot read: versions of rows that were not there, or are different. Call {@link flush} before.
-   * @param rows a FROM item with the columns of the table, and what its parameters stand for
+   * @param rows a FROM item with the columns of the table, and what its parameters stand for; where it has not all of them, those that are
+   *   `present`, and the others did not change
    */
-  async read({ rows, values }: { rows: string; values: readonly unknown[] }, at: Moment): Promise<void> {
+  async read({ rows, values, present }: Read, at: Moment): Promise<void> {
     const { history, columns, key } = this.#shape;
+    const has = (c: number) => present === undefined || present.includes(c);
     const place = [0, 1, 2].map((i) => `$${values.length + i + 1}`);
     const given = [...values, ...placeOf(at)];
     if (key.length > 0) {
       const texts = (alias: string, cast: boolean) =>
-        `ROW(${columns.map(({ name, type }) => `${alias}.${name}${cast ? `::${type}` : ''}::text`).join(', ')})`;
+        `ROW(${columns
+          .filter((_, c) => has(c))
+          .map(({ name, type }) => `${alias}.${name}${cast ? `::${type}` : ''}::text`)
+          .join(', ')})`;
       await this.#session.run(
         `UPDATE ${history} h SET ${setEnded(place, `'r'`)} FROM ${rows} s
           WHERE ${this.#sameKey('s')} AND h._to_lsn IS NULL AND ${texts('h', false)} IS DISTINCT FROM ${texts('s', true)}`,
@@ -116,12 +123,17 @@ export class HistoryTable {
     }
     const names = columns.map(({ name }) => name).join(', ');
     const [when, lsn, ordinal] = place;
+    const cells = columns.map(({ name, type }, c) => (has(c) ? `s.${name}::${type}` : `o.${name}`)).join(', ');
+    // Ended by the statement before.
+    const like = columns.every((_, c) => has(c))
+      ? ''
+      : `LEFT JOIN ${history} o ON ${this.#sameKey('s', 'o')} AND o._to_lsn = ${lsn}::pg_lsn AND o._to_ordinal = ${ordinal}::int8`;
     const there =
       key.length > 0 ? `WHERE NOT EXISTS (SELECT 1 FROM ${history} h WHERE ${this.#sameKey('s')} AND h._to_lsn IS NULL)` : '';
     await this.#session.run(
       `INSERT INTO ${history} (${names}, _valid_from, _from_lsn, _from_ordinal, _op)
-       SELECT ${columns.map(({ name, type }) => `s.${name}::${type}`).join(', ')}, ${when}::timestamptz, ${lsn}::pg_lsn, ${ordinal}::int8, 'r'
-         FROM ${rows} s ${there}`,
+       SELECT ${cells}, ${when}::timestamptz, ${lsn}::pg_lsn, ${ordinal}::int8, 'r'
+         FROM ${rows} s ${like} ${there}`,
       given,
     );
   }
@@ -238,9 +250,9 @@ export class HistoryTable {
   }
 
   /** Of a relation with the key's columns. */
-  #sameKey(alias: string): string {
+  #sameKey(alias: string, own = 'h'): string {
     const { columns, key } = this.#shape;
-    return key.map((c) => `h.${columns[c]?.name} = ${alias}.${columns[c]?.name}::${columns[c]?.type}`).join(' AND ');
+    return key.map((c) => `${own}.${columns[c]?.name} = ${alias}.${columns[c]?.name}::${columns[c]?.type}`).join(' AND ');
   }
 
   /** Of texts `u.c<index>`. */
@@ -248,6 +260,12 @@ export class HistoryTable {
     const { columns } = this.#shape;
     return key.map((c) => `h.${columns[c]?.name} = u.c${c}::${columns[c]?.type}`).join(' AND ');
   }
+}
+
+interface Read {
+  readonly rows: string;
+  readonly values: readonly unknown[];
+  readonly present?: readonly number[];
 }
 
 interface Change {

@@ -206,9 +206,20 @@ describe('Debezium values', () => {
     expect([form.schema.type, form.schema.name].filter(Boolean).join(' ')).toBe(schema);
   });
 
-  it('that were not sent keep their type', () => {
+  it('that were not sent keep their type, or are left out where it holds no placeholder', () => {
+    for (const name of ['int4', 'bool', 'float8', 'date', 'timestamp']) expect(formOf(base(name), -1).unavailable).toBeNull();
+    const schema = { ...customers, columns: [...customers.columns, column('age', 'int4')] };
+    const [updated] = events({}, { ...change('update', null, ['1', 'Anne', undefined, null, undefined]), schema });
+    expect(value(updated)['after']).toEqual({
+      id: 1,
+      first_name: 'Anne',
+      last_name: '__debezium_unavailable_value',
+      email: null,
+    });
     expect(formOf(base('bytea'), -1).unavailable).toBe('"X19kZWJleml1bV91bmF2YWlsYWJsZV92YWx1ZQ=="');
     expect(formOf(array(base('text')), -1).unavailable).toBe('["__debezium_unavailable_value"]');
-    expect(JSON.parse(formOf(array(base('int4')), -1).unavailable)).toEqual([...Buffer.from('__debezium_unavailable_value')]);
+    expect(JSON.parse(formOf(array(base('int4')), -1).unavailable ?? '')).toEqual([
+      ...Buffer.from('__debezium_unavailable_value'),
+    ]);
   });
 });

@@ -85,7 +85,7 @@ export class Envelope {
     return ascii(this.#keySchema === '' ? payload : `${this.#keySchema}${payload}}`);
   }
 
-  /** A new row; what was not sent is the placeholder. */
+  /** A new row; what was not sent is the placeholder, where its type can hold one. */
   after(cells: readonly Cell[]): string {
     return this.#fields(cells, this.#names.keys(), true);
   }
@@ -99,8 +99,8 @@ export class Envelope {
     const fields: string[] = [];
     for (const c of columns) {
       const cell = cells[c];
-      if (cell === undefined && !whole) continue;
       const { encode, unavailable } = this.#forms[c] as ValueForm;
+      if (cell === undefined && (!whole || unavailable === null)) continue;
       fields.push(`${this.#names[c]}:${cell === undefined ? unavailable : cell === null ? 'null' : encode(cell)}`);
     }
     return `{${fields.join(',')}}`;

@@ -19,8 +19,8 @@ export interface ConnectSchema {
 export interface ValueForm {
   readonly schema: ConnectSchema;
   readonly encode: Encode;
-  /** JSON text. */
-  readonly unavailable: string;
+  /** JSON text; null = the field is left out: no value of its type can stand for one that is not known. */
+  readonly unavailable: string | null;
 }
 
 /** Debezium's `unavailable.value.placeholder`. */
@@ -33,7 +33,7 @@ const asIs: Encode = (text) => text;
 const form = (type: string, encode: Encode, name?: string): ValueForm => ({
   schema: { type, ...(name === undefined ? {} : { name, version: 1 }) },
   encode,
-  unavailable: type === 'bytes' ? UNAVAILABLE_BYTES : UNAVAILABLE,
+  unavailable: type === 'bytes' ? UNAVAILABLE_BYTES : type === 'string' ? UNAVAILABLE : null,
 });
 const text = form('string', asString);
 
