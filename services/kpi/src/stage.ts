@@ -64,7 +64,8 @@ export class RowTracker {
     const open = known && !known.gone ? filled(cells, known.cells) : cells;
     const complete = before ? filled(open, before) : open;
     const moved = before !== undefined && from !== key;
-    const base = known && !known.gone ? known.base : moved ? this.#key.map((c) => before[c]) : null;
+    // What an earlier change of the group left open is with the row under the key that it had then.
+    const base = (known && !known.gone ? known.base : null) ?? (moved ? this.#key.map((c) => before[c]) : null);
     if (moved) yield this.#delete(before);
     this.#known.set(key, { cells: complete, base, gone: false });
     yield { op: 'w', cells: complete, base };
