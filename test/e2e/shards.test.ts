@@ -67,7 +67,7 @@ describe(`eight sharded databases in one table while rows move between them (see
       config,
       [
         ...SHARDS.map((shard) => `kind: Source\nname: ${shard}\npostgres: "${url(shard)}"`),
-        `kind: Sink\nname: ods\ntype: ods\npostgres: "${server.url('ods')}"\nmerge: { into: all_shards }`,
+        `kind: Sink\nname: ods\ntype: ods\npostgres: "${server.url('ods')}"\nmerge: { into: all_shards }\nhistory: true`,
       ].join('\n---\n'),
     );
     await mkdir(join(folder, 'data'));
