@@ -35,7 +35,7 @@ export async function bridge(
   const none: ReadonlySet<string> = new Set();
   const to = { seq: seq - 1, ...header.follows };
   const until = await projection.position();
-  await projection.rewind({ to, watermark: 0, until, kept: none, begun: none, foreign: true });
+  await projection.rewind({ to, watermark: 0, until, kept: none, begun: new Map(), foreign: true });
 }
 
 async function askSnapshot(bus: Bus, source: string, signal: AbortSignal): Promise<void> {

@@ -60,8 +60,8 @@ export interface Rewind {
    * kept, and nothing that was noted counts any more.
    */
   readonly foreign: boolean;
-  /** Tables of which a snapshot begins between `to` and `until`: keys noted for a later one count no more. */
-  readonly begun: ReadonlySet<string>;
+  /** Tables of which a snapshot begins between `to` and `until`, and where the first one does: keys noted for a later one count no more. */
+  readonly begun: ReadonlyMap<string, SourcePosition>;
 }
 
 /** What a projection's commands may ask of the driver. */

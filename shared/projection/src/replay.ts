@@ -19,7 +19,7 @@ export interface ReplayPart {
 
 const PROGRESS_MS = 250;
 /** All of it is replayed. */
-const EVERYTHING: Window = { kept: new Set(), begun: new Set() };
+const EVERYTHING: Window = { kept: new Set(), begun: new Map() };
 
 export interface ReplayOptions {
   /** `<sink>/<source>`. */
@@ -53,7 +53,7 @@ export async function goBack(
       throw new Fault('outside_history', message, { projection: name }, { cause: lost });
     }
     const none: ReadonlySet<string> = new Set();
-    await projection.rewind({ to: position, watermark, until, kept: none, begun: none, foreign: true });
+    await projection.rewind({ to: position, watermark, until, kept: none, begun: new Map(), foreign: true });
     return [];
   }
   if (compareSourcePosition(to, until) > 0) {

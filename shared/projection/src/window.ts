@@ -13,8 +13,8 @@ import {
 export interface Window {
   /** Tables whose changes cannot be applied a second time over newer rows. */
   readonly kept: ReadonlySet<string>;
-  /** Tables of which a snapshot begins in it. */
-  readonly begun: ReadonlySet<string>;
+  /** Tables of which a snapshot begins in it, and where the first one does. */
+  readonly begun: ReadonlyMap<string, SourcePosition>;
 }
 
 /**
@@ -34,14 +34,14 @@ export async function surveyWindow(
   { from, to, signal }: { from: Position; to: SourcePosition; signal: AbortSignal },
 ): Promise<Window> {
   const kept = new Set<string>();
-  const begun = new Set<string>();
+  const begun = new Map<string, SourcePosition>();
   const end = (await changelogs.last(source))?.seq ?? 0;
   if (end <= from.seq) return { kept, begun };
   for await (const batch of changelogs.read(source, { after: from, signal })) {
     const { mark, position } = batch.header;
     const place = compareSourcePosition(position, to);
     if (place > 0) break;
-    if (mark?.step === 'begin') begun.add(mark.table);
+    if (mark?.step === 'begin' && !begun.has(mark.table)) begun.set(mark.table, position);
     for (const section of batch.sections) if (!repeatable(section)) kept.add(tableName(section.schema));
     if (place === 0 || batch.seq >= end) break;
   }

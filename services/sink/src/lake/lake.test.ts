@@ -402,7 +402,7 @@ describe('the lake of one source, moved between workers', () => {
     let deaths = 0;
     for (let statements = 0; ; statements += 3) {
       const dies = await a.open(statements).catch(() => null);
-      const rewind = { to, watermark: 0, kept: new Set<string>(), begun: new Set<string>(), foreign: false };
+      const rewind = { to, watermark: 0, kept: new Set<string>(), begun: new Map(), foreign: false };
       const went = await dies?.rewind({ ...rewind, until: await dies.position() }).then(
         () => true,
         () => false,
@@ -432,7 +432,7 @@ describe('the lake of one source, moved between workers', () => {
     const b = worker('b');
     const until = await (await b.open()).position();
     const none = new Set<string>();
-    const rewind = { to, until, watermark: 0, kept: none, begun: none };
+    const rewind = { to, until, watermark: 0, kept: none, begun: new Map() };
     await expect(b.lake?.rewind({ ...rewind, foreign: false })).rejects.toThrow('still being loaded');
     await b.lake?.rewind({ ...rewind, foreign: true });
     expect(await b.lake?.position()).toEqual(to);

@@ -150,16 +150,17 @@ export class HistoryTable {
 
   /**
    * Lets go of everything behind a position, which is then told again. What a snapshot swept stays ended, unless that snapshot is told
-   * again from its beginning (`begun`): what it named is not noted any more.
+   * again from its beginning: what it named is not noted any more.
+   * @param begun where the first of those begins that are told again; null = none is
    */
-  async cut({ lsn, ordinal }: SourcePosition, begun: boolean): Promise<void> {
+  async cut({ lsn, ordinal }: SourcePosition, begun: SourcePosition | null): Promise<void> {
     const { history } = this.#shape;
     const behind = [formatLsn(lsn), ordinal];
     await this.#session.run(`DELETE FROM ${history} WHERE (_from_lsn, _from_ordinal) > ($1::pg_lsn, $2::int8)`, behind);
     await this.#session.run(
       `UPDATE ${history} SET _valid_to = NULL, _to_lsn = NULL, _to_ordinal = NULL, _ended_by = NULL
-        WHERE (_to_lsn, _to_ordinal) > ($1::pg_lsn, $2::int8) AND ($3::bool OR _ended_by <> 's')`,
-      [...behind, begun],
+        WHERE (_to_lsn, _to_ordinal) > ($1::pg_lsn, $2::int8) AND (_ended_by <> 's' OR (_to_lsn, _to_ordinal) > ($3::pg_lsn, $4::int8))`,
+      [...behind, begun && formatLsn(begun.lsn), begun && begun.ordinal],
     );
   }
 

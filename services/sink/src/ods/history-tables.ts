@@ -95,7 +95,7 @@ export class HistoryTables {
   }
 
   /** Lets go of what lies behind a position: {@link HistoryTable.cut}. */
-  async cut(session: Session, name: string, { to, begun }: { to: SourcePosition; begun: boolean }): Promise<void> {
+  async cut(session: Session, name: string, { to, begun }: { to: SourcePosition; begun: SourcePosition | null }): Promise<void> {
     const { history, there } = await this.#noted(session, name);
     if (history && there) await new HistoryTable({ history, columns: [], key: [] }, session).cut(to, begun);
   }

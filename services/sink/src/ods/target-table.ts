@@ -238,7 +238,7 @@ export class TargetTables {
       const at = kept.has(name) ? until : null;
       const table = !at && (foreign || begun.has(name)) ? await this.find(session, name) : null;
       if (table) await this.endSeen(session, table);
-      if (!at) await this.#histories.cut(session, name, { to, begun: foreign || begun.has(name) });
+      if (!at) await this.#histories.cut(session, name, { to, begun: foreign ? to : (begun.get(name) ?? null) });
       await session.run(
         'UPDATE tributary.tables SET held_lsn = $4, held_ordinal = $5 WHERE sink = $1 AND source = $2 AND name = $3',
         [sink, source, name, at && formatLsn(at.lsn), at && at.ordinal],
