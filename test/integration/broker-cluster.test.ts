@@ -8,7 +8,7 @@ import {
   type DeadLetter,
   SectionDraft,
 } from '@tributary/changelog';
-import { askOne, Fault, Op, ORIGIN, type StoredBatch, type TableSchema } from '@tributary/core';
+import { askOne, Fault, Op, ORIGIN, type Position, type StoredBatch, type TableSchema } from '@tributary/core';
 import { temporaryFolder } from '@tributary/embedded';
 import { afterAll, beforeAll, describe, expect, it } from 'vitest';
 import { NatsCluster } from '../fixtures/nats-cluster.ts';
@@ -50,6 +50,9 @@ function transaction(n: number): BatchDraft {
   };
 }
 
+/** A supervisor starts nothing again at once. */
+const again = () => new Promise((resolve) => setTimeout(resolve, 100));
+
 /** Writes as a source does: after a fault a new writer goes on after what the changelog holds. */
 async function write(broker: Broker, source: string, upTo: () => number): Promise<number> {
   let writer: ChangelogWriter | null = null;
@@ -65,18 +68,27 @@ async function write(broker: Broker, source: string, upTo: () => number): Promis
       faults++;
       await writer?.close();
       writer = null;
+      await again();
     }
   }
   await writer?.close();
   return faults;
 }
 
-/** Reads as a projection does, until `done` says so. */
+/** Reads as a projection does, until `done` says so: after a fault it goes on from where it stands. */
 async function read(broker: Broker, source: string, ids: string[], done: () => boolean): Promise<void> {
-  const stop = new AbortController();
-  for await (const batch of broker.changelogs.read(source, { after: ORIGIN, signal: stop.signal })) {
-    for (const section of batch.sections) ids.push(...((section.columns[0]?.values() ?? []) as string[]));
-    if (done()) return;
+  let after: Position = ORIGIN;
+  while (!done()) {
+    try {
+      for await (const batch of broker.changelogs.read(source, { after, signal: new AbortController().signal })) {
+        for (const section of batch.sections) ids.push(...((section.columns[0]?.values() ?? []) as string[]));
+        after = { seq: batch.seq, ...batch.header.position, epoch: batch.header.epoch };
+        if (done()) return;
+      }
+    } catch (error) {
+      if (!(error instanceof Fault) || error.reaction !== 'restart') throw error;
+      await again();
+    }
   }
 }
 
@@ -114,6 +126,8 @@ describe('a changelog on three servers', () => {
       await done;
       expect(ids).toEqual(Array.from({ length: last }, (_, i) => String(i + 1)));
     } finally {
+      // Also where it failed, both come to their end.
+      last = 0;
       await broker.close();
       await reading.close();
     }
@@ -175,6 +189,7 @@ describe('a changelog on three servers', () => {
       await done;
       expect(ids).toEqual(Array.from({ length: last }, (_, i) => String(i + 1)));
     } finally {
+      last = 0;
       await broker.close();
       await reading.close();
       await Promise.all(proxies.map((proxy) => proxy.stop()));

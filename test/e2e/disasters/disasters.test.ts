@@ -50,13 +50,15 @@ describe('disasters', () => {
     await recovers('NATS store lost', system);
     await estate.work(OPERATIONS);
     await expectEqual(system);
-    // Nothing that the lake had is gone from it, and what the new changelog has came once.
+    // Nothing that the lake had is gone from it, and what the new changelog has came once. But for a table that is read in one piece: what
+    // a reading had seen ahead of the stream was left out of the old changelog, and the new one, read again from before, may have it.
     const after = await estate.history();
     const streamed = (all: readonly string[]) => all.filter((change) => !change.includes(' r '));
     expect(new Set(streamed(after)).size).toBe(streamed(after).length);
     expect(streamed(after)).toEqual(expect.arrayContaining(streamed(before)));
     const told = new Set(streamed(after));
-    expect(streamed(await changelog(system, 'shop')).filter((change) => !told.has(change))).toEqual([]);
+    const keyed = streamed(await changelog(system, 'shop')).filter((change) => !change.startsWith('public.country '));
+    expect(keyed.filter((change) => !told.has(change))).toEqual([]);
   });
 
   it('a source is set back to yesterday', { timeout: TIMEOUT_MS }, async () => {
