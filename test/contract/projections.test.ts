@@ -324,7 +324,8 @@ describe.each(Object.entries(TARGETS))(`projection %s (seed ${SEED})`, (name, ma
     for (let round = 0; round < ROUNDS; round++) {
       const random = seeded(SEED * 7 + round);
       const history = new History(SEED + round, UNITS);
-      for (const cuts of [1, 2]) {
+      // Engines and lakes take long over every group: they meet one of the two cuts, by seed.
+      for (const cuts of name === 'kpi' || name === 'lake' ? [1 + (SEED % 2)] : [1, 2]) {
         const { broker, seq } = await written(history, SEED + round * 10 + cuts);
         const target = await make();
         const end: Chooser = () => (cuts === 2 && random() < 0.03 ? 'hold' : null);
