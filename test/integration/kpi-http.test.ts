@@ -302,8 +302,26 @@ describe('KPIs over HTTP', () => {
     });
     expect(alert).toMatchObject({ kind: 'kpi', kpi: 'size', alert: 'many', problem: 'n > 4 (n = 6)', owner: 'bi@shop' });
     expect((await system.run(['status'])).stdout).toContain('"alert":"many"');
-    expect(await gauge('tributary_kpi_alert_firing_state{kpi="size",alert="many",owner="bi@shop"}')).toBe('1');
-    expect(await gauge('tributary_kpi_value{kpi="size",measure="n",grain=""}')).toBe('6');
+    // Each is told on a way of its own.
+    const shows = (name: string, value: string) => until(`${name} ${value}`, async () => (await gauge(name)) === value);
+    await shows('tributary_kpi_alert_firing_state{kpi="size",alert="many",owner="bi@shop"}', '1');
+    await shows('tributary_kpi_value{kpi="size",measure="n",grain=""}', '6');
+    // Its values go to the same hook, and to its subject: first all, then what changed since, and the last in any case.
+    interface Published {
+      readonly whole: boolean;
+      readonly rows: readonly { values: { n: number } }[];
+    }
+    const counts = (published: readonly Published[]) => published.map(({ rows }) => rows[0]?.values.n);
+    const values = () => ofKind('values').map(({ body: one }) => one as Published);
+    const nats = await connectTo(system);
+    const valuesTold = async (n: number) => {
+      await until(`${n} at the hook`, async () => counts(values()).at(-1) === n);
+      return until(`${n} on the subject`, async () => {
+        const all = await streamMessages(nats, 'KPI_size');
+        return counts(all.map(({ body: one }) => JSON.parse(one) as Published)).at(-1) === n ? all : null;
+      });
+    };
+    await valuesTold(6);
     await shop.query(`DELETE FROM orders WHERE id > 10`);
     await told('resolved');
     await until('the alert to be over', async () => (await json<Alert[]>('alerts')).length === 0);
@@ -311,19 +329,7 @@ describe('KPIs over HTTP', () => {
     expect(ofKind('alert').map(({ body: one }) => (one as { state: string }).state)).toEqual(['firing', 'resolved']);
     expect([receiver.forged, new Set(receiver.taken.map(({ id }) => id)).size]).toEqual([0, receiver.taken.length]);
 
-    // Its values went to the same hook, and to its subject: first all, then each change, to the last.
-    interface Published {
-      readonly whole: boolean;
-      readonly rows: readonly { values: { n: number } }[];
-    }
-    const counts = (published: readonly Published[]) => published.map(({ rows }) => rows[0]?.values.n);
-    const values = () => ofKind('values').map(({ body: one }) => one as Published);
-    await until('the last value at the hook', async () => counts(values()).at(-1) === 3);
-    const nats = await connectTo(system);
-    const messages = await until('the last value on the subject', async () => {
-      const all = await streamMessages(nats, 'KPI_size');
-      return counts(all.map(({ body: one }) => JSON.parse(one) as Published)).at(-1) === 3 ? all : null;
-    });
+    const messages = await valuesTold(3);
     await nats.close();
     expect(new Set(messages.map(({ subject }) => subject))).toEqual(new Set(['numbers.size']));
     for (const published of [values(), messages.map(({ body: one }) => JSON.parse(one) as Published)]) {
