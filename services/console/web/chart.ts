@@ -79,13 +79,7 @@ export class RateChart {
   }
 
   #options(names: readonly string[]): uPlot.Options {
-    const style = getComputedStyle(document.body);
-    const axis = {
-      stroke: colour('--soft'),
-      font: `12px ${style.fontFamily}`,
-      grid: { stroke: colour('--line'), width: 1 },
-      ticks: { show: false },
-    };
+    const axis = axisStyle();
     const last = () => this.#at.at(-1) ?? Date.now() / 1_000;
     return {
       ...this.#size(),
@@ -115,6 +109,16 @@ export class RateChart {
 
 function seriesColour(index: number): string {
   return `--series-${index % SERIES_COLOURS}`;
+}
+
+/** What every axis of the console's charts has. */
+export function axisStyle(): uPlot.Axis {
+  return {
+    stroke: colour('--soft'),
+    font: `12px ${getComputedStyle(document.body).fontFamily}`,
+    grid: { stroke: colour('--line'), width: 1 },
+    ticks: { show: false },
+  };
 }
 
 /** A custom property as a colour that a canvas understands: only a computed property resolves `light-dark()`. */

@@ -1,5 +1,5 @@
 import uPlot from '/assets/uPlot.esm.js';
-import { colour } from './chart.js';
+import { axisStyle, colour } from './chart.js';
 import { count, duration } from './format.js';
 import { type Column, LiveTable } from './table.js';
 import { tokenHeaders } from './stream.js';
@@ -194,13 +194,7 @@ export class KpiCard {
   }
 
   #options(label: string, targeted: boolean): uPlot.Options {
-    const style = getComputedStyle(document.body);
-    const axis = {
-      stroke: colour('--soft'),
-      font: `12px ${style.fontFamily}`,
-      grid: { stroke: colour('--line'), width: 1 },
-      ticks: { show: false },
-    };
+    const axis = axisStyle();
     return {
       width: this.#chart.clientWidth,
       height: this.#chart.clientHeight,

@@ -1,6 +1,6 @@
 import type { Changelogs } from '@tributary/changelog';
 import type { Position } from '@tributary/core';
-import { beginsWhole, GroupQueue, type Taken, wholeIsThere } from '@tributary/projection';
+import { GroupQueue, type Taken, wholeIsThere } from '@tributary/projection';
 
 export interface InputsOptions {
   readonly changelogs: Changelogs;
@@ -91,7 +91,7 @@ export class Inputs {
         resumes: () => !queue.reading,
       };
       for await (const batch of changelogs.read(input, options)) {
-        if (beginsWhole(batch.header)) await wholeIsThere(changelogs, input, { batch, signal: stop.signal });
+        await wholeIsThere(changelogs, input, { batch, signal: stop.signal });
         const full = queue.push(batch);
         if (full) await full;
         if (stop.signal.aborted) break;

@@ -9,7 +9,7 @@ import type { Projection } from './projection.ts';
 import type { Order } from './order.ts';
 import { culpritOf, Quarantine } from './quarantine.ts';
 import { answerReplay } from './replay.ts';
-import { beginsWhole, wholeIsThere } from './whole-reads.ts';
+import { wholeIsThere } from './whole-reads.ts';
 
 export interface ProjectionActorOptions {
   /** Name of the sink. */
@@ -252,7 +252,7 @@ export class ProjectionActor implements Actor {
     const resumes = () => !queue.reading;
     try {
       for await (const batch of changelogs.read(source, { after, signal, wants, resumes })) {
-        if (beginsWhole(batch.header)) await wholeIsThere(changelogs, source, { batch, signal });
+        await wholeIsThere(changelogs, source, { batch, signal });
         const full = queue.push(batch);
         if (full) await this.#held(full);
         if (signal.aborted) break;

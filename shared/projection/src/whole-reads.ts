@@ -29,12 +29,8 @@ export class WholeReads {
   }
 }
 
-/** Does a reading in one piece begin with this message? */
-export const beginsWhole = ({ mark }: Pick<BatchHeader, 'mark'>): boolean =>
-  mark?.step === 'begin' && mark.progress !== undefined;
-
 /**
- * Waits until the changelog holds the end of the reading that begins with a batch: only then is it taken, so that nobody holds
+ * Where a reading in one piece begins with a batch, waits until the changelog holds its end: only then is it taken, so that nobody holds
  * a transaction open for as long as the source may need for it, or is away.
  *
  * @throws Fault `broker_unreachable` when the connection breaks meanwhile: the beginning may be lost, and then no end comes
@@ -47,6 +43,7 @@ export async function wholeIsThere(
   const { seq, header } = batch;
   const reads = new WholeReads();
   reads.pass(header);
+  if (!reads.open) return;
   const stop = new AbortController();
   const after = { seq, ...header.position, epoch: header.epoch };
   const options = { after, signal: AbortSignal.any([signal, stop.signal]), wants: () => false, resumes: () => false };
