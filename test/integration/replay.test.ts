@@ -6,6 +6,7 @@ import { afterAll, beforeAll, describe, expect, it } from 'vitest';
 import { lakeHistory } from '../fixtures/lake-history.ts';
 import { createLedger } from '../fixtures/ledger.ts';
 import { lastJson, System } from '../fixtures/system.ts';
+import { until } from '../fixtures/wait.ts';
 import { runWorkload } from '../fixtures/workload.ts';
 
 const seed = Number(process.env['TRIBUTARY_SEED'] ?? Date.now() % 1_000_000);
@@ -135,6 +136,21 @@ compact: { every: 2s }
     for (const [name, counts] of expected) expect(history.get(name), name).toEqual(counts);
   }
 
+  /** Of the table without rows, the same in ODS and lake; none where they differ. */
+  async function columnsOfNever(): Promise<string[]> {
+    const ods = new Client({ connectionString: postgres.url('ods') });
+    await ods.connect();
+    const { rows } = await ods.query<{ name: string }>(
+      `SELECT column_name AS name FROM information_schema.columns
+        WHERE table_schema = 'shop' AND table_name = 'never' AND column_name NOT LIKE '\\_%' ORDER BY ordinal_position`,
+    );
+    await ods.end();
+    const asked = await system.run(['query', 'SELECT column_name FROM (DESCRIBE shop.never)']);
+    const lake = asked.code === 0 ? lastJson<{ rows: { column_name: string }[] }>(asked).rows : [];
+    const names = rows.map(({ name }) => name);
+    return lake.map((row) => row.column_name).join() === names.join() ? names : [];
+  }
+
   it('gives the same values again, from a time, while load runs; and history has every change once', async () => {
     await work(600);
     const { time } = await now();
@@ -179,9 +195,15 @@ compact: { every: 2s }
     }
     await expectEqual();
     await expectHistoryOnce();
+    // A table that never has a row is told of too, and of what becomes of it.
+    await client.query('CREATE TABLE never (id integer PRIMARY KEY, v text)');
+    await until('the empty table', async () => (await columnsOfNever()).join() === 'id,v');
+    await client.query('ALTER TABLE never ADD COLUMN more integer');
+    await until('its other column', async () => (await columnsOfNever()).join() === 'id,v,more');
     for (const sink of ['ods', 'lake']) await replay(sink, 'start');
     await expectEqual();
     await expectHistoryOnce();
+    expect(await columnsOfNever()).toEqual(['id', 'v', 'more']);
   });
 
   it('says what it cannot do', async () => {

@@ -204,7 +204,7 @@ export class Snapshotter {
       stream.stopCollecting(name);
       const mark = { step: 'end', table: name, generation: run.snapshot.generation, reset: false } as const;
       known.snapshot = null;
-      void stream.publish(mark, [], state);
+      void stream.publish(mark, shapeAlone(run.shape.schema), state);
     });
   }
 
@@ -383,7 +383,7 @@ export class Snapshotter {
     known.open = false;
     stream.skip(name, seen, until);
     watch.settled(name);
-    void stream.publish(mark('end'), [], state);
+    void stream.publish(mark('end'), shapeAlone(schema), state);
     // Readers take it when the stream has passed `until`.
     heartbeat();
   }
@@ -468,6 +468,11 @@ function piecesOf(chosen: Chosen): Chosen[] {
     kind: 'keys',
     keys: keys.slice(i * REREAD_KEYS, (i + 1) * REREAD_KEYS),
   }));
+}
+
+/** What is told of a table that has no rows: projections make it, and follow its columns. */
+function shapeAlone(schema: TableSchema): SectionDraft[] {
+  return [new SectionDraft(schema)];
 }
 
 function check(run: Run): void {

@@ -16,6 +16,12 @@ export interface DatabaseOptions {
   /** Where it spills to. */
   readonly spillDir: string;
   /**
+   * Size of a block of a new file, a power of two from 16 KiB to DuckDB's own 256 KiB. What a transaction writes to a table begins with
+   * 16 or 32 KiB a column, and DuckDB (1.5) spills nothing that is smaller than a block: with 256 KiB a transaction that writes to
+   * many tables needs about 1 MiB for 30 of their columns until its end, whatever the limit.
+   */
+  readonly blockBytes?: number;
+  /**
    * WAL that may gather before a commit checkpoints by itself; default: DuckDB's 16 MiB. Rows written at random places make
    * each of those ten times as dear as one large one: then set it high, and checkpoint when there is time.
    */
@@ -57,6 +63,7 @@ export class Database {
         allocator_bulk_deallocation_flush_threshold: '1MiB',
         autoinstall_known_extensions: 'false',
         autoload_known_extensions: 'false',
+        ...(options.blockBytes === undefined ? {} : { default_block_size: String(options.blockBytes) }),
         ...(options.checkpointBytes === undefined ? {} : { checkpoint_threshold: `${options.checkpointBytes}B` }),
       });
       if (options.checkpointAtClose === false) await leaveWal(instance);

@@ -83,4 +83,12 @@ describe('net changes', () => {
       { row: ['2', undefined, 'toast'], fill: true, there: false },
     ]);
   });
+
+  it('take nothing from a row that is gone for the one that comes under its key', () => {
+    const net = new NetChanges([0]);
+    net.put(['1', 'old', 'kept by a contract'], true);
+    net.delete(['1', undefined, undefined]);
+    net.put(['1', 'new', undefined]);
+    expect(net.take().rows).toEqual([{ row: ['1', 'new', null], fill: false, there: true }]);
+  });
 });

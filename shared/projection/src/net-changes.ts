@@ -30,13 +30,14 @@ export class NetChanges {
     return this.#key.length === 1 ? String(cells[this.#key[0] as number]) : this.#key.map((c) => cells[c]).join(SEPARATOR);
   }
 
-  /** A row as it is now: created or read, or, when it was there before, updated. */
+  /** A row as it is now: created or read, or, when it was there before, updated. What a new row under a key that is gone leaves out is null. */
   put(row: Cell[], was = false): void {
     const key = this.keyOf(row);
     const before = this.#rows.get(key);
+    const gone = before?.row === null && !was;
     // A kept row that is updated is there; one that is only filled may not be.
     const there = before ? before.there || (before.fill && was) : was;
-    this.#rows.set(key, { row: before?.row ? merge(row, before.row) : row, fill: false, there });
+    this.#rows.set(key, { row: gone ? nulled(row) : before?.row ? merge(row, before.row) : row, fill: false, there });
   }
 
   /** A row under a new key: unchanged cells come from the row it was. @returns false when that row is not in this group */
@@ -107,6 +108,11 @@ export class NetChanges {
     }
     return deleted;
   }
+}
+
+/** A row that nothing was known of before: what it does not say is null. */
+export function nulled(row: Cell[]): Cell[] {
+  return row.includes(undefined) ? row.map((cell) => cell ?? null) : row;
 }
 
 /** `newer`, with what it does not say taken from `older`. */

@@ -20,10 +20,15 @@ const SETUP = [
 
 /** Memory DuckDB may use inside a sink worker; beyond it spills to disk. */
 const MEMORY_BYTES = 64 * 2 ** 20;
+/** A transaction that cannot be written with that, because DuckDB does not spill everything, may have more: up to this. */
+const MEMORY_BYTES_MAX = 2 ** 30;
+/** A transaction of the source, and so one of the state, may write to all tables there are. */
+const BLOCK_BYTES = 2 ** 14;
 
 /** The state of one lake sink: one DuckDB file for all its sources, written by one of them at a time, read by anyone. */
 export class LakeStore {
   readonly database: Database;
+  #memoryBytes = MEMORY_BYTES;
   #turn: Promise<void> = Promise.resolve();
 
   private constructor(database: Database) {
@@ -40,7 +45,7 @@ export class LakeStore {
     await mkdir(folder, { recursive: true });
     const path = join(folder, `${sink}.duckdb`);
     const spillDir = join(folder, `${sink}.spill`);
-    const options = { path, memoryBytes: MEMORY_BYTES, threads: 1, spillDir, checkpointAtClose: false };
+    const options = { path, memoryBytes: MEMORY_BYTES, blockBytes: BLOCK_BYTES, threads: 1, spillDir, checkpointAtClose: false };
     let database: Database;
     try {
       database = await Database.open(options);
@@ -73,6 +78,28 @@ export class LakeStore {
     this.#turn = new Promise((resolve) => (release = resolve));
     await before;
     return release;
+  }
+
+  /** Twice the memory, for what did not get through with what it had. @returns how much it is now; null when it may not be more */
+  async grow(): Promise<number | null> {
+    if (this.#memoryBytes >= MEMORY_BYTES_MAX) return null;
+    await this.#limit(this.#memoryBytes * 2);
+    return this.#memoryBytes;
+  }
+
+  /** Back to what a lake has normally. */
+  async shrink(): Promise<void> {
+    if (this.#memoryBytes > MEMORY_BYTES) await this.#limit(MEMORY_BYTES);
+  }
+
+  async #limit(bytes: number): Promise<void> {
+    const duck = await this.database.connect();
+    try {
+      await duck.run(`SET memory_limit = '${bytes / 2 ** 20}MiB'`);
+      this.#memoryBytes = bytes;
+    } finally {
+      duck.close();
+    }
   }
 
   close(): void {

@@ -1,7 +1,8 @@
 import { mkdtemp, rm } from 'node:fs/promises';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
-import type { TableSchema } from '@tributary/core';
+import { ArrayColumn } from '@tributary/changelog';
+import { Op, type Section, type StoredBatch, type TableSchema } from '@tributary/core';
 import { afterEach, beforeEach, describe, expect, it } from 'vitest';
 import { LakeStore } from './lake-store.ts';
 import { LakeTable } from './lake-table.ts';
@@ -18,6 +19,30 @@ const shape = (...names: readonly string[]): TableSchema => ({
     key: i === 0 ? 1 : 0,
   })),
 });
+
+const batch = {
+  seq: 1,
+  header: {
+    kind: 'stream',
+    position: { lsn: 16n, ordinal: 1 },
+    transactions: [{ lsn: 16n, endLsn: 24n, xid: 1, committedAt: 1 }],
+  },
+} as unknown as StoredBatch;
+
+/** An update: of those nothing is known before they are folded. */
+function oneRow(schema: TableSchema): Section {
+  return {
+    schema,
+    schemaVersion: '1',
+    rows: 1,
+    ops: Uint8Array.of(Op.updated),
+    transaction: Uint32Array.of(0),
+    ordinal: Uint32Array.of(1),
+    columns: schema.columns.map((_, c) => new ArrayColumn([c === 0 ? '1' : 'x'])),
+    old: null,
+    csv: null,
+  };
+}
 
 describe('a table of the lake', () => {
   let folder = '';
@@ -51,6 +76,22 @@ describe('a table of the lake', () => {
       { id: '3', b: 'y', c: 'new' },
     ]);
     expect(await duck.rows(`SELECT count(*)::INT AS n, min(c) AS c FROM ${after.history}`)).toEqual([{ n: 0, c: null }]);
+    duck.close();
+  });
+
+  it('is one of very many that a transaction writes to, with the memory of one lake', async () => {
+    const duck = await store.connect();
+    const names = Array.from({ length: 20 }, (_, c) => `c${c}`);
+    await duck.run('BEGIN');
+    for (let n = 0; n < 50; n++) {
+      const schema = { ...shape(...names), table: `t${n}` };
+      const table = new LakeTable(duck, 's', { schema, version: '1', seen: false });
+      await table.create();
+      await table.write(oneRow(schema), batch, null);
+      await table.flush();
+    }
+    await duck.run('COMMIT');
+    expect(await duck.rows('SELECT c0, c19 FROM _current."s.public.t49"')).toEqual([{ c0: '1', c19: 'x' }]);
     duck.close();
   });
 });

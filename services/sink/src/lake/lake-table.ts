@@ -231,24 +231,44 @@ export class LakeTable {
       this.columns.map((_, c) => loadCells(all.map((row) => row[c]))),
       { flag: flags.join('') },
     );
-    await this.#duck.run(`CREATE OR REPLACE TEMP TABLE fold AS ${loader.select}`, loader.values);
-    const join = rows.some((net) => (net.row as Cell[]).includes(undefined));
+    const fold = await this.#temporary('fold', ['flag']);
+    await this.#duck.run(`INSERT INTO ${fold} ${loader.select}`, loader.values);
     const keys = this.key.map((c) => `t.${this.#ident(c)} = ${plain(`f.c${c}`)}`).join(' AND ');
-    const cells = this.columns.map((column, c) =>
-      join
-        ? `CASE WHEN ${isUnchanged(`f.c${c}`)} THEN t.${duckIdent(column.name)} ELSE ${plain(`f.c${c}`)} END AS c${c}`
-        : `${plain(`f.c${c}`)} AS c${c}`,
-    );
-    const from = join ? `fold f LEFT JOIN ${this.current} t ON ${keys}` : 'fold f';
-    const there = join ? ` AND (f.flag = 'w' OR t.${this.#ident(this.key[0] as number)} IS NOT NULL)` : '';
-    await this.#duck.run(
-      `CREATE OR REPLACE TEMP TABLE final AS SELECT ${cells.join(', ')} FROM ${from} WHERE f.flag <> 'd'${there}`,
-    );
-    await this.#duck.run(`DELETE FROM ${this.current} t USING fold f WHERE ${keys}`);
-    await this.#duck.run(`INSERT INTO ${this.current} SELECT * FROM final`);
+    const gap = rows.some((net) => (net.row as Cell[]).includes(undefined));
+    const whole = gap
+      ? await this.#filledIn(fold, keys)
+      : `SELECT ${this.columns.map((_, c) => plain(`c${c}`)).join(', ')} FROM ${fold} WHERE flag <> 'd'`;
+    await this.#duck.run(`DELETE FROM ${this.current} t USING ${fold} f WHERE ${keys}`);
+    await this.#duck.run(`INSERT INTO ${this.current} ${whole}`);
     if (!this.seen) return;
     const named = this.key.map((c) => plain(`c${c}`)).join(', ');
-    await this.#duck.run(`INSERT INTO ${this.named} SELECT ${named} FROM fold WHERE flag <> 'd'`);
+    await this.#duck.run(`INSERT INTO ${this.named} SELECT ${named} FROM ${fold} WHERE flag <> 'd'`);
+  }
+
+  /** What is to stand in the table, with unchanged cells as they stand in it now. @returns the query for it */
+  async #filledIn(fold: string, keys: string): Promise<string> {
+    const filled = await this.#temporary('filled', []);
+    const cells = this.columns.map(
+      (column, c) => `CASE WHEN ${isUnchanged(`f.c${c}`)} THEN t.${duckIdent(column.name)} ELSE ${plain(`f.c${c}`)} END`,
+    );
+    const there = `t.${this.#ident(this.key[0] as number)} IS NOT NULL`;
+    await this.#duck.run(
+      `INSERT INTO ${filled} SELECT ${cells.join(', ')} FROM ${fold} f LEFT JOIN ${this.current} t ON ${keys}
+        WHERE f.flag = 'w' OR (f.flag <> 'd' AND ${there})`,
+    );
+    return `FROM ${filled}`;
+  }
+
+  /**
+   * An empty table, shared by all tables with as many columns: every table that a transaction writes to holds 32 KiB a column until
+   * its end, which DuckDB cannot spill (1.5), also one that is replaced or dropped meanwhile.
+   */
+  async #temporary(name: string, more: readonly string[]): Promise<string> {
+    const table = `temp.${name}_${this.columns.length}`;
+    const columns = [...more, ...this.columns.map((_, c) => `c${c}`)].map((column) => `${column} VARCHAR`).join(', ');
+    await this.#duck.run(`CREATE TEMP TABLE IF NOT EXISTS ${table} (${columns})`);
+    await this.#duck.run(`DELETE FROM ${table}`);
+    return table;
   }
 
   /** Fills the table with the rows of a Parquet file of exact text, and the keys named so far with those of another. */

@@ -108,11 +108,11 @@ class Worker {
     this.#state = state;
   }
 
-  /** @param statements how many succeed before the worker "dies"; every connection counts for itself */
-  async open(statements = Infinity): Promise<LakeProjection> {
-    const store = await LakeStore.open(this.#state, 'lake', () => {});
-    this.#store = store;
-    const mortal = { lock: () => store.lock(), connect: async () => dying(await store.connect(), statements) };
+  /** @param statements how many succeed, of every connection, before the worker "dies" @param cause or before one fails with it */
+  async open(statements = Infinity, cause: Fault | null = null): Promise<LakeProjection> {
+    const store = (this.#store ??= await LakeStore.open(this.#state, 'lake', () => {}));
+    const connect = async () => dying(await store.connect(), statements, cause);
+    const mortal = { connect, lock: () => store.lock(), grow: () => store.grow(), shrink: () => store.shrink() };
     this.lake = await LakeProjection.open({
       config: {
         type: 'lake',
@@ -177,6 +177,11 @@ class Worker {
     await this.expectHistory();
   }
 
+  async memory(): Promise<string> {
+    const [row] = await this.#rows<{ limit: string }>(`SELECT current_setting('memory_limit') AS "limit"`);
+    return row?.limit ?? '';
+  }
+
   /** Every change stands in the lake's history once. */
   async expectHistory(): Promise<void> {
     await this.compact();
@@ -205,8 +210,8 @@ class Worker {
   }
 }
 
-/** A connection that ends the worker after some statements, wherever that is. */
-function dying(duck: Duck, statements: number): Duck {
+/** A connection that ends the worker after some statements, wherever that is; or on which one statement fails. */
+function dying(duck: Duck, statements: number, cause: Fault | null): Duck {
   let left = statements;
   return new Proxy(duck, {
     get(target, name) {
@@ -215,7 +220,7 @@ function dying(duck: Duck, statements: number): Duck {
       const method = value.bind(target) as (...args: unknown[]) => unknown;
       if (name !== 'run' && name !== 'rows') return method;
       return async (...args: unknown[]) => {
-        if (left-- <= 0) throw new Error('the worker died');
+        if (cause ? left-- === 0 : left-- <= 0) throw cause ?? new Error('the worker died');
         return method(...args);
       };
     },
@@ -275,6 +280,19 @@ describe('the lake of one source, moved between workers', () => {
     expect((await (await b.open()).position()).seq).toBe(0);
     await b.follow();
     await b.expectRight();
+  });
+
+  it('has more memory for a transaction that needs more, until that is through', async () => {
+    const a = worker('a');
+    await a.open(40, new Fault('memory_full', 'as the test wants it'));
+    await source.work(30);
+    await expect(a.follow()).rejects.toThrow('as the test wants it');
+    expect(await a.memory()).toBe('128.0 MiB');
+    await a.lake?.close();
+    await a.open();
+    await a.follow();
+    expect(await a.memory()).toBe('64.0 MiB');
+    await a.expectRight();
   });
 
   it('refuses a worker that slept while another one made commits, and gives it the newest state', async () => {

@@ -27,7 +27,7 @@ export interface LakeOptions {
   readonly source: string;
   /** Of the source database, to compare with; null where there is none. */
   readonly sourceConnection: ConnectionConfig | null;
-  readonly store: Pick<LakeStore, 'connect' | 'lock'>;
+  readonly store: Pick<LakeStore, 'connect' | 'lock' | 'grow' | 'shrink'>;
   /** Folder of this source's lake. */
   readonly folder: string;
   /** Milliseconds, monotonic: a machine whose clock is set must not stop flushing for as long. */
@@ -109,11 +109,21 @@ export class LakeProjection implements Projection {
       await this.#duck.run('COMMIT');
       for (const batch of group.batches) if (batch.sections.length > 0) this.#unflushedBytes += batch.bytes;
       await this.#maintain();
+      await this.#options.store.shrink();
       this.#release();
     } catch (error) {
       await this.#rollback();
+      if (error instanceof Fault && error.kind === 'memory_full') await this.#grow();
       throw error;
     }
+  }
+
+  /** The next attempt has more. */
+  async #grow(): Promise<void> {
+    const bytes = await this.#options.store.grow();
+    const { source, warn } = this.#options;
+    if (bytes !== null)
+      warn({ source, memoryBytes: bytes }, 'a transaction needs more memory than a lake has; it has more until that is through');
   }
 
   /** An empty commit, then an empty state: between the two the state does not belong to the newest commit, and is loaded empty. */

@@ -19,10 +19,19 @@ const MARKS = [
 /** Only rows that are there; `alias` with its dot. */
 export const live = (alias = ''): string => `${alias}_deleted_lsn IS NULL`;
 
+/** Rows that went before the place in parameters `from` and the next; a mark that a replay will come to is behind it. `alias` with its dot. */
+export const marksBefore = (alias: string, from: number): string =>
+  `(${alias}_deleted_lsn, ${alias}_deleted_ordinal) < ($${from}::pg_lsn, $${from + 1}::int8)`;
+
 /** A row that is there, as cells of the marks. */
 export const UNMARKED: readonly Cell[] = MARKS.map(() => null);
 /** Marks are left as they are. */
 export const MARKS_UNCHANGED: readonly Cell[] = MARKS.map(() => undefined);
+
+/** @param cells of a row, with its marks at the end */
+export function isMarked(cells: readonly Cell[]): boolean {
+  return typeof cells.at(-1) === 'string';
+}
 
 /** A row that is gone, as cells of the marks. */
 export function markOf({ lsn, ordinal, at }: Moment): string[] {

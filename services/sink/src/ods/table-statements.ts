@@ -1,7 +1,7 @@
 import { createHash } from 'node:crypto';
-import type { Cell } from '@tributary/core';
+import { type Cell, formatLsn } from '@tributary/core';
 import type { Session } from '@tributary/postgres';
-import { live, markOf, SET_MARK } from './marks.ts';
+import { live, markOf, marksBefore, SET_MARK } from './marks.ts';
 import type { TargetTable } from './target-table.ts';
 import { unnested } from './unnested.ts';
 import type { Moment } from './versions.ts';
@@ -64,14 +64,19 @@ export class TableStatements {
     return this.#prepared(`UPDATE ${target} t SET ${set.join(', ')} FROM ${from.from} WHERE ${this.#sameKey('u')}`, from.values);
   }
 
-  /** Writes rows whether they are there or not. */
-  async upsert(rows: readonly (readonly Cell[])[], present: readonly number[]): Promise<void> {
+  /**
+   * Writes rows whether they are there or not.
+   * @param since where rows stay that are gone: not before this moment came the first row that lacks cells
+   */
+  async upsert(rows: readonly (readonly Cell[])[], present: readonly number[], since: Moment | null = null): Promise<void> {
     const { columns, target } = this.#table;
     const from = unnested(rows, present);
     const names = present.map((c) => columns[c]?.name).join(', ');
+    const place = since && [formatLsn(since.lsn), String(since.ordinal)];
+    const gone = place && marksBefore('t.', from.values.length + 1);
     await this.#prepared(
-      `INSERT INTO ${target} (${names}) SELECT ${present.map((c) => this.#cell(c)).join(', ')} FROM ${from.from} ${this.#onConflict(present)}`,
-      from.values,
+      `INSERT INTO ${target} AS t (${names}) SELECT ${present.map((c) => this.#cell(c)).join(', ')} FROM ${from.from} ${this.#onConflict(present, gone)}`,
+      [...from.values, ...(place ?? [])],
     );
   }
 
@@ -180,9 +185,14 @@ export class TableStatements {
     return `u.c${c}::${this.#table.columns[c]?.type}`;
   }
 
-  #onConflict(present: readonly number[]): string {
+  /** @param gone says of a row `t` that it was another one, which is gone: it loses what is not given */
+  #onConflict(present: readonly number[], gone: string | null = null): string {
     const { columns, key } = this.#table;
-    const set = present.filter((c) => !key.includes(c)).map((c) => `${columns[c]?.name} = excluded.${columns[c]?.name}`);
+    const set = columns.flatMap(({ name }, c) => {
+      if (key.includes(c)) return [];
+      if (present.includes(c)) return [`${name} = excluded.${name}`];
+      return gone ? [`${name} = CASE WHEN ${gone} THEN NULL ELSE t.${name} END`] : [];
+    });
     return `ON CONFLICT (${key.map((c) => columns[c]?.name).join(', ')}) DO ${set.length > 0 ? `UPDATE SET ${set.join(', ')}` : 'NOTHING'}`;
   }
 

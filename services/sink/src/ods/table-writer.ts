@@ -1,10 +1,10 @@
 import { type BatchHeader, type Cell, type Column, Op, type Section } from '@tributary/core';
 import { type Session, sqlState } from '@tributary/postgres';
-import { NetChanges, oldRows, type NetRow } from '@tributary/projection';
+import { NetChanges, nulled, oldRows, type NetRow } from '@tributary/projection';
 import { copyJoined, copyRows } from './copy-text.ts';
 import { HistoryTable } from './history-table.ts';
 import { TableStatements } from './table-statements.ts';
-import { MARKS_UNCHANGED, markOf, UNMARKED } from './marks.ts';
+import { isMarked, MARKS_UNCHANGED, markOf, UNMARKED } from './marks.ts';
 import type { TargetTable } from './target-table.ts';
 import type { TargetTypes } from './target-types.ts';
 import { groupBy, pattern } from './unnested.ts';
@@ -35,6 +35,8 @@ export class TableWriter {
   /** Keyless tables: rows to be copied. */
   #added: Cell[][] = [];
   #staged = false;
+  /** The first row that is waiting, of a table where deleted rows stay, that was read or made without all of its cells. */
+  #lackingSince: Moment | null = null;
   /** Keys whose rows are to go, set apart from what is to be written. */
   #gone: Cell[][] = [];
 
@@ -73,7 +75,7 @@ export class TableWriter {
           await this.#update(old.get(row), cells, () => momentOf(header, section, row));
           break;
         default:
-          this.#net.put(this.#there(cells));
+          this.#net.put(this.#there(this.#whole(cells, () => momentOf(header, section, row))));
       }
     }
   }
@@ -102,6 +104,14 @@ export class TableWriter {
   /** Where deleted rows stay, being there is a value of a row like any other. */
   #there(cells: Cell[]): Cell[] {
     return this.table.marked ? [...cells, ...UNMARKED] : cells;
+  }
+
+  /** A new row, or one that was read. Where rows stay that are gone it takes nothing from such a one under its key. */
+  #whole(cells: Cell[], at: () => Moment): Cell[] {
+    if (!this.table.marked || !cells.includes(undefined)) return cells;
+    if (isMarked(this.#net.known(cells) ?? UNMARKED)) return nulled(cells);
+    this.#lackingSince ??= at();
+    return cells;
   }
 
   #delete(cells: Cell[], at: () => Moment): void {
@@ -147,6 +157,7 @@ export class TableWriter {
     // Where rows refer to others of the same table new ones come first: rows that are there may refer to them.
     if (this.table.tied) await this.#writeFresh(fresh);
     for (const part of rest.values()) await this.#patch(part);
+    this.#lackingSince = null;
     if (!this.table.tied) await this.#writeFresh(fresh);
     if (this.table.seen) await this.#sql.see(rows.map(({ row }) => row as Cell[]));
   }
@@ -290,6 +301,7 @@ export class TableWriter {
     const onlyKey = present.length === this.table.key.length;
     if (fill) await this.#sql.update(rows, present);
     // An UPDATE leaves indexes alone (HOT) where deleting and copying writes them anew: measured, see RESULTS.md.
-    else if (!there || onlyKey || (await this.#sql.update(rows, present)) < rows.length) await this.#sql.upsert(rows, present);
+    else if (!there || onlyKey || (await this.#sql.update(rows, present)) < rows.length)
+      await this.#sql.upsert(rows, present, this.#lackingSince);
   }
 }
