@@ -13,6 +13,7 @@ import { temporaryFolder } from '@tributary/embedded';
 import { afterAll, beforeAll, describe, expect, it } from 'vitest';
 import { NatsCluster } from '../fixtures/nats-cluster.ts';
 import { TcpProxy } from '../fixtures/tcp-proxy.ts';
+import { timed } from '../fixtures/timed.ts';
 import { until } from '../fixtures/wait.ts';
 import { Warden } from '../fixtures/warden.ts';
 import { Worker } from '../fixtures/worker.ts';
@@ -181,7 +182,10 @@ describe('a changelog on three servers', () => {
         const used = proxies.filter((proxy) => proxy.connections > 0);
         expect(used).toHaveLength(1);
         used[0]?.set(state);
-        await until('the writer to go on elsewhere', async () => ids.length > before + 100, 60_000);
+        // What was on its way already is not counted.
+        const first = () => until('the writer to go on elsewhere', async () => ids.length > before + 5, 60_000);
+        await timed(`a writer goes on when the way to its server is ${state}`, first);
+        await until('the writer to stay there', async () => ids.length > before + 100, 60_000);
         used[0]?.set('open');
       }
       last = ids.length + 100;

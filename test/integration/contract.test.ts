@@ -4,6 +4,7 @@ import { type PostgresServer, startPostgres, temporaryFolder } from '@tributary/
 import { Client } from 'pg';
 import { afterAll, beforeAll, describe, expect, it } from 'vitest';
 import { lastJson, System, tributary } from '../fixtures/system.ts';
+import { timed } from '../fixtures/timed.ts';
 import { until } from '../fixtures/wait.ts';
 
 interface Alert {
@@ -108,7 +109,11 @@ type: lake
     expect(await alerts()).toEqual([]);
 
     await shop.query('ALTER TABLE orders RENAME COLUMN total TO amount');
-    expect(await raised('column total is gone')).toMatchObject({ table: 'public.orders', column: 'total', owner: OWNER });
+    expect(await timed('an alert tells of a broken contract', () => raised('column total is gone'))).toMatchObject({
+      table: 'public.orders',
+      column: 'total',
+      owner: OWNER,
+    });
     const series = `tributary_contract_breaches{source="shop",table="public.orders",owner="${OWNER}"}`;
     await until('the metric', async () => (await http('/metrics')).includes(`${series} 1\n`));
     const status = lastJson<{ alerts: Alert[] }>(await system.run(['status']));

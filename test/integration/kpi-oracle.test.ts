@@ -10,6 +10,7 @@ import { Client } from 'pg';
 import { afterAll, beforeAll, describe, expect, it } from 'vitest';
 import { act, CRM, KPIS, oracle, SHOP } from '../fixtures/kpi-shop.ts';
 import { Service } from '../fixtures/service.ts';
+import { timed } from '../fixtures/timed.ts';
 import { until } from '../fixtures/wait.ts';
 import { seeded } from '../fixtures/workload.ts';
 
@@ -151,7 +152,10 @@ describe(`KPIs against PostgreSQL (seed ${seed})`, () => {
         await act({ shop, crm, random });
         if (i !== killed) continue;
         await worker.kill();
-        worker = await startWorker();
+        await timed('an engine of KPIs is level again after its worker was killed', async () => {
+          worker = await startWorker();
+          await level();
+        });
       }
       if (round === 1) await shop.query(`ALTER TABLE orders ADD COLUMN channel text DEFAULT 'web'`);
     }

@@ -183,6 +183,38 @@ ${more}`;
     await ods.query('ALTER TABLE shop.m_orders ADD COLUMN extra text');
   });
 
+  it('that are adopted keep versions and deleted rows, once their owner gave them what the sink names', async () => {
+    await shop.query(SOURCE);
+    await ods.query(tables('DEFERRABLE'));
+    const asked = 'existing: adopt\nhistory: true\nsoftDelete: true\n';
+    await start(asked);
+    const { fault } = await failed();
+    const named = fault?.message.match(/ALTER TABLE "shop"."z_customers" ADD COLUMN "_deleted_[a-z]+" [a-z_ ]+/g) ?? [];
+    expect(named).toHaveLength(3);
+    await stop();
+    await ods.query(tables('DEFERRABLE'));
+    await ods.query('CREATE SCHEMA shop_history AUTHORIZATION sink');
+    for (const table of ['a_items', 'm_orders', 'z_customers'])
+      for (const sql of named) await ods.query(sql.replace('z_customers', table));
+    await start(asked);
+    await verify();
+    for (const work of WORK) await shop.query(`BEGIN; ${work}; COMMIT`);
+    await verify();
+    const gone = 'SELECT id, name FROM shop.z_customers WHERE _deleted_at IS NOT NULL ORDER BY id';
+    // A row of the owner that the source does not have stays as well.
+    expect(await rows(gone)).toEqual([
+      { id: '3', name: 'customer 3' },
+      { id: '9', name: 'customer 9' },
+      { id: '777777', name: 'not in the source' },
+    ]);
+    const versions = `SELECT id, name, _op, _ended_by FROM shop_history.z_customers WHERE id IN (3, 9, 9000) ORDER BY id`;
+    expect(await rows(versions)).toEqual([
+      { id: 3, name: 'customer 3', _op: 'r', _ended_by: 'd' },
+      { id: 9, name: 'customer 9', _op: 'r', _ended_by: 'u' },
+      { id: 9000, name: 'customer 9', _op: 'u', _ended_by: null },
+    ]);
+  });
+
   it('keys that are checked at once are met by the order of tables', async () => {
     await shop.query(SOURCE);
     await ods.query(tables('NOT DEFERRABLE'));

@@ -7,6 +7,7 @@ import { Client } from 'pg';
 import { afterAll, beforeAll, describe, expect, it } from 'vitest';
 import { loadRentals } from '../fixtures/rentals.ts';
 import { lastJson, System } from '../fixtures/system.ts';
+import { timed } from '../fixtures/timed.ts';
 import { until } from '../fixtures/wait.ts';
 import { runWorkload, seeded } from '../fixtures/workload.ts';
 
@@ -122,7 +123,7 @@ describe(`an ODS split by table while it is loaded and killed (seed ${seed})`, (
     }
     stop.abort();
     expect(await work).toBeGreaterThan(500);
-    await expectEqual();
+    await timed('all parts are level after they were shared out and killed', expectEqual);
     const { projections } = await status();
     expect(projections).toMatchObject([
       { name: 'ods/shop', state: 'running', parts: [1, 2, 3, 4].map((k) => ({ name: `ods/shop#${k}`, state: 'running' })) },
