@@ -19,11 +19,12 @@ import {
   sourcesOf,
 } from '@tributary/config';
 import { type Part, partName, partsOf, WHOLE } from '@tributary/core';
+import { Sandbox } from '@tributary/duckdb';
 import { type Projection, ProjectionActor } from '@tributary/projection';
 import { openEvents } from './events/open.ts';
 import { LakeProjection } from './lake/lake.ts';
 import { LakeStore } from './lake/lake-store.ts';
-import { serveQueries } from './lake/query.ts';
+import { QUERY_LIMITS, serveQueries } from './lake/query.ts';
 import { OdsProjection } from './ods/ods.ts';
 
 /** Changelog applied together while catching up. */
@@ -117,7 +118,13 @@ function lakeAssignment(sink: LakeSinkConfig, config: Config, runtime: Runtime<C
   );
   const serve = async (cut: AbortSignal) => {
     const store = await shared.open();
-    const unserve = await serveQueries({ bus, changelogs, store, sink: sink.name, sources, cut });
+    const sandbox = new Sandbox(join(runtime.dataDir, 'lake-state', `${sink.name}.queries`), QUERY_LIMITS);
+    await sandbox.open();
+    const stop = await serveQueries({ bus, changelogs, store, sandbox, sink: sink.name, sources, cut });
+    const unserve = async () => {
+      await stop();
+      sandbox.close();
+    };
     return { unserve, invalid: store.database.invalid };
   };
   return {

@@ -3,7 +3,9 @@ import {
   DuckDBInstance,
   type DuckDBConnection,
   type DuckDBPreparedStatement,
+  type DuckDBType,
   type DuckDBValue,
+  type Json,
 } from '@duckdb/node-api';
 import { describeError, Fault, firstWords } from '@tributary/core';
 import { APPENDED, type AppendColumns } from './append.ts';
@@ -31,6 +33,8 @@ export interface DatabaseOptions {
    * it the next opening reads the WAL, as after a crash.
    */
   readonly checkpointAtClose?: boolean;
+  /** For SQL that is not ours: the file is read only, nothing outside of it can be reached, and no setting can be changed. */
+  readonly sealed?: { readonly spillBytes: number };
 }
 
 export interface Answer {
@@ -44,10 +48,12 @@ const UNREADABLE = /Could not read enough bytes|not a valid DuckDB database file
 /** One DuckDB file, open in this process and nowhere else. Statements run off the main thread. */
 export class Database {
   readonly #instance: DuckDBInstance;
+  readonly #sealed: boolean;
   readonly #invalid = new AbortController();
 
-  private constructor(instance: DuckDBInstance) {
+  private constructor(instance: DuckDBInstance, sealed: boolean) {
     this.#instance = instance;
+    this.#sealed = sealed;
   }
 
   /** @throws Fault `database_unreachable` when another process holds the file; with the fact `unreadable` when what it holds is no whole database */
@@ -63,11 +69,18 @@ export class Database {
         allocator_bulk_deallocation_flush_threshold: '1MiB',
         autoinstall_known_extensions: 'false',
         autoload_known_extensions: 'false',
+        ...(options.sealed && {
+          ...(options.path === ':memory:' ? {} : { access_mode: 'READ_ONLY' }),
+          enable_external_access: 'false',
+          allow_community_extensions: 'false',
+          max_temp_directory_size: `${Math.round(options.sealed.spillBytes / 2 ** 20)}MiB`,
+        }),
         ...(options.blockBytes === undefined ? {} : { default_block_size: String(options.blockBytes) }),
         ...(options.checkpointBytes === undefined ? {} : { checkpoint_threshold: `${options.checkpointBytes}B` }),
       });
       if (options.checkpointAtClose === false) await leaveWal(instance);
-      return new Database(instance);
+      if (options.sealed) await lockSettings(instance);
+      return new Database(instance, options.sealed !== undefined);
     } catch (error) {
       const text = describeError(error);
       const unreadable = UNREADABLE.test(text);
@@ -87,7 +100,7 @@ export class Database {
   async connect(cut?: AbortSignal): Promise<Duck> {
     const duck = new Duck(await this.#instance.connect(), (fault) => this.#invalid.abort(fault), cut);
     try {
-      await duck.run(`SET TimeZone = 'UTC'`);
+      if (!this.#sealed) await duck.run(`SET TimeZone = 'UTC'`);
       return duck;
     } catch (error) {
       duck.close();
@@ -103,6 +116,14 @@ export class Database {
 /** What DuckDB takes at once. */
 const CHUNK_ROWS = 2_048;
 const INTERRUPT_AGAIN_MS = 20;
+
+async function lockSettings(instance: DuckDBInstance): Promise<void> {
+  const connection = await instance.connect();
+  // Days and hours are counted in UTC, here too; later nobody can set it.
+  await connection.run(`SET GLOBAL TimeZone = 'UTC'`);
+  await connection.run('SET lock_configuration = true');
+  connection.closeSync();
+}
 
 async function leaveWal(instance: DuckDBInstance): Promise<void> {
   const connection = await instance.connect();
@@ -182,20 +203,23 @@ export class Duck {
     return this.#answer(sql, [], (error) => new Fault('query_refused', firstLine(error).text));
   }
 
+  /** The same in parts of 2,048 rows at most, the first perhaps without any, while DuckDB computes. @throws Fault as {@link query} */
+  async *parts(sql: string): AsyncGenerator<Answer> {
+    try {
+      const result = await this.#unlessCut(() => this.#connection.stream(sql));
+      const { columns, rowsOf } = shapeOf(result.deduplicatedColumnNames(), result.columnTypes());
+      yield { columns, rows: [] };
+      for await (const rows of result.yieldRowsJson()) yield { columns, rows: rowsOf(rows) };
+    } catch (error) {
+      throw this.#failed(error, sql, (one) => new Fault('query_refused', firstLine(one).text));
+    }
+  }
+
   async #answer(sql: string, values: readonly DuckDBValue[] | undefined, refusal: (error: unknown) => Fault): Promise<Answer> {
     try {
       const reader = await this.#unlessCut(() => this.#connection.runAndReadAll(sql, values as DuckDBValue[] | undefined));
-      const names = reader.deduplicatedColumnNames();
-      const types = reader.columnTypes().map(String);
-      const whole = types.map((type) => /^U?(BIGINT|HUGEINT)$/.test(type));
-      const rows = reader
-        .getRowsJson()
-        .map((row) =>
-          Object.fromEntries(
-            row.map((value, c) => [names[c] as string, whole[c] && typeof value === 'string' ? exact(value) : value]),
-          ),
-        );
-      return { columns: names.map((name, c) => ({ name, type: types[c] as string })), rows };
+      const { columns, rowsOf } = shapeOf(reader.deduplicatedColumnNames(), reader.columnTypes());
+      return { columns, rows: rowsOf(reader.getRowsJson()) };
     } catch (error) {
       throw this.#failed(error, sql, refusal);
     }
@@ -276,6 +300,21 @@ export class Prepared {
   close(): void {
     this.#statement.destroySync();
   }
+}
+
+/** What rows of an answer are made of: from lists of JSON values to objects. */
+function shapeOf(names: readonly string[], columnTypes: readonly DuckDBType[]) {
+  const types = columnTypes.map(String);
+  const whole = types.map((type) => /^U?(BIGINT|HUGEINT)$/.test(type));
+  return {
+    columns: names.map((name, c) => ({ name, type: types[c] as string })),
+    rowsOf: (rows: readonly (readonly Json[])[]): Answer['rows'] =>
+      rows.map((row) =>
+        Object.fromEntries(
+          row.map((value, c) => [names[c] as string, whole[c] && typeof value === 'string' ? exact(value) : value]),
+        ),
+      ),
+  };
 }
 
 function exact(text: string): number | string {

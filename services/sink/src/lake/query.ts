@@ -1,12 +1,13 @@
 import type { Changelogs } from '@tributary/changelog';
 import { type Bus, Fault, LIMITS } from '@tributary/core';
-import { type Duck, gate } from '@tributary/duckdb';
+import { type Duck, duckIdent, duckLiteral, type ReadTable, type Sandbox } from '@tributary/duckdb';
 import type { LakeStore } from './lake-store.ts';
 
 export interface QueryOptions {
   readonly bus: Bus;
   readonly changelogs: Changelogs;
   readonly store: LakeStore;
+  readonly sandbox: Sandbox;
   readonly sink: string;
   readonly sources: readonly string[];
   /** Ends queries that run when it aborts. */
@@ -15,10 +16,13 @@ export interface QueryOptions {
 
 /** How long a query waits for the state to hold what the changelogs held when it was asked, ms. */
 const CATCH_UP_MS = 2_000;
-const QUERY_MS_MAX = 60_000;
-const ROWS_MAX = 1_000_000;
+/** What one query may take: a minute, a million rows, and as JSON so much. */
+export const QUERY_LIMITS = { ms: 60_000, rows: 1_000_000, bytes: 128 * 2 ** 20 } as const;
 
-/** Answers `tributary.query`: one SELECT over the compacted tables as of one moment, with the freshness of every source. */
+/**
+ * Answers `tributary.query`: one SELECT over the compacted tables as of one moment, with the freshness of every source.
+ * What people write runs in the sandbox alone, over copies of what it names; the state itself only ever meets SQL of ours.
+ */
 export function serveQueries(options: QueryOptions): Promise<() => Promise<void>> {
   return options.bus.serve('tributary.query', (question) => answer(options, question as { sql: string; asOf?: string }));
 }
@@ -26,29 +30,75 @@ export function serveQueries(options: QueryOptions): Promise<() => Promise<void>
 async function* answer(options: QueryOptions, { sql, asOf }: { sql: string; asOf?: string }): AsyncGenerator<unknown> {
   if (asOf !== undefined) throw new Fault('query_refused', '--as-of is not built yet: a query sees the newest state');
   await catchUp(options);
-  const duck = await options.store.connect(options.cut);
-  const timer = setTimeout(() => duck.interrupt(), QUERY_MS_MAX);
+  const { store, sandbox, cut } = options;
+  let freshness: Record<string, unknown> = {};
+  const publish = async (tables: readonly ReadTable[], path: string, signal: AbortSignal) => {
+    freshness = await published(store, { tables, path, signal });
+  };
+  const text = sql.trim().replace(/;\s*$/, '');
+  let told = false;
+  let rows: unknown[] = [];
+  for await (const part of sandbox.query({ sql: text, known: await known(store, cut), publish, signal: cut })) {
+    if (!told) yield { columns: part.columns, rows: [], freshness };
+    told = true;
+    rows.push(...part.rows);
+    for (; rows.length >= LIMITS.answerRows; rows = rows.slice(LIMITS.answerRows))
+      yield { rows: rows.slice(0, LIMITS.answerRows) };
+  }
+  if (rows.length > 0) yield { rows };
+}
+
+/** Views of captured tables: the only names a query may use. */
+async function known(store: LakeStore, cut: AbortSignal): Promise<ReadonlySet<string>> {
+  const duck = await store.connect(cut);
   try {
-    const text = sql.trim().replace(/;\s*$/, '');
-    await gate(duck, text, await known(duck));
-    await duck.run('BEGIN TRANSACTION READ ONLY');
-    const freshness = await positions(duck);
-    const { columns, rows } = await duck.query(`SELECT * FROM (${text}\n) LIMIT ${ROWS_MAX + 1}`);
-    if (rows.length > ROWS_MAX) throw new Fault('query_refused', `more than ${ROWS_MAX} rows: add a LIMIT`);
-    await duck.run('COMMIT');
-    yield { columns, rows: rows.slice(0, LIMITS.answerRows), freshness };
-    for (let at = LIMITS.answerRows; at < rows.length; at += LIMITS.answerRows)
-      yield { rows: rows.slice(at, at + LIMITS.answerRows) };
+    const rows = await duck.rows<{ name: string }>(`SELECT lower(view_schema || '.' || view_name) AS name FROM _meta.tables`);
+    return new Set(rows.map(({ name }) => name));
   } finally {
-    clearTimeout(timer);
     duck.close();
   }
 }
 
-/** Views of captured tables: the only names a query may use. A bare table name will do where it is one source's alone. */
-async function known(duck: Duck): Promise<ReadonlySet<string>> {
-  const rows = await duck.rows<{ view_schema: string; view_name: string }>('SELECT view_schema, view_name FROM _meta.tables');
-  return new Set(rows.map((row) => `${row.view_schema}.${row.view_name}`.toLowerCase()));
+/** Copies tables to a file of their own, in one transaction. @returns the freshness of every source, at the same moment */
+async function published(
+  store: LakeStore,
+  { tables, path, signal }: { tables: readonly ReadTable[]; path: string; signal: AbortSignal },
+): Promise<Record<string, unknown>> {
+  const duck = await store.connect(signal);
+  const copy = duckIdent(path);
+  let whole = false;
+  try {
+    await duck.run(`ATTACH ${duckLiteral(path)} AS ${copy} (BLOCK_SIZE 16384)`);
+    await duck.run('BEGIN');
+    const freshness = await positions(duck);
+    for (const schema of new Set(tables.map((table) => table.schema)))
+      await duck.run(`CREATE SCHEMA IF NOT EXISTS ${copy}.${duckIdent(schema)}`);
+    for (const { schema, name: table, columns } of tables) {
+      const name = `${duckIdent(schema)}.${duckIdent(table)}`;
+      await duck.run(`CREATE TABLE ${copy}.${name} AS SELECT ${await columnsOf(duck, name, columns)} FROM ${name}`);
+    }
+    await duck.run('COMMIT');
+    await duck.run(`DETACH ${copy}`);
+    whole = true;
+    return freshness;
+  } finally {
+    duck.close();
+    if (!whole) await letGo(store, copy);
+  }
+}
+
+/** What was given up is attached still, and its connection may not be able to say more. */
+async function letGo(store: LakeStore, copy: string): Promise<void> {
+  const duck = await store.connect();
+  await duck.run(`DETACH DATABASE IF EXISTS ${copy}`).finally(() => duck.close());
+}
+
+/** A query that names no column (`count(*)`) still counts rows. */
+async function columnsOf(duck: Duck, name: string, columns: ReadTable['columns']): Promise<string> {
+  if (columns === null) return '*';
+  const there = (await duck.answer(`FROM ${name} LIMIT 0`)).columns;
+  const meant = there.filter((column) => columns.has(column.name.toLowerCase()));
+  return (meant.length > 0 ? meant : there.slice(0, 1)).map((column) => duckIdent(column.name)).join(', ');
 }
 
 async function positions(duck: Duck): Promise<Record<string, unknown>> {
