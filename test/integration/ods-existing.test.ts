@@ -24,7 +24,7 @@ GRANT SELECT, INSERT, UPDATE, DELETE ON ALL TABLES IN SCHEMA shop TO sink;`;
 
 /** The owner's tables: in names that come in the wrong order, with columns, checks, an index, a default and a trigger of their own. */
 const tables = (deferrable: string) => `
-DROP SCHEMA IF EXISTS shop CASCADE; DROP SCHEMA IF EXISTS tributary CASCADE; DROP ROLE IF EXISTS sink;
+DROP SCHEMA IF EXISTS shop, shop_history CASCADE; DROP SCHEMA IF EXISTS tributary CASCADE; DROP ROLE IF EXISTS sink;
 CREATE SCHEMA shop;
 CREATE TABLE shop.z_customers (id bigint PRIMARY KEY, name text NOT NULL, rating int DEFAULT 5, seen timestamptz DEFAULT now());
 CREATE TABLE shop.m_orders (id int PRIMARY KEY, customer bigint NOT NULL REFERENCES shop.z_customers ${deferrable}, total numeric CHECK (total >= 0), parent int REFERENCES shop.m_orders ${deferrable}, note text);
@@ -185,6 +185,7 @@ ${more}`;
 
   it('that are adopted keep versions and deleted rows, once their owner gave them what the sink names', async () => {
     await shop.query(SOURCE);
+    await shop.query('DELETE FROM a_items');
     await ods.query(tables('DEFERRABLE'));
     const asked = 'existing: adopt\nhistory: true\nsoftDelete: true\n';
     await start(asked);
@@ -196,8 +197,11 @@ ${more}`;
     await ods.query('CREATE SCHEMA shop_history AUTHORIZATION sink');
     for (const table of ['a_items', 'm_orders', 'z_customers'])
       for (const sql of named) await ods.query(sql.replace('z_customers', table));
+    await ods.query(`INSERT INTO shop.m_orders VALUES (1, 1, 1); INSERT INTO shop.a_items VALUES (1, 1, 'own')`);
     await start(asked);
     await verify();
+    // Also where the source has no row at all.
+    expect(await rows('SELECT sku FROM shop.a_items WHERE _deleted_at IS NOT NULL')).toEqual([{ sku: 'own' }]);
     for (const work of WORK) await shop.query(`BEGIN; ${work}; COMMIT`);
     await verify();
     const gone = 'SELECT id, name FROM shop.z_customers WHERE _deleted_at IS NOT NULL ORDER BY id';

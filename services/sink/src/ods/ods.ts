@@ -349,7 +349,6 @@ export class OdsProjection implements Projection {
   /** Rows that neither the snapshot nor the stream named since it began are gone. */
   async #endSnapshot({ table: name }: SnapshotMark, at: Moment): Promise<void> {
     const writer = await this.#known(name, at);
-    if (!writer) await this.#tables.emptyUnknown(this.#session, name);
     if (!writer?.table.seen) return;
     await this.#defer(writer.table);
     if (writer.table.tied) await this.#flush();

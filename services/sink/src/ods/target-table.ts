@@ -155,14 +155,6 @@ export class TargetTables {
     else if (first) await session.run(`DELETE FROM ${table.target}`);
   }
 
-  /** A snapshot ended of a table of which no row ever came: an adopted one is to be empty as well. */
-  async emptyUnknown(session: Session, name: string): Promise<void> {
-    const { adopts, schemaOf } = this.#options;
-    const [schema = '', ...table] = name.split('.');
-    const target = quoteTable(schemaOf(schema), table.join('.'));
-    if (adopts && (await isThere(session, target))) await session.run(`DELETE FROM ${target}`);
-  }
-
   /** A table that was made before, whatever shape it has; null when it was not. */
   async find(session: Session, name: string): Promise<TargetTable | null> {
     const known = this.#tables.get(name);
