@@ -214,7 +214,7 @@ talking('process <action> [name]', 'processes: list; map, variants, cases or exp
   );
 program
   .command('bench <name>')
-  .description('measure: source, snapshot, ods, kpi, freshness, transform or scale, each beside a reference in the same run')
+  .description('measure: source, snapshot, ods, kpi, freshness, transform, scale or scale-transform, each beside a reference in the same run')
   .option('--rows <n>', 'rows to measure with')
   .option('--rate <n>', 'of freshness: row changes a second (default: 1000)')
   .option('--json', 'print JSON')

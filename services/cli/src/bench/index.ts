@@ -3,7 +3,7 @@ import type { Output } from '../output.ts';
 import { benchFreshness } from './freshness.ts';
 import { benchKpi } from './kpi.ts';
 import { benchOds } from './ods.ts';
-import { benchScale } from './scale.ts';
+import { benchScale, benchScaleTransform } from './scale.ts';
 import { benchSnapshot } from './snapshot.ts';
 import { benchSource } from './source.ts';
 import { benchTransform } from './transform.ts';
@@ -21,6 +21,7 @@ const BENCHES: Readonly<
   freshness: { run: benchFreshness, rows: 10_000_000 },
   transform: { run: benchTransform, rows: 500_000 },
   scale: { run: benchScale, rows: 100_000 },
+  'scale-transform': { run: benchScaleTransform, rows: 300_000 },
 };
 
 export async function bench(name: string, options: { rows?: string; rate?: string }, output: Output): Promise<void> {

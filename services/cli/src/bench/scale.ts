@@ -15,21 +15,20 @@ const TABLES = 4;
 const HOT_ROWS = 500;
 /** The one in which others used the least of the machine counts. */
 const ROUNDS = 3;
+const SETTINGS = { max_replication_slots: '40', max_wal_senders: '40', max_connections: '300' };
 const far = () => Date.now() + 900_000;
 
 /**
  * How work grows with workers, and cost with sources. Two loads, because where everything runs on one machine it is the
  * target's own work that decides: `fresh` rows (each one is a row that PostgreSQL must write) and `hot` rows (updates of the
  * same rows, which the worker folds before PostgreSQL hears of them). CPU is told for workers, PostgreSQL, the broker and
- * whoever else was busy: a ratio counts only where two cores were free for it. A third load has no target at all: transforms, in which
- * the worker itself is the cost.
+ * whoever else was busy: a ratio counts only where two cores were free for it. A load without any target: {@link benchScaleTransform}.
  */
 export async function benchScale(rows: number, output: Output): Promise<void> {
   const world = await openWorld(['fresh', 'hot', 'ods'], {
-    settings: { max_replication_slots: '40', max_wal_senders: '40', max_connections: '300' },
+    settings: SETTINGS,
   });
   const runs: Run[] = [];
-  const transforms: TransformRun[] = [];
   try {
     for (const load of ['fresh', 'hot'] as const) {
       await fill(world, load);
@@ -46,19 +45,32 @@ export async function benchScale(rows: number, output: Output): Promise<void> {
         if (!output.json) tell(run, output);
       }
     }
-    const sources = sourcesOf(world, 'fresh', CHANGELOGS).map(({ name }) => name);
-    for (const workers of [1, 2]) {
-      const run = await transformed(world, { sources, rows, workers });
-      transforms.push(run);
-      if (!output.json) tellTransforms(run, output);
-    }
   } finally {
     await world.close();
   }
   const idle = await measureIdle((cost) => {
     if (!output.json) tellIdle(cost, output);
   });
-  if (output.json) output.value({ ...result(runs, idle), transforms: transformResult(transforms) });
+  if (output.json) output.value(result(runs, idle));
+}
+
+/** Eight changelogs through a transform each: the worker itself is the cost, and no PostgreSQL takes part. */
+export async function benchScaleTransform(rows: number, output: Output): Promise<void> {
+  const world = await openWorld(['fresh'], { settings: SETTINGS });
+  const runs: TransformRun[] = [];
+  try {
+    await fill(world, 'fresh');
+    await capture(world, 'fresh', rows);
+    const sources = sourcesOf(world, 'fresh', CHANGELOGS).map(({ name }) => name);
+    for (const workers of [1, 2]) {
+      const run = await transformed(world, { sources, rows, workers });
+      runs.push(run);
+      if (!output.json) tellTransforms(run, output);
+    }
+  } finally {
+    await world.close();
+  }
+  if (output.json) output.value(transformResult(runs));
 }
 
 interface Setting {
@@ -212,10 +224,18 @@ function tellIdle(cost: IdleCost, output: Output): void {
   );
 }
 
+/** The figure is that of two workers; its reference the same with one. */
 function transformResult(runs: readonly TransformRun[]): object {
   const [one, two] = runs as [TransformRun, TransformRun];
-  const ratioByCpu = round((2 * one.cpuMicrosPerRow) / two.cpuMicrosPerRow);
-  return { ratio: round(two.rowsPerSecond / one.rowsPerSecond), ratioByCpu, runs };
+  return {
+    bench: 'scale-transform',
+    rowsPerSecond: two.rowsPerSecond,
+    cpuMicrosPerRow: two.cpuMicrosPerRow,
+    reference: { name: 'one worker', rowsPerSecond: one.rowsPerSecond, cpuMicrosPerRow: one.cpuMicrosPerRow },
+    ratio: round(two.rowsPerSecond / one.rowsPerSecond),
+    ratioByCpu: round((2 * one.cpuMicrosPerRow) / two.cpuMicrosPerRow),
+    runs,
+  };
 }
 
 /** The figure is that of eight changelogs of hot rows with two workers; its reference the same with one. */
