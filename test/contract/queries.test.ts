@@ -209,6 +209,20 @@ describe('queries of people', () => {
     expect(await told('SELECT id FROM shop.orders WHERE false')).toEqual([]);
   });
 
+  it('shows a caller the tables that are his', async () => {
+    const bus = await served('limited', { ms: 120_000, rows: 1_000, bytes: 2 ** 20 });
+    const told = async (tables: readonly string[]) => {
+      const question = { sql: 'SELECT count(*) AS n FROM shop.orders', tables };
+      const rows: unknown[] = [];
+      for await (const part of bus.ask('tributary.query', question)) rows.push(...(part as { rows: unknown[] }).rows);
+      return rows;
+    };
+    expect(await told(['shop.orders'])).toEqual([{ n: 20_000 }]);
+    expect(await told(['pay.*', 'Shop.*'])).toEqual([{ n: 20_000 }]);
+    for (const tables of [[], ['shop.order'], ['sho.*'], ['hidden.*']])
+      await expect(told(tables)).rejects.toThrow('there is no table shop.orders');
+  });
+
   it(`refuses ${ATTEMPTS.length + ENDLESS.length} attempts in clear words, while another query goes on`, async () => {
     const bus = await served('attacked', { ms: 120_000, rows: 100_000, bytes: 64 * 2 ** 20 });
     const hurried = await served('hurried', { ms: 1_000, rows: 1_000, bytes: 2 ** 20 });

@@ -34,6 +34,8 @@ export interface ClusterConfig {
       readonly name: string;
       readonly token: string;
       readonly role: 'viewer' | 'analyst' | 'operator' | 'admin';
+      /** `SCHEMA.TABLE` or `SCHEMA.*`, as queries name them: what an analyst may query. Absent: every table. */
+      readonly tables?: readonly string[] | undefined;
     }[];
   };
 }

@@ -48,11 +48,19 @@ export const cluster = z.strictObject({
       port: z.number().int().min(0).max(65_535).default(8080),
       tokens: z
         .array(
-          z.strictObject({
-            name: z.string().min(1),
-            token: z.string().min(16, 'a token needs at least 16 characters'),
-            role: z.enum(['viewer', 'analyst', 'operator', 'admin']),
-          }),
+          z
+            .strictObject({
+              name: z.string().min(1),
+              token: z.string().min(16, 'a token needs at least 16 characters'),
+              role: z.enum(['viewer', 'analyst', 'operator', 'admin']),
+              tables: z
+                .array(z.string().regex(/^[^.*]+\.([^.*]+|\*)$/, 'expected SCHEMA.TABLE or SCHEMA.*, as queries name tables'))
+                .optional(),
+            })
+            .refine(({ role, tables }) => tables === undefined || role === 'analyst', {
+              path: ['tables'],
+              message: 'only an analyst can be limited to tables',
+            }),
         )
         .default([]),
     })

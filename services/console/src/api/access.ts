@@ -11,6 +11,8 @@ export interface Token {
   readonly name: string;
   readonly token: string;
   readonly role: Role;
+  /** Tables that it may query, as `SCHEMA.TABLE` or `SCHEMA.*`; absent: all. */
+  readonly tables?: readonly string[] | undefined;
 }
 
 const LOOPBACK = new Set(['127.0.0.1', '::1', 'localhost']);
@@ -19,6 +21,12 @@ declare module 'fastify' {
   interface FastifyContextConfig {
     /** Who may call this route; a route without it is open to everyone. */
     role?: Role;
+    /** It shows rows, and of those tables alone that the token may query. */
+    perTable?: boolean;
+  }
+  interface FastifyRequest {
+    /** Tables that the caller may query; null: all. */
+    tables: readonly string[] | null;
   }
 }
 
@@ -38,7 +46,8 @@ export function assertHostAllowed(host: string, tokens: readonly Token[]): void 
  * `Host` that is not this machine's name (a foreign name that was made to point at 127.0.0.1).
  */
 export function guard(server: FastifyInstance, tokens: readonly Token[]): void {
-  const known = tokens.map((token) => ({ digest: digest(token.token), role: token.role }));
+  const known = tokens.map((token) => ({ digest: digest(token.token), role: token.role, tables: token.tables ?? null }));
+  server.decorateRequest('tables', null);
   server.addHook('onRequest', async (request, reply) => {
     const needed = request.routeOptions.config.role;
     if (tokens.length === 0) {
@@ -46,21 +55,32 @@ export function guard(server: FastifyInstance, tokens: readonly Token[]): void {
       return sendProblem(request, reply, refusal(403, 'Without tokens only this machine and this page may call.'));
     }
     if (needed === undefined) return;
-    const role = roleOf(request, known);
-    if (role === null) {
+    const caller = callerOf(request, known);
+    if (caller === null) {
       void reply.header('WWW-Authenticate', 'Bearer realm="tributary"');
       return sendProblem(request, reply, refusal(401, 'Send a token from http.tokens as "Authorization: Bearer …".'));
     }
-    if (ROLES.indexOf(role) >= ROLES.indexOf(needed)) return;
-    return sendProblem(request, reply, refusal(403, `This needs the role ${needed}; the token has the role ${role}.`));
+    const { role, tables } = caller;
+    request.tables = tables;
+    if (ROLES.indexOf(role) < ROLES.indexOf(needed))
+      return sendProblem(request, reply, refusal(403, `This needs the role ${needed}; the token has the role ${role}.`));
+    // What is above a viewer shows rows: those of every table, unless the route says that it looks at the token's.
+    if (tables === null || needed === 'viewer' || request.routeOptions.config.perTable) return;
+    return sendProblem(request, reply, refusal(403, 'This may show rows of any table; the token is for some tables only.'));
   });
 }
 
-function roleOf(request: FastifyRequest, known: readonly { digest: Buffer; role: Role }[]): Role | null {
+interface Caller {
+  readonly digest: Buffer;
+  readonly role: Role;
+  readonly tables: readonly string[] | null;
+}
+
+function callerOf(request: FastifyRequest, known: readonly Caller[]): Caller | null {
   const match = /^Bearer (.+)$/i.exec(request.headers.authorization ?? '');
   if (!match?.[1]) return null;
   const given = digest(match[1].trim());
-  return known.find((token) => timingSafeEqual(token.digest, given))?.role ?? null;
+  return known.find((token) => timingSafeEqual(token.digest, given)) ?? null;
 }
 
 function digest(token: string): Buffer {

@@ -74,7 +74,7 @@ function queryRoute(server: FastifyInstance, bus: Bus): void {
   server.post<{ Body: { sql: string; asOf?: string } }>(
     '/v1/query',
     {
-      config: { role: 'analyst' },
+      config: { role: 'analyst', perTable: true },
       schema: {
         summary: 'Ask the lake',
         description: `One SELECT over the captured tables; at most ${ANSWER_ROWS_MAX} rows.`,
@@ -87,7 +87,8 @@ function queryRoute(server: FastifyInstance, bus: Bus): void {
       request.raw.socket.once('close', () => asking.abort());
       const answer: Record<string, unknown> = {};
       const rows: unknown[] = [];
-      for await (const part of bus.ask('tributary.query', request.body, { signal: asking.signal })) {
+      const question = { ...request.body, ...(request.tables === null ? {} : { tables: request.tables }) };
+      for await (const part of bus.ask('tributary.query', question, { signal: asking.signal })) {
         const { rows: more, ...rest } = part as { rows?: unknown[] };
         Object.assign(answer, rest);
         for (const row of more ?? []) rows.push(row);

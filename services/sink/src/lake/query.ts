@@ -24,10 +24,17 @@ export const QUERY_LIMITS = { ms: 60_000, rows: 1_000_000, bytes: 128 * 2 ** 20 
  * What people write runs in the sandbox alone, over copies of what it names; the state itself only ever meets SQL of ours.
  */
 export function serveQueries(options: QueryOptions): Promise<() => Promise<void>> {
-  return options.bus.serve('tributary.query', (question) => answer(options, question as { sql: string; asOf?: string }));
+  return options.bus.serve('tributary.query', (question) => answer(options, question as Question));
 }
 
-async function* answer(options: QueryOptions, { sql, asOf }: { sql: string; asOf?: string }): AsyncGenerator<unknown> {
+interface Question {
+  readonly sql: string;
+  readonly asOf?: string;
+  /** What it may read, `SCHEMA.TABLE` or `SCHEMA.*`; absent: every captured table. */
+  readonly tables?: readonly string[];
+}
+
+async function* answer(options: QueryOptions, { sql, asOf, tables: allowed }: Question): AsyncGenerator<unknown> {
   if (asOf !== undefined) throw new Fault('query_refused', '--as-of is not built yet: a query sees the newest state');
   await catchUp(options);
   const { store, sandbox, cut } = options;
@@ -38,7 +45,7 @@ async function* answer(options: QueryOptions, { sql, asOf }: { sql: string; asOf
   const text = sql.trim().replace(/;\s*$/, '');
   let told = false;
   let rows: unknown[] = [];
-  for await (const part of sandbox.query({ sql: text, known: await known(store, cut), publish, signal: cut })) {
+  for await (const part of sandbox.query({ sql: text, known: await known(store, allowed, cut), publish, signal: cut })) {
     if (!told) yield { columns: part.columns, rows: [], freshness };
     told = true;
     rows.push(...part.rows);
@@ -49,11 +56,15 @@ async function* answer(options: QueryOptions, { sql, asOf }: { sql: string; asOf
 }
 
 /** Views of captured tables: the only names a query may use. */
-async function known(store: LakeStore, cut: AbortSignal): Promise<ReadonlySet<string>> {
+async function known(store: LakeStore, allowed: Question['tables'], cut: AbortSignal): Promise<ReadonlySet<string>> {
   const duck = await store.connect(cut);
   try {
-    const rows = await duck.rows<{ name: string }>(`SELECT lower(view_schema || '.' || view_name) AS name FROM _meta.tables`);
-    return new Set(rows.map(({ name }) => name));
+    const patterns = allowed && new Set(allowed.map((one) => one.toLowerCase()));
+    const rows = await duck.rows<{ schema: string; name: string }>(
+      `SELECT lower(view_schema) AS schema, lower(view_schema || '.' || view_name) AS name FROM _meta.tables`,
+    );
+    const own = rows.filter(({ schema, name }) => !patterns || patterns.has(name) || patterns.has(`${schema}.*`));
+    return new Set(own.map(({ name }) => name));
   } finally {
     duck.close();
   }
