@@ -82,7 +82,7 @@ program
   );
 program
   .command('run <service>')
-  .description('run one service (source, transform, sink, kpi, console) as one process of a cluster')
+  .description('run one service (source, transform, sink, kpi, monitor, console) as one process of a cluster')
   .requiredOption('-f, --file <file>', 'config file or folder (may be repeated)', collect, [])
   .option('--data <dir>', 'where state lives', './.tributary')
   .option('--nats <url>', 'the broker')
@@ -214,7 +214,9 @@ talking('process <action> [name]', 'processes: list; map, variants, cases or exp
   );
 program
   .command('bench <name>')
-  .description('measure: source, snapshot, ods, kpi, freshness, transform, scale or scale-transform, each beside a reference in the same run')
+  .description(
+    'measure: source, snapshot, ods, kpi, freshness, transform, scale or scale-transform, each beside a reference in the same run',
+  )
   .option('--rows <n>', 'rows to measure with')
   .option('--rate <n>', 'of freshness: row changes a second (default: 1000)')
   .option('--json', 'print JSON')

@@ -1,7 +1,7 @@
 import { join } from 'node:path';
 import { Worker } from 'node:worker_threads';
 import { type Broker, connectNats } from '@tributary/changelog';
-import { type Config, type ConfigFile, sourcesOf, sourcesOfKpis } from '@tributary/config';
+import { type Config, type ConfigFile, sourcesOf, sourcesOfKpis, sourcesOfProcess } from '@tributary/config';
 import { type RunningConsole, startConsole } from '@tributary/console';
 import { Fault, type Kv, partName, partsOf, systemClock } from '@tributary/core';
 import { type NatsServer, obtainNatsServer, startNats } from '@tributary/embedded';
@@ -64,6 +64,7 @@ export class System {
       threads.push(new Thread({ ...task, service: 'source' }), new Thread({ ...task, service: 'sink' }));
       if (config.transforms.length > 0) threads.push(new Thread({ ...task, service: 'transform' }));
       if (config.kpis.length > 0) threads.push(new Thread({ ...task, service: 'kpi' }));
+      if (config.processes.length > 0) threads.push(new Thread({ ...task, service: 'monitor' }));
       const consoleStarted = startConsole(config, runtime, {
         connected: broker.connected,
         ...(options.port === undefined ? {} : { port: options.port }),
@@ -115,10 +116,11 @@ export class System {
     await state.follow({ from: revision, clock: systemClock, log, signal: this.#stopping.signal }, (config) => {
       for (const thread of threads) thread.configure(config);
       console.configure(config);
-      // Their threads are started with the first transform and the first KPI: most systems have none.
+      // Their threads are started with the first transform, KPI or process: most systems have none.
       for (const [service, wanted] of [
         ['transform', config.transforms],
         ['kpi', config.kpis],
+        ['monitor', config.processes],
       ] as const)
         if (wanted.length > 0 && !threads.some((thread) => thread.service === service))
           threads.push(new Thread({ ...task, config, service }));
@@ -178,7 +180,8 @@ function actorsOf(config: Config): string[] {
       partsOf(sink.type === 'ods' ? sink.partitions : 1).map((part) => partName(`${sink.name}/${source}`, part)),
     ),
   );
-  return [...transforms, ...projections, ...kpis];
+  const processes = config.processes.flatMap((one) => sourcesOfProcess(one).map((source) => `${one.name}/${source}`));
+  return [...transforms, ...projections, ...kpis, ...processes];
 }
 
 /** Decoding and folding make many short-lived values: room for them to die young, and no more than that. */

@@ -13,6 +13,7 @@ import { commandRoutes } from './api/commands.ts';
 import { healthRoutes } from './api/health.ts';
 import { kpiSamples } from './api/kpi-metrics.ts';
 import { kpiRoutes } from './api/kpis.ts';
+import { processRoutes } from './api/processes.ts';
 import { Observer } from './api/observer.ts';
 import { describeRoutes } from './api/openapi.ts';
 import { refusal, sendProblem } from './api/problem.ts';
@@ -104,6 +105,7 @@ async function buildServer({ runtime, observer, tokens, connected }: Parts): Pro
   commandRoutes(server, { bus: runtime.bus, observer, log: runtime.log });
   changesRoute(server, runtime.changelogs, runtime.log);
   kpiRoutes(server, runtime);
+  processRoutes(server, runtime);
   server.get('/openapi.json', () => openapi());
   await servePage(server);
   return server;

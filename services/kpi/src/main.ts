@@ -3,6 +3,7 @@ import type { Changelogs } from '@tributary/changelog';
 import { type ActorSpec, type Assignment, type ConfiguredService, runService, type Runtime } from '@tributary/cluster';
 import { type Config, type KpiConfig, sourcesOf, sourcesOfKpis, wantsTable } from '@tributary/config';
 import { WHOLE } from '@tributary/core';
+import { Shared } from '@tributary/duckdb';
 import { ProjectionActor } from '@tributary/projection';
 import { EngineActor, KpiActor } from './answers.ts';
 import { Engine } from './engine.ts';
@@ -36,9 +37,13 @@ function engineAssignment(
   const { memoryBytes, threads } = config.cluster.kpi;
   const sources = sourcesOfKpis(kpis, config);
   const warn = (facts: object, message: string) => log.warn(facts, message);
-  const shared = new SharedEngine(async () => {
-    const store = await KpiStore.open({ folder: join(runtime.dataDir, 'kpi'), engine: name, memoryBytes, threads, warn });
-    return Engine.open({ name, kpis, sources, store, clock, warn });
+  const shared = new Shared<Engine>({
+    open: async () => {
+      const store = await KpiStore.open({ folder: join(runtime.dataDir, 'kpi'), engine: name, memoryBytes, threads, warn });
+      return Engine.open({ name, kpis, sources, store, clock, warn });
+    },
+    valid: ({ store }) => !store.invalid.aborted,
+    close: ({ store }) => store.close(),
   });
   const open = () => shared.open();
   const projections = sources.map((source): ActorSpec => {
@@ -100,32 +105,4 @@ function engineAssignment(
 function hooksOf(kpis: readonly KpiConfig[], { hooks }: Pick<Config, 'hooks'>): Config['hooks'] {
   const named = new Set(kpis.flatMap(({ alerts, publish }) => [...alerts.flatMap(({ to }) => to), ...(publish?.to ?? [])]));
   return hooks.filter(({ name }) => named.has(name));
-}
-
-/** The engine that its actors share: opened by the first of them, closed after the last, and anew when DuckDB gave the file up. */
-class SharedEngine {
-  readonly #make: () => Promise<Engine>;
-  #opening: Promise<Engine> | null = null;
-
-  constructor(make: () => Promise<Engine>) {
-    this.#make = make;
-  }
-
-  /** Concurrent callers get the same one. When it fails the next caller tries again. */
-  open(): Promise<Engine> {
-    const before = this.#opening?.catch(() => null) ?? Promise.resolve(null);
-    const opening = before.then(async (engine) => {
-      if (engine && !engine.store.invalid.aborted) return engine;
-      await engine?.store.close();
-      return this.#make();
-    });
-    this.#opening = opening;
-    return opening;
-  }
-
-  async close(): Promise<void> {
-    const opening = this.#opening;
-    this.#opening = null;
-    await (await opening?.catch(() => null))?.store.close();
-  }
 }

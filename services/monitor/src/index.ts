@@ -5,3 +5,6 @@ export { answerImported, importedNames } from './imported.ts';
 export type { ProcessMap } from './analysis/map.ts';
 export type { Variant } from './analysis/variants.ts';
 export type { ProcessCase } from './analysis/cases.ts';
+export { ProcessProjection } from './live/projection.ts';
+export { ProcessStore } from './live/store.ts';
+export { startMonitor } from './main.ts';

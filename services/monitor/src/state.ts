@@ -96,6 +96,11 @@ const SETUP = [
   'CREATE TABLE IF NOT EXISTS relation (source VARCHAR NOT NULL, tick BIGINT NOT NULL, object VARCHAR NOT NULL, key VARCHAR NOT NULL, qualifier VARCHAR NOT NULL)',
   `CREATE TABLE IF NOT EXISTS object (object VARCHAR NOT NULL, key VARCHAR NOT NULL, source VARCHAR NOT NULL, state VARCHAR, parents VARCHAR, "case" VARCHAR,
      attributes VARCHAR, reached VARCHAR, born BOOLEAN NOT NULL, alive BOOLEAN NOT NULL, named BIGINT NOT NULL)`,
+  'CREATE TABLE IF NOT EXISTS link (object VARCHAR NOT NULL, key VARCHAR NOT NULL, parent VARCHAR NOT NULL, parent_key VARCHAR NOT NULL)',
+  `CREATE TABLE IF NOT EXISTS place (source VARCHAR NOT NULL, seq BIGINT NOT NULL, lsn VARCHAR NOT NULL, ordinal BIGINT NOT NULL, epoch VARCHAR,
+     watermark BIGINT NOT NULL, tick BIGINT NOT NULL, held VARCHAR)`,
+  'CREATE TABLE IF NOT EXISTS snapshot ("table" VARCHAR NOT NULL, source VARCHAR NOT NULL, generation BIGINT, complete BOOLEAN NOT NULL)',
+  'CREATE TABLE IF NOT EXISTS definition (version VARCHAR NOT NULL)',
 ];
 
 /** Of one process; a map over a million events spills what is above it. */
@@ -147,8 +152,8 @@ export async function appendRelations(duck: Duck, relations: readonly Relation[]
   });
 }
 
-export async function appendObjects(duck: Duck, objects: readonly ProcessObject[], table = 'object'): Promise<void> {
-  await duck.append(table, OBJECT_COLUMNS, {
+export async function appendObjects(duck: Duck, objects: readonly ProcessObject[]): Promise<void> {
+  await duck.append('object', OBJECT_COLUMNS, {
     object: objects.map((object) => object.object),
     key: objects.map((object) => object.key),
     source: objects.map((object) => object.source),

@@ -18,7 +18,13 @@ export class Ticks {
   }
 
   next(atUs: number): number {
-    this.#last = Math.max(atUs, this.#last + 1);
-    return this.#last;
+    return this.take(atUs, 1);
+  }
+
+  /** For `n` events at one time. @returns the first of so many ticks in a row */
+  take(atUs: number, n: number): number {
+    const first = Math.max(atUs, this.#last + 1);
+    if (n > 0) this.#last = first + n - 1;
+    return first;
   }
 }

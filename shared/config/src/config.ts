@@ -3,6 +3,7 @@ import type { ContractConfig } from './contract.ts';
 import type { EventsSinkConfig } from './events.ts';
 import type { HookConfig } from './hooks.ts';
 import type { KpiConfig } from './kpi.ts';
+import type { ProcessConfig } from './process.ts';
 import type { TransformConfig } from './transforms.ts';
 
 /** The whole desired state, checked and with every default filled in. */
@@ -12,6 +13,7 @@ export interface Config {
   readonly transforms: readonly TransformConfig[];
   readonly sinks: readonly SinkConfig[];
   readonly kpis: readonly KpiConfig[];
+  readonly processes: readonly ProcessConfig[];
   readonly hooks: readonly HookConfig[];
 }
 
@@ -159,4 +161,9 @@ export function sourcesOfKpis(
   const queries = kpis.flatMap(({ definition }) => (definition.kind === 'query' ? [definition.sql] : []));
   const inQuery = (name: string) => queries.some((text) => new RegExp(`\\b${name}"?\\s*\\.`, 'i').test(text));
   return [...sources, ...transforms].map(({ name }) => name).filter((name) => named.has(name) || inQuery(name));
+}
+
+/** Changelogs that a process reads. */
+export function sourcesOfProcess({ objects }: Pick<ProcessConfig, 'objects'>): string[] {
+  return [...new Set(objects.map(({ source }) => source))].toSorted();
 }

@@ -51,9 +51,12 @@ export function holdsSecret(files: readonly ConfigFile[]): boolean {
   let found = false;
   for (const { name, text } of files) {
     for (const { document } of parse(name, text, [])) {
+      const process = (document.toJS() as { kind?: unknown } | null)?.kind === 'Process';
       visit(document, {
         Pair(_, { key, value }) {
           if (!isScalar(key) || !SECRET_KEY.test(String(key.value))) return;
+          // Of an object: the name of a column.
+          if (process && key.value === 'key') return;
           // Several secrets of a webhook; other lists under such a name are lists of columns.
           const values = isSeq(value) && key.value === 'secret' ? value.items : [value];
           for (const one of values)

@@ -23,9 +23,11 @@ export {
   readsTable,
   sourcesOf,
   sourcesOfKpis,
+  sourcesOfProcess,
   targetSchema,
   wantsTable,
 } from './config.ts';
+export type { EventPattern, ObjectType, ProcessConfig, TransactionActivity } from './process.ts';
 export type { ConnectionConfig } from './connection.ts';
 export type { ContractConfig, PromisedTable } from './contract.ts';
 export type { DocumentChange } from './documents.ts';

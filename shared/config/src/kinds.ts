@@ -171,11 +171,6 @@ export const CONFIRM_AFTER_MS = { alone: 120_000, replicated: 0 } as const;
 export const LAKE_IS_WHOLE =
   '"partitions" is for a Sink of type ods: the state of a lake is one DuckDB file, which one worker writes. Leave "partitions" out here.';
 
-/** Kinds, types and keys that the interface names and that later versions bring. */
-export const NOT_BUILT: Readonly<Record<string, string>> = {
-  Process: 'kind: Process is not built yet',
-};
-
 export type ClusterDocument = z.output<typeof cluster>;
 export type SourceDocument = z.output<typeof source>;
 export type OdsDocument = z.output<typeof odsSink>;

@@ -97,7 +97,6 @@ describe('config', () => {
     expect(await refusal('kind: Source\nname: shop\n')).toContain('"postgres"');
     const one = 'kind: Source\nname: shop\npostgres: postgres://a@b/c\n';
     expect(await refusal(`${one}---\n${one}`)).toContain('changelog shop is already defined at a.yaml:1');
-    expect(await refusal('kind: Process\n')).toBe('a.yaml:1:1: kind: Process is not built yet');
     expect(await refusal(`${one}columns: {}\n`)).toContain('not built yet');
     expect(await refusal('kind: Source\nname: shop\npostgres: "${env:NOPE}"\n')).toContain(
       'a.yaml:3:11: environment variable NOPE is not set',

@@ -11,6 +11,7 @@ import { bundleModules, moduleName } from './modules.ts';
 import { stepOf, type TransformConfig } from './transforms.ts';
 import { type HookConfig, type HookDocument, hook, hookOf } from './hooks.ts';
 import { kpi, type KpiConfig, type KpiDocument, kpiOf } from './kpi.ts';
+import { process, PROCESS_NOT_BUILT, type ProcessConfig, type ProcessDocument, processOf } from './process.ts';
 
 export interface LoadOptions {
   /** Values of `${env:NAME}`. */
@@ -188,6 +189,7 @@ type Checked = { readonly place: Place } & (
   | { readonly kind: 'Module'; readonly value: kinds.ModuleDocument }
   | { readonly kind: 'Hook'; readonly value: HookDocument }
   | { readonly kind: 'Kpi'; readonly value: KpiDocument; readonly at: (path: readonly string[]) => Place }
+  | { readonly kind: 'Process'; readonly value: ProcessDocument; readonly at: (path: readonly string[]) => Place }
 );
 
 function check(parsed: Parsed, complaints: Complaint[]): Checked | null {
@@ -230,11 +232,20 @@ function check(parsed: Parsed, complaints: Complaint[]): Checked | null {
     const document = run(kpi);
     return document && { kind: 'Kpi', place, value: document, at: (path) => placeOf(parsed, path) };
   }
-  const unbuilt = typeof kind === 'string' ? kinds.NOT_BUILT[kind] : undefined;
-  return complain(unbuilt ?? 'expected kind: Cluster, Source, Transform, Sink, Kpi or Hook', ['kind']);
+  if (kind === 'Process') {
+    const unbuilt = PROCESS_NOT_BUILT.filter((key) => key in value);
+    if (unbuilt.length > 0) return complain(`"${unbuilt.join('", "')}" of a Process is not built yet`, [unbuilt[0] as string]);
+    const document = run(process);
+    return document && { kind: 'Process', place, value: document, at: (path) => placeOf(parsed, path) };
+  }
+  return complain('expected kind: Cluster, Source, Transform, Sink, Kpi, Process or Hook', ['kind']);
 }
 
-function wrap<Kind extends Exclude<Checked['kind'], 'Kpi'>>(kind: Kind, place: Place, value: unknown): Checked | null {
+function wrap<Kind extends Exclude<Checked['kind'], 'Kpi' | 'Process'>>(
+  kind: Kind,
+  place: Place,
+  value: unknown,
+): Checked | null {
   return value === null ? null : ({ kind, place, value } as Checked);
 }
 
@@ -273,6 +284,7 @@ function assemble(documents: readonly Checked[], complaints: Complaint[]): Confi
   const transforms: TransformConfig[] = [];
   const sinks: SinkConfig[] = [];
   const kpis: KpiConfig[] = [];
+  const processes: ProcessConfig[] = [];
   const hooks: HookConfig[] = [];
   let cluster: kinds.ClusterDocument | null = null;
   const modules = new Map(documents.flatMap((one) => (one.kind === 'Module' ? [[one.value.name, one.value.code] as const] : [])));
@@ -291,6 +303,7 @@ function assemble(documents: readonly Checked[], complaints: Complaint[]): Confi
     else if (document.kind === 'Transform') transforms.push(transformOf(document, modules, complaints));
     else if (document.kind === 'Hook') hooks.push(hookOf(document.value));
     else if (document.kind === 'Kpi') kpis.push(kpiOf(document.value, (path) => placeText(document.at(path))));
+    else if (document.kind === 'Process') processes.push(processOf(document.value));
     else sinks.push(sinkOf(document));
   }
   checkInputs({ sources, transforms }, named, complaints);
@@ -310,13 +323,22 @@ function assemble(documents: readonly Checked[], complaints: Complaint[]): Confi
     });
   }
   checkKpis(documents, { sources, transforms, sinks, hooks }, complaints);
-  return { cluster: clusterOf(cluster ?? kinds.cluster.parse({ kind: 'Cluster' })), sources, transforms, sinks, kpis, hooks };
+  checkProcesses(documents, { sources, transforms, sinks, kpis }, complaints);
+  return {
+    cluster: clusterOf(cluster ?? kinds.cluster.parse({ kind: 'Cluster' })),
+    sources,
+    transforms,
+    sinks,
+    kpis,
+    processes,
+    hooks,
+  };
 }
 
 /** Sources and transforms share their names: each is a changelog. */
 function idKind(kind: Checked['kind']): string {
   if (kind === 'Source' || kind === 'Transform') return 'changelog';
-  if (kind === 'Kpi') return 'kpi';
+  if (kind === 'Kpi' || kind === 'Process') return kind.toLowerCase();
   return kind === 'Hook' ? 'hook' : 'sink';
 }
 
@@ -396,6 +418,26 @@ function checkKpis(
       const { source } = 'on' in one ? one.table : one;
       if ([...known.sources, ...known.transforms].some(({ name }) => name === source)) continue;
       complaints.push({ ...document.at(['from', alias]), message: `"from.${alias}": there is no source ${source}` });
+    }
+  }
+}
+
+/** What one Process document cannot know by itself. Its projections are called as it is, as those of sinks and engines are. */
+function checkProcesses(
+  documents: readonly Checked[],
+  known: Readonly<Record<'sources' | 'transforms' | 'sinks', Names>> & Pick<Config, 'kpis'>,
+  complaints: Complaint[],
+): void {
+  for (const document of documents) {
+    if (document.kind !== 'Process') continue;
+    const { name, objects } = document.value;
+    const owner = known.sinks.some((sink) => sink.name === name) ? 'sink' : 'engine of KPIs';
+    if (owner === 'sink' || known.kpis.some(({ engine }) => engine === name))
+      complaints.push({ ...document.at(['name']), message: `"name": a ${owner} is called ${name} already` });
+    for (const [type, { table }] of Object.entries(objects)) {
+      if ([...known.sources, ...known.transforms].some((one) => one.name === table.source)) continue;
+      const message = `"objects.${type}.table": there is no source ${table.source}`;
+      complaints.push({ ...document.at(['objects', type, 'table']), message });
     }
   }
 }

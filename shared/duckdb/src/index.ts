@@ -5,3 +5,4 @@ export { gate, type ReadTable, TELLING_FUNCTIONS } from './gate.ts';
 export { Sandbox, type SandboxQuery } from './sandbox.ts';
 export { hasMarks, isUnchanged, load, type Loaded, loadCells, Loader, plain } from './marks.ts';
 export { duckIdent, duckLiteral } from './identifier.ts';
+export { Shared } from './shared.ts';

@@ -89,6 +89,7 @@ export async function openWorld(
       transforms: [],
       sinks,
       kpis: [],
+      processes: [],
       hooks: [],
     }),
     async session(database) {

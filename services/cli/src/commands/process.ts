@@ -1,5 +1,6 @@
 import { createWriteStream } from 'node:fs';
 import { once } from 'node:events';
+import { registeredActors } from '@tributary/cluster';
 import { Fault } from '@tributary/core';
 import {
   answerImported,
@@ -10,7 +11,7 @@ import {
   type ProcessQuestion,
   type Variant,
 } from '@tributary/monitor';
-import type { Where } from '../addresses.ts';
+import { connect, type Connected, readAddresses, type Where } from '../addresses.ts';
 import { type Output, table } from '../output.ts';
 
 export interface ProcessOptions extends Where {
@@ -28,6 +29,8 @@ export interface ProcessOptions extends Where {
   readonly write?: string;
 }
 
+/** A map over a long history takes its time. */
+const ANSWER_IDLE_MS = 120_000;
 const ACTIONS = 'list, map, variants, cases, export, import';
 
 /** `tributary process ACTION [NAME or FILE]`. */
@@ -48,10 +51,23 @@ export async function processCommand(
   if (action === 'import') return importFile(subject, options, output);
   const question = questionOf(action as ProcessQuestion['what'], options);
   if (question.what === 'export') return exportTo(subject, question, { options, output });
-  let answer: unknown;
-  for await (const part of ask(subject, question, options)) answer = part;
+  const answer = await whole(ask(subject, question, options));
   if (output.json) output.value(question.what === 'map' ? { process: subject, ...(answer as object) } : answer);
   else show(question.what, answer, output);
+  const { freshness } = answer as { freshness?: { completeTo: string | null } };
+  if (freshness && !output.json) process.stderr.write(`Complete to: ${freshness.completeTo ?? 'nothing yet'}\n`);
+}
+
+/** Lists may come in several parts. */
+async function whole(parts: AsyncIterable<unknown>): Promise<unknown> {
+  let answer: Record<string, unknown> = {};
+  for await (const part of parts) {
+    for (const [name, value] of Object.entries(part as object)) {
+      const before = answer[name];
+      answer = { ...answer, [name]: Array.isArray(before) ? [...before, ...(value as unknown[])] : value };
+    }
+  }
+  return answer;
 }
 
 function questionOf(what: ProcessQuestion['what'], options: ProcessOptions): ProcessQuestion {
@@ -70,22 +86,55 @@ function questionOf(what: ProcessQuestion['what'], options: ProcessOptions): Pro
   };
 }
 
-function ask(name: string, question: ProcessQuestion, { data }: Where): AsyncIterable<unknown> {
-  const imported = answerImported(data, name, question);
-  if (imported) return imported;
-  throw new Fault('not_found', `there is no process ${name}: see tributary process list`);
+/** An imported log is answered from its file, and needs nothing that runs; a declared process by the worker that runs it. */
+async function* ask(name: string, question: ProcessQuestion, options: Where): AsyncGenerator<unknown> {
+  const imported = answerImported(options.data, name, question);
+  if (imported) return yield* imported;
+  const connected = await running(options);
+  try {
+    const declared = connected ? await declaredNames(connected) : [];
+    if (!connected || !declared.includes(name)) {
+      const there = [...declared, ...(await importedNames(options.data))].join(', ') || 'none';
+      throw new Fault('not_found', `there is no process ${name}. Processes: ${there}`);
+    }
+    const { bus } = connected.broker;
+    for await (const part of bus.ask(`tributary.process.${name}.ask`, question, { idleMs: ANSWER_IDLE_MS })) yield part;
+  } finally {
+    await connected?.broker.close();
+  }
 }
 
-async function list({ data }: Where, output: Output): Promise<void> {
-  const processes = (await importedNames(data)).map((name) => ({ name, kind: 'imported' }));
-  if (output.json) output.value({ processes });
-  else
-    output.line(
-      table(
-        ['process', 'kind'],
-        processes.map(({ name, kind }) => [name, kind]),
-      ),
-    );
+/** @returns null where nothing runs: imported logs are there all the same */
+async function running(where: Where): Promise<Connected | null> {
+  return where.nats === undefined && (await readAddresses(where.data)) === null ? null : connect(where);
+}
+
+async function declaredNames({ broker }: Connected): Promise<string[]> {
+  const actors = await registeredActors(broker.kv);
+  return actors
+    .flatMap(({ name, kind }) => (kind === 'query' && name.startsWith('process.') ? [name.slice('process.'.length)] : []))
+    .toSorted();
+}
+
+async function list(options: Where, output: Output): Promise<void> {
+  const connected = await running(options);
+  try {
+    const declared = connected ? await declaredNames(connected) : [];
+    const processes = [
+      ...declared.map((name) => ({ name, kind: 'declared' })),
+      ...(await importedNames(options.data)).map((name) => ({ name, kind: 'imported' })),
+    ];
+    if (output.json) output.value({ processes });
+    else
+      output.line(
+        table(
+          ['process', 'kind'],
+          processes.map(({ name, kind }) => [name, kind]),
+        ),
+      );
+  } finally {
+    await connected?.broker.close();
+  }
 }
 
 async function importFile(path: string, options: ProcessOptions, output: Output): Promise<void> {
@@ -100,8 +149,7 @@ async function importFile(path: string, options: ProcessOptions, output: Output)
     ...(options.name === undefined ? {} : { name: options.name }),
     ...(options.root === undefined ? {} : { root: options.root }),
   });
-  let map: unknown;
-  for await (const part of ask(name, { what: 'map' }, options)) map = part;
+  const map = await whole(ask(name, { what: 'map' }, options));
   if (output.json) return output.value({ process: name, ...(map as object) });
   output.line(`Imported as ${name}.`);
   showMap(map as ProcessMap, output);

@@ -19,10 +19,8 @@ export interface RunOptions {
 
 /** One service as one worker of a cluster, until SIGINT or SIGTERM; then it hands over what it runs. */
 export async function runOne(service: string, options: RunOptions, output: Output): Promise<void> {
-  if (!['source', 'transform', 'sink', 'kpi', 'console'].includes(service)) {
-    const built = ['monitor'].includes(service) ? 'is not built yet' : 'is not a service';
-    throw new Fault('config_invalid', `"${service}" ${built}. Services: source, transform, sink, kpi, console.`);
-  }
+  if (!['source', 'transform', 'sink', 'kpi', 'monitor', 'console'].includes(service))
+    throw new Fault('config_invalid', `"${service}" is not a service. Services: source, transform, sink, kpi, monitor, console.`);
   const { configOf, readFiles } = await configReading();
   const files = await readFiles(options.file);
   const own = configOf(files, { env: environment() });

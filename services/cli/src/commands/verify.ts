@@ -88,7 +88,7 @@ async function compare(connected: Connected, options: VerifyOptions, output: Out
   const sources = options.source === undefined ? databases : [options.source];
   const sourceOf = (name: string) => name.slice(name.indexOf('/') + 1);
   // Events keep no rows that could be compared, and what KPIs keep is no copy of a table.
-  const comparable = layout.projections.filter(({ kind }) => !['events', 'kpi'].includes(kind));
+  const comparable = layout.projections.filter(({ kind }) => !['events', 'kpi', 'process'].includes(kind));
   const projections = comparable.filter(({ name }) => sources.includes(sourceOf(name)));
   const barriers = await caughtUp(connected, { sources, projections }, Date.now() + milliseconds(options.timeout));
   const wanted = options.table?.includes('.') ? options.table : options.table && `public.${options.table}`;

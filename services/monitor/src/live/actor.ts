@@ -1,0 +1,112 @@
+import { type Actor, aborted } from '@tributary/cluster';
+import { sourcesOfProcess } from '@tributary/config';
+import { type Bus, formatSourcePosition, isoMicros, LIMITS } from '@tributary/core';
+import type { Duck } from '@tributary/duckdb';
+import { answerProcess, type ProcessQuestion } from '../answers.ts';
+import { readPlaces } from './place.ts';
+import type { ProcessStore } from './store.ts';
+
+/** Characters of an export in one part of an answer. */
+const PIECE = 64 * 1024;
+
+export interface ProcessActorOptions {
+  readonly open: () => Promise<ProcessStore>;
+  readonly bus: Bus;
+}
+
+/** How far the sources of a process are in an answer. */
+interface ProcessFreshness {
+  /** ISO 8601: everything committed up to then on every source is in it; null = some source was not read yet. */
+  readonly completeTo: string | null;
+  readonly sources: Readonly<Record<string, { readonly position: string; readonly completeTo: string | null }>>;
+}
+
+/**
+ * Answers for one process: `tributary.process.<name>.ask` takes a {@link ProcessQuestion} and gives what `answerProcess` gives, of one
+ * moment, with how fresh that is; `show` tells of what it is made.
+ */
+export class ProcessActor implements Actor {
+  readonly #options: ProcessActorOptions;
+  #facts: Record<string, unknown> = {};
+
+  constructor(options: ProcessActorOptions) {
+    this.#options = options;
+  }
+
+  facts(): Record<string, unknown> {
+    return this.#facts;
+  }
+
+  async run(signal: AbortSignal, ready: () => void): Promise<void> {
+    const store = await this.#options.open();
+    const { name, root, objects } = store.process;
+    this.#facts = { process: name };
+    const { bus } = this.#options;
+    const stops = [
+      await bus.serve(`tributary.process.${name}.ask`, (question) => answer(store, question as ProcessQuestion)),
+      await bus.serve(`tributary.process.${name}.show`, () =>
+        reading(store, async function* (duck) {
+          const shown = objects.map((type) => ({ object: type.name, table: `${type.source}.${type.table}` }));
+          yield { name, root, objects: shown, freshness: await freshnessOf(store, duck) };
+        }),
+      ),
+    ];
+    try {
+      ready();
+      await aborted(AbortSignal.any([signal, store.invalid]));
+    } finally {
+      for (const stop of stops) await stop();
+    }
+    if (!signal.aborted) throw store.invalid.reason as Error;
+  }
+}
+
+function answer(store: ProcessStore, question: ProcessQuestion): AsyncGenerator<unknown> {
+  return reading(store, async function* (duck) {
+    const freshness = await freshnessOf(store, duck);
+    const parts = answerProcess(duck, question, store.process.root);
+    if (question.what === 'export') return yield* pieces(parts as AsyncGenerator<{ text: string }>);
+    for await (const part of parts) yield* pages(part as object, freshness);
+  });
+}
+
+/** Long lists go in several parts, of which the first says how fresh all are. */
+function* pages(part: object, freshness: ProcessFreshness): Generator<object> {
+  const list = Object.entries(part).find(([name]) => name === 'cases' || name === 'variants');
+  if (!list || !Array.isArray(list[1])) return yield { ...part, freshness };
+  const [name, rows] = list as [string, unknown[]];
+  yield { [name]: rows.slice(0, LIMITS.answerRows), freshness };
+  for (let at = LIMITS.answerRows; at < rows.length; at += LIMITS.answerRows)
+    yield { [name]: rows.slice(at, at + LIMITS.answerRows) };
+}
+
+async function* pieces(parts: AsyncIterable<{ readonly text: string }>): AsyncGenerator<{ text: string }> {
+  let text = '';
+  for await (const part of parts) {
+    text += part.text;
+    if (text.length < PIECE) continue;
+    yield { text };
+    text = '';
+  }
+  if (text !== '') yield { text };
+}
+
+async function* reading(store: ProcessStore, work: (duck: Duck) => AsyncGenerator<unknown>): AsyncGenerator<unknown> {
+  const duck = await store.reader();
+  try {
+    yield* work(duck);
+  } finally {
+    duck.close();
+  }
+}
+
+async function freshnessOf({ process }: ProcessStore, duck: Duck): Promise<ProcessFreshness> {
+  const places = await readPlaces(duck);
+  const marks = sourcesOfProcess(process).map((source) => places.get(source)?.watermark ?? 0);
+  const iso = (watermark: number) => (watermark > 0 ? isoMicros(watermark) : null);
+  const sources = [...places].map(([source, { position, watermark }]) => [
+    source,
+    { position: formatSourcePosition(position), completeTo: iso(watermark) },
+  ]);
+  return { completeTo: iso(Math.min(...marks)), sources: Object.fromEntries(sources) };
+}

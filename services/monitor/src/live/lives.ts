@@ -1,0 +1,274 @@
+import type { ObjectType, ProcessConfig } from '@tributary/config';
+import { type Duck, listValue } from '@tributary/duckdb';
+import { appendEvents, appendObjects, type ProcessEvent } from '../state.ts';
+import type { Ticks } from '../ticks.ts';
+import type { Happening, Life } from './life.ts';
+import { joins } from './settle.ts';
+
+/** Where and when something happened. */
+export interface Occasion {
+  readonly lsn: bigint;
+  readonly ordinal: number;
+  readonly part: number;
+  readonly atUs: number;
+}
+
+interface Entry {
+  /** Null: no object has this key. */
+  life: Life | null;
+  case: string | null;
+  /** As it is stored; null = it is not. */
+  readonly stored: { readonly life: Life; readonly case: string | null } | null;
+  moved: boolean;
+  dirty: boolean;
+}
+
+interface Pending {
+  readonly type: ObjectType;
+  key: string;
+  readonly event: Omit<ProcessEvent, 'key' | 'case' | 'object' | 'source'>;
+}
+
+/**
+ * The objects of one source that a group touches, read once and written back together; and their new events.
+ *
+ * An object whose key changes stays the same object: its events, object and links go on under the new key. The case of an
+ * object follows from its links as they are now. Where that needs nothing but its own links it is computed here; every other
+ * key is noted in `_dirty`, for {@link settleCases}.
+ */
+export class Lives {
+  readonly #duck: Duck;
+  readonly #process: ProcessConfig;
+  readonly #source: string;
+  readonly #ticks: Ticks;
+  readonly #entries = new Map<string, Map<string, Entry>>();
+  /** Stored events: their key → the one they have now, by type. */
+  readonly #moves = new Map<string, Map<string, string>>();
+  #events: Pending[] = [];
+  /** Of {@link joinTransactions}: keys and links as they are at the event. */
+  #parts: { tick: number; lsn: bigint; object: string; key: string; kind: string; after: string | null }[] = [];
+  #ties: { tick: number; parent: string; key: string }[] = [];
+
+  constructor(duck: Duck, { process, source, ticks }: { process: ProcessConfig; source: string; ticks: Ticks }) {
+    this.#duck = duck;
+    this.#process = process;
+    this.#source = source;
+    this.#ticks = ticks;
+  }
+
+  /** Reads what is not known yet of these keys. */
+  async load(type: ObjectType, keys: Iterable<string>): Promise<void> {
+    const known = this.#of(type.name);
+    const missing = [...new Set(keys)].filter((key) => !known.has(key));
+    if (missing.length === 0) return;
+    const found = await this.#duck.rows<StoredLife>(
+      `SELECT key, state, parents, "case", reached, born, alive, named FROM object
+        WHERE object = $1 AND key IN (SELECT unnest($2::VARCHAR[]))`,
+      [type.name, listValue(missing)],
+    );
+    const rows = new Map(found.map((row) => [row.key, row]));
+    for (const key of missing) {
+      const row = rows.get(key);
+      const stored = row ? { life: lifeOf(type, row), case: row.case } : null;
+      known.set(key, { life: stored?.life ?? null, case: stored?.case ?? null, stored, moved: false, dirty: false });
+    }
+  }
+
+  /** What is known of a key that was loaded. */
+  get(type: ObjectType, key: string): Life | null {
+    return this.#entry(type.name, key).life;
+  }
+
+  put(type: ObjectType, key: string, life: Life | null): void {
+    const entry = this.#entry(type.name, key);
+    entry.life = life;
+    entry.dirty = true;
+  }
+
+  /** The object of one key goes on under another one; both were loaded. */
+  move(type: ObjectType, from: string, to: string): void {
+    const [before, after] = [this.#entry(type.name, from), this.#entry(type.name, to)];
+    Object.assign(after, { life: before.life, case: before.case, moved: true, dirty: true });
+    Object.assign(before, { life: null, case: null, moved: true, dirty: true });
+    for (const event of this.#events) if (event.type === type && event.key === from) event.key = to;
+    const moves = this.#moves.get(type.name) ?? new Map<string, string>();
+    this.#moves.set(type.name, moves);
+    for (const [stored, now] of moves) if (now === from) moves.set(stored, to);
+    if (!moves.has(from)) moves.set(from, to);
+  }
+
+  happened(type: ObjectType, key: string, { happening, occasion }: { happening: Happening; occasion: Occasion }): void {
+    const tick = this.#ticks.next(occasion.atUs);
+    if (joins(this.#process, type.name)) {
+      const { kind, after } = happening;
+      const links = this.get(type, key)?.links ?? [];
+      this.#parts.push({ tick, lsn: occasion.lsn, object: type.name, key, kind, after });
+      type.of.forEach(({ parent }, i) => {
+        const link = links[i] ?? null;
+        if (link !== null) this.#ties.push({ tick, parent, key: link });
+      });
+    }
+    this.#events.push({ type, key, event: { ...happening, ...occasion, tick, attributes: null } });
+  }
+
+  /** Writes everything, and knows nothing any more. */
+  async flush(): Promise<void> {
+    for (const [type, moves] of this.#moves) await this.#moveEvents(type, moves);
+    for (const type of this.#process.objects) {
+      const dirty = [...this.#of(type.name)].filter(([, { dirty: changed }]) => changed);
+      if (dirty.length > 0) await this.#write(type, dirty);
+    }
+    const events = this.#events.map(({ type, key, event }): ProcessEvent => {
+      const own = this.#of(type.name).get(key)?.case ?? null;
+      return { ...event, case: own, source: this.#source, object: type.name, key };
+    });
+    await appendEvents(this.#duck, events);
+    await this.#noteParts();
+    this.#entries.clear();
+    this.#moves.clear();
+    this.#events = [];
+  }
+
+  async #write(type: ObjectType, dirty: readonly (readonly [string, Entry])[]): Promise<void> {
+    const keys = dirty.map(([key]) => key);
+    const unsettled = dirty.filter(([key, entry]) => this.#settle(type, key, entry)).map(([key]) => key);
+    const values = [type.name, listValue(keys)];
+    for (const table of ['object', 'link'])
+      await this.#duck.run(`DELETE FROM ${table} WHERE object = $1 AND key IN (SELECT unnest($2::VARCHAR[]))`, values);
+    const there = dirty.flatMap(([key, { life, case: own }]) => (life ? [{ key, life, own }] : []));
+    await appendObjects(
+      this.#duck,
+      there.map(({ key, life, own }) => ({
+        object: type.name,
+        key,
+        source: this.#source,
+        state: life.state,
+        parents: parentsText(type, life),
+        case: own,
+        attributes: null,
+        reached: life.reached.length > 0 ? JSON.stringify(life.reached) : null,
+        born: life.born,
+        alive: life.alive,
+        named: life.named,
+      })),
+    );
+    const links = there.flatMap(({ key, life }) =>
+      type.of.flatMap(({ parent }, i) => {
+        const link = life.links[i] ?? null;
+        return link === null ? [] : [{ key, parent, link }];
+      }),
+    );
+    await this.#duck.append('link', LINK_COLUMNS, {
+      object: links.map(() => type.name),
+      key: links.map(({ key }) => key),
+      parent: links.map(({ parent }) => parent),
+      parent_key: links.map(({ link }) => link),
+    });
+    await this.#duck.append('_dirty', DIRTY_COLUMNS, { object: unsettled.map(() => type.name), key: unsettled });
+  }
+
+  async #noteParts(): Promise<void> {
+    const [parts, ties] = [this.#parts, this.#ties];
+    await this.#duck.append('_part', PART_COLUMNS, {
+      tick: parts.map(({ tick }) => BigInt(tick)),
+      lsn: parts.map(({ lsn }) => lsn),
+      object: parts.map(({ object }) => object),
+      key: parts.map(({ key }) => key),
+      kind: parts.map(({ kind }) => kind),
+      after: parts.map(({ after }) => after),
+    });
+    await this.#duck.append('_tie', TIE_COLUMNS, {
+      tick: ties.map(({ tick }) => BigInt(tick)),
+      parent: ties.map(({ parent }) => parent),
+      parent_key: ties.map(({ key }) => key),
+    });
+    this.#parts = [];
+    this.#ties = [];
+  }
+
+  /** Gives an object its case, as far as that follows from itself. @returns must others, or its stored events, be looked at? */
+  #settle(type: ObjectType, key: string, entry: Entry): boolean {
+    const { root, objects } = this.#process;
+    const { life, stored, moved } = entry;
+    if (type.name === root) {
+      entry.case = life ? key : null;
+      return false;
+    }
+    const direct = type.of.every(({ parent }) => parent === root);
+    if (direct) entry.case = life?.links.find((link) => link !== null) ?? null;
+    const changed = moved || !stored || !life || stored.life.links.some((link, i) => link !== life.links[i]);
+    const between = objects.some(({ of }) => of.some(({ parent }) => parent === type.name));
+    return direct && !between ? moved || (stored !== null && stored.case !== entry.case) : changed;
+  }
+
+  async #moveEvents(type: string, moves: ReadonlyMap<string, string>): Promise<void> {
+    const root = type === this.#process.root ? ', "case" = m.after' : '';
+    await this.#duck.run(
+      `UPDATE event SET key = m.after${root} FROM (SELECT unnest($2::VARCHAR[]) AS before, unnest($3::VARCHAR[]) AS after) m
+        WHERE event.object = $1 AND event.key = m.before`,
+      [type, listValue([...moves.keys()]), listValue([...moves.values()])],
+    );
+  }
+
+  #of(type: string): Map<string, Entry> {
+    let known = this.#entries.get(type);
+    if (!known) this.#entries.set(type, (known = new Map()));
+    return known;
+  }
+
+  #entry(type: string, key: string): Entry {
+    const entry = this.#of(type).get(key);
+    if (!entry) throw new Error('the object was not loaded');
+    return entry;
+  }
+}
+
+const LINK_COLUMNS = { object: 'VARCHAR', key: 'VARCHAR', parent: 'VARCHAR', parent_key: 'VARCHAR' } as const;
+const PART_COLUMNS = {
+  tick: 'BIGINT',
+  lsn: 'UBIGINT',
+  object: 'VARCHAR',
+  key: 'VARCHAR',
+  kind: 'VARCHAR',
+  after: 'VARCHAR',
+} as const;
+const TIE_COLUMNS = { tick: 'BIGINT', parent: 'VARCHAR', parent_key: 'VARCHAR' } as const;
+const DIRTY_COLUMNS = { object: 'VARCHAR', key: 'VARCHAR' } as const;
+
+interface StoredLife {
+  readonly key: string;
+  readonly state: string | null;
+  readonly parents: string | null;
+  readonly case: string | null;
+  readonly reached: string | null;
+  readonly born: boolean;
+  readonly alive: boolean;
+  readonly named: number;
+}
+
+interface Parent {
+  readonly object: string;
+  readonly key: string;
+  /** Column of the link. */
+  readonly qualifier: string;
+}
+
+function lifeOf(type: ObjectType, row: StoredLife): Life {
+  const parents = row.parents === null ? [] : (JSON.parse(row.parents) as Parent[]);
+  return {
+    state: row.state,
+    links: type.of.map(({ parent }) => parents.find(({ object }) => object === parent)?.key ?? null),
+    reached: row.reached === null ? [] : (JSON.parse(row.reached) as string[]),
+    born: row.born,
+    alive: row.alive,
+    named: row.named,
+  };
+}
+
+function parentsText(type: ObjectType, { links }: Life): string | null {
+  const parents = type.of.flatMap(({ parent, column }, i): Parent[] => {
+    const key = links[i] ?? null;
+    return key === null ? [] : [{ object: parent, key, qualifier: column }];
+  });
+  return parents.length > 0 ? JSON.stringify(parents) : null;
+}

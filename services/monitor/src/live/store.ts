@@ -1,0 +1,113 @@
+import { rename, rm } from 'node:fs/promises';
+import { join } from 'node:path';
+import type { ProcessConfig } from '@tributary/config';
+import { describeError, Fault } from '@tributary/core';
+import type { Database, Duck } from '@tributary/duckdb';
+import { openState } from '../state.ts';
+
+export interface StoreOptions {
+  readonly dataDir: string;
+  readonly process: ProcessConfig;
+  readonly warn: (facts: object, message: string) => void;
+}
+
+/** Emptied when the definition is another one. */
+const TABLES = ['event', 'relation', 'object', 'link', 'place', 'snapshot', 'definition'];
+
+/** What one transaction notes for its end. */
+const SCRATCH = [
+  'CREATE TEMP TABLE _dirty (object VARCHAR, key VARCHAR)',
+  'CREATE TEMP TABLE _mark (lsn UBIGINT, "table" VARCHAR, op VARCHAR)',
+  'CREATE TEMP TABLE _part (tick BIGINT, lsn UBIGINT, object VARCHAR, key VARCHAR, kind VARCHAR, after VARCHAR)',
+  'CREATE TEMP TABLE _tie (tick BIGINT, parent VARCHAR, parent_key VARCHAR)',
+];
+
+/**
+ * The DuckDB file of one process. One writer, who has {@link lock}: the projections of all its sources write through it, one at a
+ * time; readers have connections of their own and see one moment.
+ *
+ * The state is disposable: of another definition, or where DuckDB cannot read it, it is made anew from the changelogs.
+ */
+export class ProcessStore {
+  readonly process: ProcessConfig;
+  readonly writer: Duck;
+  readonly #database: Database;
+  #turn: Promise<void> = Promise.resolve();
+
+  private constructor(process: ProcessConfig, database: Database, writer: Duck) {
+    this.process = process;
+    this.#database = database;
+    this.writer = writer;
+  }
+
+  /** @throws Fault `database_unreachable` when another process holds the file, `disk_full` */
+  static async open({ dataDir, process, warn }: StoreOptions): Promise<ProcessStore> {
+    const path = join(dataDir, 'process', `${process.name}.duckdb`);
+    const database = await openState(path).catch(async (error: unknown) => {
+      if (!(error instanceof Fault) || error.facts['unreadable'] !== true) throw error;
+      warn({ path, error: describeError(error) }, 'the state of the process cannot be read; it is put aside and made anew');
+      await rename(path, `${path}.unreadable`);
+      await rm(`${path}.wal`, { force: true });
+      return openState(path);
+    });
+    try {
+      const writer = await database.connect();
+      for (const statement of SCRATCH) await writer.run(statement);
+      const store = new ProcessStore(process, database, writer);
+      await store.#define(warn);
+      return store;
+    } catch (error) {
+      database.close();
+      throw error;
+    }
+  }
+
+  /** Aborts when DuckDB gave the file up; it is then to be opened anew. */
+  get invalid(): AbortSignal {
+    return this.#database.invalid;
+  }
+
+  /** Waits for its turn to write. @returns the function that ends it */
+  async lock(): Promise<() => void> {
+    const before = this.#turn;
+    let release: () => void = () => {};
+    this.#turn = new Promise((resolve) => (release = resolve));
+    await before;
+    return release;
+  }
+
+  /** A connection that sees one moment; the caller closes it. */
+  async reader(): Promise<Duck> {
+    const duck = await this.#database.connect();
+    await duck.run('BEGIN TRANSACTION READ ONLY');
+    return duck;
+  }
+
+  /** With the lock: all or nothing. */
+  async transaction(work: (duck: Duck) => Promise<void>): Promise<void> {
+    await this.writer.run('BEGIN');
+    try {
+      await work(this.writer);
+      await this.writer.run('COMMIT');
+    } catch (error) {
+      await this.writer.run('ROLLBACK').catch(() => {});
+      throw error;
+    }
+  }
+
+  close(): void {
+    this.writer.close();
+    this.#database.close();
+  }
+
+  async #define(warn: StoreOptions['warn']): Promise<void> {
+    const version = JSON.stringify(this.process);
+    const [kept] = await this.writer.rows<{ version: string }>('SELECT version FROM definition');
+    if (kept?.version === version) return;
+    if (kept) warn({ process: this.process.name }, 'the process is defined anew, and computed from the start');
+    await this.transaction(async (duck) => {
+      for (const table of TABLES) await duck.run(`DELETE FROM ${table}`);
+      await duck.run('INSERT INTO definition VALUES ($1)', [version]);
+    });
+  }
+}

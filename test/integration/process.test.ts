@@ -1,0 +1,154 @@
+import { mkdir, rm, writeFile } from 'node:fs/promises';
+import { join } from 'node:path';
+import { startPostgres, temporaryFolder } from '@tributary/embedded';
+import { Client } from 'pg';
+import { afterAll, beforeAll, describe, expect, it } from 'vitest';
+import { lastJson, System } from '../fixtures/system.ts';
+import { until } from '../fixtures/wait.ts';
+
+const CONFIG = (shop: string, pay: string) => `kind: Source
+name: shop
+postgres: "${shop}"
+---
+kind: Source
+name: pay
+postgres: "${pay}"
+---
+kind: Process
+name: order_to_cash
+objects:
+  order:   { table: shop.orders, key: id, state: status, milestones: [paid_at] }
+  item:    { table: shop.order_items, of: { order: order_id } }
+  payment: { table: pay.payments, key: id, state: state, of: { order: order_ref }, created: state }
+  refund:  { table: pay.refunds, of: { payment: payment_id } }
+root: order
+events: [{ name: place order, when: order.insert, with: [item.insert] }]
+`;
+
+interface Map {
+  readonly cases: number;
+  readonly events: number;
+  readonly activities: Record<string, number>;
+  readonly edges: readonly { from: string; to: string; count: number }[];
+  readonly freshness: { completeTo: string | null; sources: Record<string, object> };
+}
+
+describe('a process over two databases', () => {
+  let folder: string;
+  let postgres: Awaited<ReturnType<typeof startPostgres>>;
+  let system: System;
+  let shop: Client;
+  let pay: Client;
+
+  const get = (path: string) => fetch(`${system.console}/v1/processes${path}`);
+  const json = async <T>(path: string) => (await (await get(path)).json()) as T;
+  const caughtUp = async () => {
+    const told = await system.run(['status', '--wait', 'caught-up']);
+    expect(told.code, told.stderr).toBe(0);
+  };
+  const edges = ({ edges: all }: Map) => Object.fromEntries(all.map(({ from, to, count }) => [`${from} > ${to}`, count]));
+
+  beforeAll(async () => {
+    folder = await temporaryFolder('process');
+    postgres = await startPostgres({ dir: join(folder, 'postgres'), databases: ['shop', 'pay'] });
+    shop = new Client({ connectionString: postgres.url('shop') });
+    pay = new Client({ connectionString: postgres.url('pay') });
+    await Promise.all([shop.connect(), pay.connect()]);
+    await shop.query(`CREATE TABLE orders (id int PRIMARY KEY, status text, paid_at timestamptz);
+      CREATE TABLE order_items (order_id int REFERENCES orders ON UPDATE CASCADE ON DELETE CASCADE, line int, PRIMARY KEY (order_id, line));
+      INSERT INTO orders VALUES (1, 'paid', now())`);
+    await pay.query(`CREATE TABLE payments (id int PRIMARY KEY, order_ref int, state text);
+      CREATE TABLE refunds (id int PRIMARY KEY, payment_id int)`);
+    await mkdir(join(folder, 'data'));
+    const file = join(folder, 'tributary.yaml');
+    await writeFile(file, CONFIG(postgres.url('shop'), postgres.url('pay')));
+    system = new System(file, join(folder, 'data'));
+    await system.start();
+  });
+  afterAll(async () => {
+    await Promise.all([shop?.end(), pay?.end()]);
+    await system?.stop();
+    await postgres?.stop();
+    await rm(folder, { recursive: true, force: true });
+  });
+
+  it('shows what happened, in order, across databases, also where links come late', async () => {
+    for (const id of [10, 11]) {
+      await shop.query(
+        `BEGIN; INSERT INTO orders VALUES (${id}, 'new'); INSERT INTO order_items VALUES (${id}, 1), (${id}, 2); COMMIT`,
+      );
+      await pay.query(`INSERT INTO payments VALUES (${id}, ${id === 10 ? 'NULL' : id}, 'authorised')`);
+      await pay.query(`UPDATE payments SET state = 'captured' WHERE id = ${id}`);
+      await shop.query(`UPDATE orders SET status = 'paid', paid_at = now() WHERE id = ${id}`);
+    }
+    // A case that comes to its payment late; one that is cancelled; one that gets another key.
+    await pay.query('INSERT INTO refunds VALUES (1, 10)');
+    await pay.query('UPDATE payments SET order_ref = 10 WHERE id = 10');
+    await shop.query('DELETE FROM orders WHERE id = 11');
+    await shop.query('UPDATE orders SET id = 20 WHERE id = 10');
+    await pay.query('UPDATE payments SET order_ref = 20 WHERE id = 10');
+    await caughtUp();
+    const map = lastJson<Map>(await system.run(['process', 'map', 'order_to_cash']));
+    const activities = {
+      'place order': 2,
+      'payment authorised': 2,
+      'payment captured': 2,
+      'order paid': 2,
+      'order paid_at': 2,
+      'item deleted': 2,
+      'refund created': 1,
+      'order deleted': 1,
+    };
+    expect(map).toMatchObject({ cases: 2, activities });
+    expect(edges(map)).toMatchObject({
+      'place order > payment authorised': 2,
+      'payment authorised > payment captured': 2,
+      'payment captured > order paid': 2,
+      'order paid > order paid_at': 2,
+      'order paid_at > refund created': 1,
+    });
+    expect(map.freshness.completeTo).not.toBeNull();
+    const { cases } = await json<{ cases: { case: string }[] }>('/order_to_cash/cases');
+    expect(new Set(cases.map((one) => one.case))).toEqual(new Set(['11', '20']));
+    const { variants } = await json<{ variants: { cases: number }[] }>('/order_to_cash/variants');
+    expect(variants.map((one) => one.cases)).toEqual([1, 1]);
+  });
+
+  it('is the same after a snapshot, a crash, and a replay from the start', async () => {
+    const map = async () => {
+      const { freshness: _, ...rest } = await json<Map>('/order_to_cash/map');
+      return rest;
+    };
+    const before = await map();
+    expect(before.events).toBeGreaterThan(0);
+    expect((await system.run(['snapshot', 'shop'])).code).toBe(0);
+    await caughtUp();
+    expect(await map()).toEqual(before);
+    await system.kill();
+    await system.start();
+    await until('its worker to answer', async () => (await get('/order_to_cash/map')).ok);
+    expect(await map()).toEqual(before);
+    expect((await system.run(['replay', 'order_to_cash', '--from', 'start'])).code).toBe(0);
+    expect(await map()).toEqual(before);
+  });
+
+  it('answers over HTTP, with what is wrong in a problem', async () => {
+    expect(await json('')).toMatchObject([{ name: 'order_to_cash', state: 'running', root: 'order' }]);
+    expect(await json('/order_to_cash')).toMatchObject({ root: 'order', freshness: { sources: { shop: {}, pay: {} } } });
+    const map = await json<Map>('/order_to_cash/map?object=payment');
+    expect(map.cases).toBe(2);
+    expect(edges(map)).toEqual({ 'payment authorised > payment captured': 2 });
+    expect(await json('/order_to_cash/cases?limit=1')).toMatchObject({ process: 'order_to_cash', cases: [{}] });
+    expect(await (await get('/order_to_cash/export?format=csv')).text()).toContain('20,place order,');
+    expect((await get('/other/map')).status).toBe(404);
+    expect((await get('/order_to_cash/map?object=nobody')).status).toBe(404);
+    expect((await get('/order_to_cash/map?from=never')).status).toBe(400);
+    const { projections } = lastJson<{ projections: { name: string; kind: string }[] }>(await system.run(['status']));
+    expect(projections.filter(({ kind }) => kind === 'process').map(({ name }) => name)).toEqual([
+      'order_to_cash/pay',
+      'order_to_cash/shop',
+    ]);
+    const { processes } = lastJson<{ processes: object[] }>(await system.run(['process', 'list']));
+    expect(processes).toEqual([{ name: 'order_to_cash', kind: 'declared' }]);
+  });
+});
