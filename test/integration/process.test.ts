@@ -151,4 +151,14 @@ describe('a process over two databases', () => {
     const { processes } = lastJson<{ processes: object[] }>(await system.run(['process', 'list']));
     expect(processes).toEqual([{ name: 'order_to_cash', kind: 'declared' }]);
   });
+
+  it('is proposed from what the changelogs hold', async () => {
+    await shop.query(`INSERT INTO orders SELECT i, 'new' FROM generate_series(100, 119) i`);
+    await pay.query(`INSERT INTO payments SELECT i, i, 'authorised' FROM generate_series(100, 119) i`);
+    await shop.query(`UPDATE orders SET status = 'paid' WHERE id >= 100`);
+    await caughtUp();
+    const told = lastJson<{ proposals: { root: string; yaml: string }[] }>(await system.run(['process', 'discover']));
+    expect(told.proposals[0]).toMatchObject({ root: 'order' });
+    expect(told.proposals[0]?.yaml).toContain('state: status');
+  });
 });

@@ -196,7 +196,10 @@ talking('transform <action> [name]', 'transforms: preview [NAME] -f FILE (what i
   .action((action: string, name: string | undefined, options: Options & TransformOptions) =>
     run(async (output) => (await import('./commands/transform.ts')).transform(action, name, { options, output }), options),
   );
-talking('process <action> [name]', 'processes: list; map, variants, cases or export NAME; import FILE (XES, CSV, OCEL 2.0 JSON)')
+talking(
+  'process <action> [name]',
+  'processes: list; discover; map, variants, cases or export NAME; import FILE (XES, CSV, OCEL 2.0 JSON)',
+)
   .option('--name <name>', 'import: what to call it; default: after the file')
   .option('--case <column>', 'import of CSV: the column of the case')
   .option('--activity <column>', 'import of CSV: the column of the activity')
@@ -208,7 +211,7 @@ talking('process <action> [name]', 'processes: list; map, variants, cases or exp
   .option('--min-share <share>', 'map: leave out edges that are less than this share of all steps')
   .option('--limit <n>', 'variants, cases: at most so many')
   .option('--format <format>', 'export: ocel2-json, xes or csv')
-  .option('--write <file>', 'export: into this file')
+  .option('--write <file>', 'discover, export: into this file')
   .action((action: string, name: string | undefined, options: Options & ProcessOptions) =>
     run(async (output) => (await import('./commands/process.ts')).processCommand(action, name, { options, output }), options),
   );

@@ -8,3 +8,5 @@ export type { ProcessCase } from './analysis/cases.ts';
 export { ProcessProjection } from './live/projection.ts';
 export { ProcessStore } from './live/store.ts';
 export { startMonitor } from './main.ts';
+export { discover } from './discover/discover.ts';
+export { type Proposal, proposalYaml } from './discover/propose.ts';

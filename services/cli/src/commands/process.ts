@@ -1,18 +1,23 @@
 import { createWriteStream } from 'node:fs';
+import { writeFile } from 'node:fs/promises';
 import { once } from 'node:events';
 import { registeredActors } from '@tributary/cluster';
 import { Fault } from '@tributary/core';
 import {
   answerImported,
+  discover,
   importedNames,
   importLog,
   type ProcessCase,
   type ProcessMap,
   type ProcessQuestion,
+  proposalYaml,
   type Variant,
 } from '@tributary/monitor';
 import { connect, type Connected, readAddresses, type Where } from '../addresses.ts';
+import { layoutOf } from '../cluster.ts';
 import { type Output, table } from '../output.ts';
+import { stopSignal } from '@tributary/ops';
 
 export interface ProcessOptions extends Where {
   readonly name?: string;
@@ -31,7 +36,7 @@ export interface ProcessOptions extends Where {
 
 /** A map over a long history takes its time. */
 const ANSWER_IDLE_MS = 120_000;
-const ACTIONS = 'list, map, variants, cases, export, import';
+const ACTIONS = 'list, discover, map, variants, cases, export, import';
 
 /** `tributary process ACTION [NAME or FILE]`. */
 export async function processCommand(
@@ -40,6 +45,7 @@ export async function processCommand(
   { options, output }: { options: ProcessOptions; output: Output },
 ): Promise<void> {
   if (action === 'list') return list(options, output);
+  if (action === 'discover') return propose(options, output);
   if (!['map', 'variants', 'cases', 'export', 'import'].includes(action))
     throw new Fault('config_invalid', `there is no action "${action}"; actions: ${ACTIONS}`);
   if (subject === undefined) {
@@ -134,6 +140,27 @@ async function list(options: Where, output: Output): Promise<void> {
       );
   } finally {
     await connected?.broker.close();
+  }
+}
+
+/** Proposes processes from what the changelogs hold: the best one as YAML, to stdout or with `--write` to a file. */
+async function propose(options: ProcessOptions, output: Output): Promise<void> {
+  const connected = await connect(options);
+  try {
+    const { sources } = await layoutOf(connected);
+    const proposals = await discover(connected.broker.changelogs, { sources, signal: stopSignal() });
+    const told = proposals.map((proposal) => ({ ...proposal, yaml: proposalYaml(proposal) }));
+    const [best, ...others] = told;
+    if (!best)
+      throw new Fault('not_found', 'the changelogs show no process: no table has a state that changes in at least five objects');
+    if (options.write !== undefined) await writeFile(options.write, best.yaml);
+    if (output.json) return output.value({ proposals: told, ...(options.write === undefined ? {} : { file: options.write }) });
+    if (options.write === undefined) output.line(best.yaml.trimEnd());
+    else output.line(`Wrote ${options.write}: ${best.name}, ${best.evidence}.`);
+    for (const { name, score, evidence } of others)
+      process.stderr.write(`Also possible: ${name} (${score.toFixed(2)}): ${evidence}\n`);
+  } finally {
+    await connected.broker.close();
   }
 }
 
