@@ -1,6 +1,6 @@
 import type { Changelogs } from '@tributary/changelog';
 import type { Position } from '@tributary/core';
-import { GroupQueue, type Taken, wholeIsThere } from '@tributary/projection';
+import { GroupQueue, readInWholes, type Taken } from '@tributary/projection';
 
 export interface InputsOptions {
   readonly changelogs: Changelogs;
@@ -84,14 +84,8 @@ export class Inputs {
   async #read(input: string, after: Position, { queue, stop }: Pick<Reader, 'queue' | 'stop'>): Promise<void> {
     const { changelogs, wants } = this.#options;
     try {
-      const options = {
-        after,
-        signal: stop.signal,
-        wants: (table: string) => wants(input, table),
-        resumes: () => !queue.reading,
-      };
-      for await (const batch of changelogs.read(input, options)) {
-        await wholeIsThere(changelogs, input, { batch, signal: stop.signal });
+      const options = { after, signal: stop.signal, wants: (table: string) => wants(input, table) };
+      for await (const batch of readInWholes(changelogs, input, options)) {
         const full = queue.push(batch);
         if (full) await full;
         if (stop.signal.aborted) break;

@@ -9,7 +9,7 @@ import type { Projection } from './projection.ts';
 import type { Order } from './order.ts';
 import { culpritOf, Quarantine } from './quarantine.ts';
 import { answerReplay } from './replay.ts';
-import { wholeIsThere } from './whole-reads.ts';
+import { readInWholes } from './whole-reads.ts';
 
 export interface ProjectionActorOptions {
   /** Name of the sink. */
@@ -249,10 +249,8 @@ export class ProjectionActor implements Actor {
     const { changelogs, source } = this.#options;
     const after = this.#position as Position;
     const wants = (table: string) => projection.wants?.(table) ?? true;
-    const resumes = () => !queue.reading;
     try {
-      for await (const batch of changelogs.read(source, { after, signal, wants, resumes })) {
-        await wholeIsThere(changelogs, source, { batch, signal });
+      for await (const batch of readInWholes(changelogs, source, { after, signal, wants })) {
         const full = queue.push(batch);
         if (full) await this.#held(full);
         if (signal.aborted) break;

@@ -35,11 +35,6 @@ export class GroupQueue {
     return new Promise<void>((resolve) => (this.#wakeFeeder = resolve));
   }
 
-  /** What was pushed last is in the midst of a table that is read in one piece. */
-  get reading(): boolean {
-    return this.#reads.open;
-  }
-
   /** Nothing more comes: because of `error`, or for good. */
   end(error: unknown = null): void {
     this.#ended ??= { error };

@@ -4,7 +4,7 @@ export { GroupQueue, type Taken } from './group-queue.ts';
 export { NetChanges, type NetRow, nulled } from './net-changes.ts';
 export { oldRows } from './old-rows.ts';
 export { leaveOut } from './leave-out.ts';
-export { wholeIsThere } from './whole-reads.ts';
+export { readInWholes } from './whole-reads.ts';
 export type { Accepted, DriverView, Group, Projection, Rewind } from './projection.ts';
 export { Backoff } from './webhook/backoff.ts';
 export { type Answer, type Message, Receiver } from './webhook/receiver.ts';

@@ -1,6 +1,7 @@
-import { type BatchDraft, memoryBroker } from '@tributary/changelog';
-import { ORIGIN, type Position, READ_ORDINAL_MIN, systemClock, WHOLE } from '@tributary/core';
-import { describe, expect, it } from 'vitest';
+import { randomBytes } from 'node:crypto';
+import { type BatchDraft, memoryBroker, SectionDraft } from '@tributary/changelog';
+import { Op, ORIGIN, type Position, READ_ORDINAL_MIN, systemClock, WHOLE } from '@tributary/core';
+import { beforeEach, describe, expect, it, vi } from 'vitest';
 import { ProjectionActor } from './actor.ts';
 import type { Group, Projection } from './projection.ts';
 
@@ -21,21 +22,35 @@ const commit = (lsn: bigint, patch: { more?: boolean } = {}): BatchDraft => {
   return { header, sections: [] };
 };
 
+/** Rows of each message of what is read: none, or so many that two messages are more than is kept until its end is there. */
+let filler: BatchDraft['sections'] = [];
+
+function large(): BatchDraft['sections'] {
+  const type = { oid: 25, schema: 'pg_catalog', name: 'text', kind: 'base' } as const;
+  const columns = [{ name: 'a', type, typmod: -1, sqlType: 'text', key: 0 }];
+  const section = new SectionDraft({ schema: 'public', table: 'log', identity: 'full', columns });
+  section.cells[0]?.push(randomBytes(300_000).toString('hex'));
+  section.row(Op.read, 0, 1);
+  return [section];
+}
+
 /** The `index`th message of a reading in one piece behind a transaction; `until` names where nothing is left out any more. */
 const read = (
   step: 'begin' | 'chunk' | 'end' | 'gap',
   { lsn, index }: { lsn: bigint; index: number },
   until?: string,
+  sections: BatchDraft['sections'] = filler,
 ): BatchDraft => {
   const mark = { step, table: 'public.log', generation: 1, reset: true, ...(until ? { progress: until } : {}) };
   const position = { lsn, ordinal: READ_ORDINAL_MIN + index };
-  return { header: { ...common, kind: 'read', position, transactions: [], mark }, sections: [] };
+  return { header: { ...common, kind: 'read', position, transactions: [], mark }, sections };
 };
 
 /** A projection of the changelog `shop` that notes at which places it may stand. */
 async function world(held: Promise<void> = Promise.resolve()) {
   const broker = memoryBroker();
   const { changelogs, bus, store } = broker;
+  const reading = vi.spyOn(changelogs, 'read');
   const writer = await changelogs.write('shop', { replicas: 1, maxAgeMs: 0, maxBytes: 0 });
   const stands: number[] = [];
   const seen: number[] = [];
@@ -75,10 +90,31 @@ async function world(held: Promise<void> = Promise.resolve()) {
   const append = async (...drafts: BatchDraft[]) => {
     for (const draft of drafts) await writer.append(draft);
   };
-  return { store, stands, seen, stop, ended: () => ended, reached, append };
+  return { reads: () => reading.mock.calls.length, store, stands, seen, stop, ended: () => ended, reached, append };
 }
 
-describe('a table read in one piece', () => {
+describe.each([
+  ['small', () => []],
+  ['large', large],
+])('a %s table read in one piece', (size, rows) => {
+  beforeEach(() => {
+    filler = rows();
+  });
+
+  const [small, big] = size === 'small' ? [it, null] : [null, it];
+
+  small?.('needs no reader of its own', async () => {
+    const { reads, stop, ended, reached, append } = await world();
+    for (let n = 1; n <= 20; n++) {
+      const lsn = BigInt(2 * n);
+      await append(read('begin', { lsn, index: 0 }, '0/1'), read('end', { lsn, index: 1 }), commit(lsn + 1n));
+    }
+    await reached(60);
+    expect(reads()).toBe(1);
+    stop.abort();
+    await ended();
+  });
+
   it('is a group of its own up to where nothing is left out of the stream any more', async () => {
     const { stands, stop, ended, reached, append } = await world();
     await append(commit(1n));
@@ -131,20 +167,23 @@ describe('a table read in one piece', () => {
     stop.abort();
   });
 
-  it('is not finished with what another leader wrote behind its beginning, where the connection broke in its midst', async () => {
-    let release = () => {};
-    const { store, stands, seen, stop, ended, append } = await world(new Promise((resolve) => (release = resolve)));
-    const failed = ended().then(
-      () => null,
-      (error: unknown) => error,
-    );
-    const [begin, end] = [read('begin', { lsn: 1n, index: 0 }, '0/2'), read('end', { lsn: 1n, index: 1 })];
-    await append(commit(1n), begin, end, commit(2n));
-    await expect.poll(() => seen).toEqual([1, 2]);
-    store.lose('shop', 2);
-    release();
-    expect(await failed).toMatchObject({ kind: 'broker_unreachable' });
-    expect(stands).toEqual([1]);
-    stop.abort();
-  });
+  big?.(
+    'is not finished with what another leader wrote behind its beginning, where the connection broke in its midst',
+    async () => {
+      let release = () => {};
+      const { store, stands, seen, stop, ended, append } = await world(new Promise((resolve) => (release = resolve)));
+      const failed = ended().then(
+        () => null,
+        (error: unknown) => error,
+      );
+      const [begin, end] = [read('begin', { lsn: 1n, index: 0 }, '0/2'), read('end', { lsn: 1n, index: 1 })];
+      await append(commit(1n), begin, end, commit(2n));
+      await expect.poll(() => seen).toEqual([1, 2]);
+      store.lose('shop', 2);
+      release();
+      expect(await failed).toMatchObject({ kind: 'broker_unreachable' });
+      expect(stands).toEqual([1]);
+      stop.abort();
+    },
+  );
 });
