@@ -145,10 +145,10 @@ compact: { every: 2s }
         WHERE table_schema = 'shop' AND table_name = 'never' AND column_name NOT LIKE '\\_%' ORDER BY ordinal_position`,
     );
     await ods.end();
-    const asked = await system.run(['query', 'SELECT column_name FROM (DESCRIBE shop.never)']);
-    const lake = asked.code === 0 ? lastJson<{ rows: { column_name: string }[] }>(asked).rows : [];
+    const asked = await system.run(['query', 'SELECT * FROM shop.never']);
+    const lake = asked.code === 0 ? lastJson<{ columns: { name: string }[] }>(asked).columns : [];
     const names = rows.map(({ name }) => name);
-    return lake.map((row) => row.column_name).join() === names.join() ? names : [];
+    return lake.map((column) => column.name).join() === names.join() ? names : [];
   }
 
   it('gives the same values again, from a time, while load runs; and history has every change once', async () => {
