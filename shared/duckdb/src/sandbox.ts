@@ -1,7 +1,7 @@
 import { type ChildProcess, spawn } from 'node:child_process';
 import { randomUUID } from 'node:crypto';
 import { mkdir, rm } from 'node:fs/promises';
-import { join } from 'node:path';
+import { join, resolve } from 'node:path';
 import { fileURLToPath } from 'node:url';
 import { Fault } from '@tributary/core';
 import type { Answer } from './database.ts';
@@ -60,7 +60,8 @@ export class Sandbox {
 
   /** @param folder for the copies; nothing else may be in it */
   constructor(folder: string, limits: SandboxLimits) {
-    this.#folder = folder;
+    // The process has a working directory of its own.
+    this.#folder = resolve(folder);
     this.#limits = limits;
   }
 
