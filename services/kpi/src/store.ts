@@ -1,8 +1,7 @@
 import { randomUUID } from 'node:crypto';
 import { mkdir, rename, rm, stat } from 'node:fs/promises';
 import { join } from 'node:path';
-import { describeError, Fault } from '@tributary/core';
-import { Database, type Duck, duckIdent, duckLiteral } from '@tributary/duckdb';
+import { Database, type Duck, duckIdent, duckLiteral, openDisposable, Turns } from '@tributary/duckdb';
 
 const SETUP = [
   'CREATE SCHEMA IF NOT EXISTS _meta',
@@ -50,7 +49,7 @@ export class KpiStore {
   readonly path: string;
   #database: Database;
   #writer: Duck;
-  #turn: Promise<void> = Promise.resolve();
+  readonly #turns = new Turns();
   #readers = 0;
   #drained: () => void = () => {};
   #swapping: Promise<void> | null = null;
@@ -67,7 +66,7 @@ export class KpiStore {
   }
 
   /**
-   * A file that DuckDB cannot read is put aside as `.unreadable`: the state is disposable, and made anew.
+   * A file that DuckDB cannot read is put aside: the state is disposable, and made anew.
    * @throws Fault `database_unreachable` when another process holds the file, `disk_full`
    */
   static async open(options: StoreOptions): Promise<KpiStore> {
@@ -76,15 +75,8 @@ export class KpiStore {
     await rm(`${path}.copy`, { force: true });
     await rm(exportsOf(path), { recursive: true, force: true });
     await mkdir(exportsOf(path));
-    try {
-      return new KpiStore(options, path, await openFile(options, path));
-    } catch (error) {
-      if (!(error instanceof Fault) || error.facts['unreadable'] !== true) throw error;
-      options.warn({ path, error: describeError(error) }, 'the state of the KPIs cannot be read; it is put aside and made anew');
-      await rename(path, `${path}.unreadable`);
-      await rm(`${path}.wal`, { force: true });
-      return new KpiStore(options, path, await openFile(options, path));
-    }
+    const aside = (facts: object) => options.warn(facts, 'the state of the KPIs cannot be read; it is put aside and made anew');
+    return new KpiStore(options, path, await openDisposable(path, () => openFile(options, path), aside));
   }
 
   /** Aborts when DuckDB gave the file up; it is then to be opened anew. */
@@ -108,12 +100,8 @@ export class KpiStore {
   }
 
   /** Waits for its turn to write. @returns the function that ends it */
-  async lock(): Promise<() => void> {
-    const before = this.#turn;
-    let release: () => void = () => {};
-    this.#turn = new Promise((resolve) => (release = resolve));
-    await before;
-    return release;
+  lock(): Promise<() => void> {
+    return this.#turns.take();
   }
 
   /** Reads one moment. `work` is given a connection inside a read-only transaction. */

@@ -1,8 +1,6 @@
-import { rename, rm } from 'node:fs/promises';
 import { join } from 'node:path';
 import type { ProcessConfig } from '@tributary/config';
-import { describeError, Fault } from '@tributary/core';
-import type { Database, Duck } from '@tributary/duckdb';
+import { type Database, type Duck, openDisposable, Turns } from '@tributary/duckdb';
 import { openState } from '../state.ts';
 
 export interface StoreOptions {
@@ -32,7 +30,7 @@ export class ProcessStore {
   readonly process: ProcessConfig;
   readonly writer: Duck;
   readonly #database: Database;
-  #turn: Promise<void> = Promise.resolve();
+  readonly #turns = new Turns();
 
   private constructor(process: ProcessConfig, database: Database, writer: Duck) {
     this.process = process;
@@ -43,13 +41,8 @@ export class ProcessStore {
   /** @throws Fault `database_unreachable` when another process holds the file, `disk_full` */
   static async open({ dataDir, process, warn }: StoreOptions): Promise<ProcessStore> {
     const path = join(dataDir, 'process', `${process.name}.duckdb`);
-    const database = await openState(path).catch(async (error: unknown) => {
-      if (!(error instanceof Fault) || error.facts['unreadable'] !== true) throw error;
-      warn({ path, error: describeError(error) }, 'the state of the process cannot be read; it is put aside and made anew');
-      await rename(path, `${path}.unreadable`);
-      await rm(`${path}.wal`, { force: true });
-      return openState(path);
-    });
+    const aside = (facts: object) => warn(facts, 'the state of the process cannot be read; it is put aside and made anew');
+    const database = await openDisposable(path, () => openState(path), aside);
     try {
       const writer = await database.connect();
       for (const statement of SCRATCH) await writer.run(statement);
@@ -68,12 +61,8 @@ export class ProcessStore {
   }
 
   /** Waits for its turn to write. @returns the function that ends it */
-  async lock(): Promise<() => void> {
-    const before = this.#turn;
-    let release: () => void = () => {};
-    this.#turn = new Promise((resolve) => (release = resolve));
-    await before;
-    return release;
+  lock(): Promise<() => void> {
+    return this.#turns.take();
   }
 
   /** A connection that sees one moment; the caller closes it. */

@@ -1,7 +1,6 @@
-import { mkdir, rename, rm } from 'node:fs/promises';
+import { mkdir } from 'node:fs/promises';
 import { join } from 'node:path';
-import { describeError, Fault } from '@tributary/core';
-import { Database, type Duck } from '@tributary/duckdb';
+import { Database, type Duck, openDisposable, Turns } from '@tributary/duckdb';
 
 const SETUP = [
   'CREATE SCHEMA IF NOT EXISTS _meta',
@@ -29,15 +28,14 @@ const BLOCK_BYTES = 2 ** 14;
 export class LakeStore {
   readonly database: Database;
   #memoryBytes = MEMORY_BYTES;
-  #turn: Promise<void> = Promise.resolve();
+  readonly #turns = new Turns();
 
   private constructor(database: Database) {
     this.database = database;
   }
 
   /**
-   * A file that DuckDB cannot read (a disk that was full while it was made leaves one) is put aside as `.unreadable`: the
-   * state is a cache of the lake, and is loaded from it anew.
+   * A file that DuckDB cannot read is put aside: the state is a cache of the lake, and is loaded from it anew.
    * @param warn told of that
    * @throws Fault `database_unreachable` when another process holds the file, `disk_full`
    */
@@ -46,16 +44,8 @@ export class LakeStore {
     const path = join(folder, `${sink}.duckdb`);
     const spillDir = join(folder, `${sink}.spill`);
     const options = { path, memoryBytes: MEMORY_BYTES, blockBytes: BLOCK_BYTES, threads: 1, spillDir, checkpointAtClose: false };
-    let database: Database;
-    try {
-      database = await Database.open(options);
-    } catch (error) {
-      if (!(error instanceof Fault) || error.facts['unreadable'] !== true) throw error;
-      warn({ path, error: describeError(error) }, 'the state of the lake cannot be read; it is put aside and loaded anew');
-      await rename(path, `${path}.unreadable`);
-      await rm(`${path}.wal`, { force: true });
-      database = await Database.open(options);
-    }
+    const aside = (facts: object) => warn(facts, 'the state of the lake cannot be read; it is put aside and loaded anew');
+    const database = await openDisposable(path, () => Database.open(options), aside);
     try {
       const duck = await database.connect();
       for (const statement of SETUP) await duck.run(statement);
@@ -72,12 +62,8 @@ export class LakeStore {
   }
 
   /** Waits for its turn to write. @returns the function that ends it */
-  async lock(): Promise<() => void> {
-    const before = this.#turn;
-    let release: () => void = () => {};
-    this.#turn = new Promise((resolve) => (release = resolve));
-    await before;
-    return release;
+  lock(): Promise<() => void> {
+    return this.#turns.take();
   }
 
   /** Twice the memory, for what did not get through with what it had. @returns how much it is now; null when it may not be more */
