@@ -1,4 +1,4 @@
-import { mkdtemp, readdir, rm, writeFile } from 'node:fs/promises';
+import { mkdir, mkdtemp, readdir, rm, writeFile } from 'node:fs/promises';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { isDeepStrictEqual } from 'node:util';
@@ -144,9 +144,9 @@ describe('queries of people', () => {
   const closing: (() => unknown)[] = [];
   let folder: string;
   let store: LakeStore;
-  const served = async (name: string, limits: ConstructorParameters<typeof Sandbox>[1]): Promise<Bus> => {
+  const served = async (name: string, limits: ConstructorParameters<typeof Sandbox>[1], at = folder): Promise<Bus> => {
     const { bus, changelogs } = memoryBroker();
-    const sandbox = new Sandbox(join(folder, `${name}.queries`), limits);
+    const sandbox = new Sandbox(join(at, `${name}.queries`), limits);
     await sandbox.open();
     const cut = new AbortController();
     const stop = await serveQueries({ bus, changelogs, store, sandbox, sink: 'lake', sources: [], cut: cut.signal });
@@ -207,6 +207,14 @@ describe('queries of people', () => {
     ]);
     expect(await told('SELECT x FROM range(5000) t(x)')).toHaveLength(5_000);
     expect(await told('SELECT id FROM shop.orders WHERE false')).toEqual([]);
+  });
+
+  it('answers where its folder is named relative to the working directory, as `npm start` names it', async () => {
+    await mkdir('.tributary', { recursive: true });
+    const near = await mkdtemp(join('.tributary', 'queries-'));
+    closing.push(() => rm(near, { recursive: true, force: true }));
+    const bus = await served('relative', { ms: 120_000, rows: 1_000, bytes: 2 ** 20 }, near);
+    expect(await ask(bus, 'SELECT count(*) AS n FROM shop.orders')).toEqual([{ n: 20_000 }]);
   });
 
   it('shows a caller the tables that are his', async () => {
