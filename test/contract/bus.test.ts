@@ -1,7 +1,9 @@
-import type { Broker } from '@tributary/changelog';
-import { Fault } from '@tributary/core';
+import { type Broker, connectNats } from '@tributary/changelog';
+import { askOne, Fault } from '@tributary/core';
+import { obtainNatsServer, startNats, temporaryFolder } from '@tributary/embedded';
 import { afterAll, beforeAll, describe, expect, it } from 'vitest';
 import { BROKERS } from '../fixtures/brokers.ts';
+import { TcpProxy } from '../fixtures/tcp-proxy.ts';
 
 describe.each(BROKERS)('bus on $name', ({ open }) => {
   let broker: Broker;
@@ -34,4 +36,27 @@ describe.each(BROKERS)('bus on $name', ({ open }) => {
     })();
     await expect(nobody).rejects.toMatchObject({ kind: 'not_found' });
   });
+});
+
+it('a connection that breaks before the broker hears who serves: serving begins as soon as it is made again', async () => {
+  const { path: binary } = await obtainNatsServer({});
+  const server = await startNats({ dir: await temporaryFolder('bus'), binary });
+  let breaks = 0;
+  const proxy = await TcpProxy.start(Number(new URL(server.url).port), (sent) =>
+    sent.includes('SUB test.cut') && breaks++ < 2 ? 'break' : 'pass',
+  );
+  const broker = await connectNats({ url: `nats://127.0.0.1:${proxy.port}` });
+  const other = await connectNats({ url: server.url });
+  try {
+    const stop = await broker.bus.serve('test.cut', async function* () {
+      yield 'here';
+    });
+    expect(breaks).toBeGreaterThanOrEqual(2);
+    expect(await askOne(other.bus, 'test.cut', {})).toBe('here');
+    await stop();
+  } finally {
+    await Promise.all([broker.close(), other.close()]);
+    await proxy.stop();
+    await server.stop();
+  }
 });

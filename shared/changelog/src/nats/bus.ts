@@ -1,6 +1,7 @@
 import { type AskOptions, type Bus, describeError, Fault, type FaultFacts, type FaultKind } from '@tributary/core';
 import { Packr, Unpackr } from 'msgpackr';
 import { createInbox, headers, type Msg, type NatsConnection, type Subscription } from 'nats';
+import { asking } from './connection.ts';
 
 const packr = new Packr({ useRecords: false });
 const unpackr = new Unpackr({ useRecords: false });
@@ -33,10 +34,13 @@ export class NatsBus implements Bus {
     return async () => subscription.unsubscribe();
   }
 
-  /** Resolves when the broker knows of a subscription. @throws Fault `broker_unreachable`, and then nothing is subscribed */
+  /**
+   * Resolves when the broker knows of a subscription; one that the connection breaks away from is told to the next server by the client.
+   * @throws Fault `broker_unreachable`, and then nothing is subscribed
+   */
   async #heard(subscription: Subscription): Promise<void> {
     try {
-      await this.#connection.flush();
+      await asking(() => this.#connection.flush());
     } catch (error) {
       subscription.unsubscribe();
       const subject = subscription.getSubject();

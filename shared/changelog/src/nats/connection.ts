@@ -75,10 +75,12 @@ export const QUESTION_MS = 2_000;
 /** Questions in a row without an answer before the broker counts as unreachable: an election of a leader takes up to 9 s. */
 const QUESTIONS_MAX = 5;
 const NOBODY_MS = 250;
+const UNANSWERED: ReadonlySet<string> = new Set([ErrorCode.Timeout, ErrorCode.NoResponders, ErrorCode.Disconnect]);
 
 /**
- * Asks JetStream until it answers. While a cluster has no leader nobody answers, or nobody is there to be asked (503), and a
- * question that was on its way to a server that died is lost. Only for questions that may be asked twice.
+ * Asks the broker until it answers. While a cluster has no leader nobody answers, or nobody is there to be asked (503), and a
+ * question that was on its way to a server that died is lost, at once where the connection breaks and is made again. Only for
+ * questions that may be asked twice.
  */
 export async function asking<T>(question: () => Promise<T>, patienceMs = QUESTIONS_MAX * QUESTION_MS): Promise<T> {
   const end = performance.now() + patienceMs;
@@ -87,8 +89,8 @@ export async function asking<T>(question: () => Promise<T>, patienceMs = QUESTIO
       return await question();
     } catch (error) {
       const code = error instanceof NatsError && !error.api_error ? error.code : null;
-      if ((code !== ErrorCode.Timeout && code !== ErrorCode.NoResponders) || performance.now() > end) throw error;
-      if (code === ErrorCode.NoResponders) await new Promise((resolve) => setTimeout(resolve, NOBODY_MS));
+      if (!UNANSWERED.has(code ?? '') || performance.now() > end) throw error;
+      if (code !== ErrorCode.Timeout) await new Promise((resolve) => setTimeout(resolve, NOBODY_MS));
     }
   }
 }
