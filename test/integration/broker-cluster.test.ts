@@ -200,7 +200,7 @@ describe('a changelog on three servers', () => {
     }
   });
 
-  it('refuses to serve while the connection is away, as a fault that passes, and then leaves nobody who answers', async () => {
+  it('is served through another server by whoever begins to serve while the connection is away', async () => {
     const proxies = await Promise.all(nats.ports.map((port) => TcpProxy.start(port)));
     const broker = await connectNats({ url: proxies.map(({ port }) => `nats://127.0.0.1:${port}`).join(',') });
     const other = await connectNats({ url: nats.url });
@@ -209,19 +209,13 @@ describe('a changelog on three servers', () => {
       const serving = broker.bus.serve('test.away', async function* () {
         yield 'here';
       });
-      serving.catch(() => {});
       await until('the connection to break', async () => proxies.every((proxy) => proxy.connections === 0));
       for (const proxy of proxies) proxy.set('open');
-      await expect(serving).rejects.toMatchObject({ kind: 'broker_unreachable' });
-      await until('the connection to be back', async () => proxies.some((proxy) => proxy.connections > 0));
-      const unserve = await broker.bus.serve('test.back', async function* () {
-        yield 'here';
-      });
+      const unserve = await serving;
       // Another server hears of it a little later.
       const answered = () =>
-        askOne(other.bus, 'test.back', {}).catch((error: Fault) => (error.kind === 'not_found' ? null : error));
+        askOne(other.bus, 'test.away', {}).catch((error: Fault) => (error.kind === 'not_found' ? null : error));
       expect(await until('an answer through another server', answered)).toBe('here');
-      await expect(askOne(other.bus, 'test.away', {})).rejects.toMatchObject({ kind: 'not_found' });
       await unserve();
     } finally {
       await broker.close();

@@ -3,6 +3,7 @@ import type { BatchDraft, ChangelogWriter, LastBatch } from './changelog.ts';
 import { encodeBatch } from './codec.ts';
 import { fragment } from './fragments.ts';
 import type { Store } from './store.ts';
+import { Unanswered } from './unanswered.ts';
 
 export interface WriterOptions {
   readonly source: string;
@@ -35,6 +36,7 @@ export class Writer implements ChangelogWriter {
   #failure: unknown = null;
   #closed = false;
   #waiters: Waiter[] = [];
+  readonly #unanswered = new Unanswered();
 
   constructor(store: Store, { source, last, lastSeq, random }: WriterOptions) {
     this.#store = store;
@@ -62,7 +64,7 @@ export class Writer implements ChangelogWriter {
     const seq = this.#seq;
     this.#place = draft.header.position;
     if (draft.header.state !== null) this.#stateSeq = seq;
-    await Promise.all(sent);
+    await this.#unanswered.wait(Promise.all(sent));
     return seq;
   }
 
@@ -86,6 +88,7 @@ export class Writer implements ChangelogWriter {
   #fail(error: unknown): void {
     this.#failure ??= error;
     this.#unwatch();
+    this.#unanswered.fail(this.#failure);
     this.#wake();
   }
 

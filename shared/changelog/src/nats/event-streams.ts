@@ -14,6 +14,7 @@ import {
   type StreamState,
 } from 'nats';
 import type { EventMessage, EventStreamOptions, EventStreams, EventStreamWriter } from '../event-stream.ts';
+import { Unanswered } from '../unanswered.ts';
 import { asking, compresses, type NatsLink, QUESTION_MS } from './connection.ts';
 
 /** Room that headers and protocol take of the largest message. */
@@ -105,6 +106,7 @@ class NatsEventStreamWriter implements EventStreamWriter {
   #seq: number;
   #lastId: string | null;
   #failure: unknown = null;
+  readonly #unanswered = new Unanswered();
 
   constructor(link: NatsLink, name: string, last: Pick<EventStreamWriter, 'lastSeq' | 'lastHeaders'>) {
     this.bodyBytesMax = (link.connection.info?.max_payload ?? 1024 * 1024) - HEADROOM_BYTES;
@@ -116,6 +118,7 @@ class NatsEventStreamWriter implements EventStreamWriter {
     this.#lastId = last.lastHeaders?.get(ID_HEADER) ?? null;
     this.#unwatch = link.onBreak(() => {
       this.#failure ??= new Fault('broker_unreachable', `connection lost while writing stream ${name}`, { stream: name });
+      this.#unanswered.fail(this.#failure);
     });
   }
 
@@ -127,7 +130,7 @@ class NatsEventStreamWriter implements EventStreamWriter {
     const all = emptyHeaders();
     for (const [name, value] of Object.entries(headers)) all.set(name, value);
     try {
-      const { seq } = await this.#js.publish(subject, body, { msgID: id, expect, headers: all });
+      const { seq } = await this.#unanswered.wait(this.#js.publish(subject, body, { msgID: id, expect, headers: all }));
       if (seq !== after + 1) throw this.#fenced(after);
     } catch (error) {
       this.#failure ??= this.#known(error, after);
