@@ -63,7 +63,10 @@ export class FlowEngine {
       return output.read(chunk, sections);
     }
     if (!wantsTable(transform, input, mark.table)) return;
-    for (const table of targetNames(transform, mark.table)) output.read(this.#mark(mark, table), []);
+    for (const table of targetNames(transform, mark.table)) {
+      const own = sections.filter(({ schema }) => tableName(schema) === table);
+      output.read(this.#mark(mark, table), own);
+    }
   }
 
   /** Generations count for the whole changelog. */

@@ -1,6 +1,6 @@
 import { type Column, Op, Fault, tableName } from '@tributary/core';
 import type { Evaluated, Evaluator } from './evaluator.ts';
-import type { OutSection } from './output.ts';
+import { type OutSection, shapeAlone } from './output.ts';
 import { columnOf, Gathering, pick, unknownColumn } from './pick.ts';
 import type { Plan, PlanColumn, Steps, Target } from './plan.ts';
 import type { Piece } from './run.ts';
@@ -51,6 +51,7 @@ export class Flow {
 
   /** @throws StateNeeded */
   async transform(piece: Piece, plan: Plan): Promise<OutSection[]> {
+    if (piece.rows === 0) return plan.targets.map(({ schema }) => shapeAlone(schema));
     if (piece.chosen && plan.filters) return this.#keyed(piece, plan);
     const whole = isWhole(piece);
     const plain = piece.old === null && piece.ops.every((op) => op === Op.created || op === Op.read);

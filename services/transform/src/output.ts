@@ -16,7 +16,7 @@ import {
   type TableSchema,
   type Transaction,
 } from '@tributary/core';
-import { pick } from './pick.ts';
+import { columnOf, pick } from './pick.ts';
 import { type OutputState, type Vector, watermarkOf, writeVector } from './vector.ts';
 
 /** Rows of one table on their way out. */
@@ -283,6 +283,11 @@ function usedBy(sections: readonly OutSection[]): boolean[] {
   const used: boolean[] = [];
   for (const { transactions } of sections) for (const transaction of transactions) used[transaction] = true;
   return used;
+}
+
+/** The columns of a table that may have no rows. */
+export function shapeAlone(schema: TableSchema): OutSection {
+  return { schema, ops: [], transactions: [], ordinals: [], columns: schema.columns.map(() => columnOf([])), old: null };
 }
 
 /** The place of the last row; null when there is none. */

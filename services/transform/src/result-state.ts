@@ -56,6 +56,11 @@ export class ResultState {
     await this.#duck.run(`CREATE TABLE IF NOT EXISTS ${this.#rows} (k VARCHAR, input VARCHAR, ik VARCHAR, ts BIGINT, ${cells})`);
   }
 
+  async empty(): Promise<boolean> {
+    const [found] = await this.#duck.rows<{ empty: boolean }>(`SELECT NOT EXISTS (FROM ${this.#rows}) AS empty`);
+    return found?.empty === true;
+  }
+
   /** Takes on columns that it has not got yet, and types that are others now. @returns whether rows look different */
   async widen(schema: TableSchema): Promise<boolean> {
     const before = this.#schema;

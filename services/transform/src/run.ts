@@ -59,7 +59,8 @@ function runOf(batches: readonly StoredBatch[], wants: (table: string) => boolea
     });
     for (const section of batch.sections) {
       const table = tableName(section.schema);
-      if (!wants(table) || section.rows === 0) continue;
+      // A mark tells the columns of its table, which may have no rows.
+      if (!wants(table) || (section.rows === 0 && header.mark === null)) continue;
       const part = { section, batch, transactions: places };
       const open = latest.get(table);
       if (open?.[0]?.section.schemaVersion === section.schemaVersion) open.push(part);

@@ -78,7 +78,8 @@ class Source {
     for (const [i, row] of [...this.rows.values()].entries()) this.#row(draft, Op.read, row, { ordinal: i + 1 });
     for (const step of ['begin', 'chunk', 'end'] as const) {
       const position = { lsn: this.#lsn, ordinal: 2 ** 32 + this.#read++ };
-      await this.#append(step === 'chunk' ? draft : null, { kind: 'read', position, transactions: [], mark: { ...mark, step } });
+      const told = step === 'chunk' ? draft : step === 'end' ? new SectionDraft(schema) : null;
+      await this.#append(told, { kind: 'read', position, transactions: [], mark: { ...mark, step } });
     }
   }
 
@@ -235,6 +236,40 @@ describe('a transform', () => {
     await a.commit([{ id: 1, to: 3, status: 'paid', qty: 2, doc: 0 }]);
     await through(config([filter]), ['a']);
     expect([...(await projected(broker, 't')).values()]).toEqual(passed(a.rows.values()));
+  });
+
+  it('passes a table on that has no rows, or none that passes', async () => {
+    const tables = async () => {
+      const told = new Map<string, string[]>();
+      const last = await broker.changelogs.last('t');
+      const { signal } = new AbortController();
+      for await (const { sections, seq } of broker.changelogs.read('t', { after: ORIGIN, signal })) {
+        for (const { schema: one } of sections)
+          told.set(
+            tableName(one),
+            one.columns.map(({ name }) => name),
+          );
+        if (seq === last?.seq) break;
+      }
+      return Object.fromEntries(told);
+    };
+    const steps: TransformStep[] = [filter, { kind: 'set', columns: { twice: 'qty * 2' }, when: null }];
+    const expected = { 'public.orders': ['id', 'status', 'qty', 'doc', 'twice'] };
+    for (const inputs of [['a'], ['a', 'b']]) {
+      for (const status of [null, 'draft']) {
+        broker = memoryBroker();
+        const a = await Source.open(broker, 'a');
+        await Source.open(broker, 'b');
+        if (status) await a.commit([{ id: 1, to: 1, status, qty: 1, doc: 1 }]);
+        await a.snapshot();
+        const from = inputs.map((input) => `${input}.public.orders`);
+        await through(config(steps, from), inputs);
+        expect(await tables(), `${inputs} ${status}`).toEqual(expected);
+        await rm(folder, { recursive: true, force: true });
+        await through(config(steps, from), inputs);
+        expect([...(await projected(broker, 't')).values()]).toEqual([]);
+      }
+    }
   });
 
   it('gives what its steps make of the rows, whatever happened to them, wherever it was stopped', async () => {

@@ -3,7 +3,7 @@ import { compareSourcePosition, formatLsn, Op, parseLsn, type StoredBatch } from
 import { behind } from './flow-engine.ts';
 import { between, loadView, type ViewInputs } from './load-view.ts';
 import type { InputGroup } from './inputs.ts';
-import type { InTransaction, Output, OutSection } from './output.ts';
+import { type InTransaction, type Output, type OutSection, shapeAlone } from './output.ts';
 import { type Run, runsOf } from './run.ts';
 import { START, type Vector } from './vector.ts';
 import type { View } from './view.ts';
@@ -90,10 +90,16 @@ export class ViewEngine {
       const vector = behind(output.vector, group.input, run.batches.at(-1) as StoredBatch);
       await this.#tell(run, { input: group.input, vector });
       await output.stored;
+      // Before the commit: who dies in between applies the unit again, and tells it again.
+      await this.tellReshaped();
       await view.commit(definition, output.vector);
-      const reshaped = view.takeReshaped();
-      if (reshaped.length > 0) await this.publish(reshaped);
     }
+  }
+
+  /** Tells anew the tables of the result that look different, and those that are there without a row. */
+  async tellReshaped(): Promise<void> {
+    const reshaped = await this.#options.view.takeReshaped();
+    if (reshaped.length > 0) await this.publish(reshaped);
   }
 
   /** One transaction of the result; of rows that a snapshot read, messages without one. Only the last message says how far it is. */
@@ -147,7 +153,7 @@ export class ViewEngine {
         await output.stored;
       }
       if (i === chosen.length - 1) output.rebuilding = false;
-      output.read({ step: 'end', ...mark }, []);
+      output.read({ step: 'end', ...mark }, [shapeAlone(result.schema)]);
     }
     await output.stored;
     return { tables: chosen.map(({ name }) => name), rows: told };

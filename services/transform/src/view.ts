@@ -49,6 +49,8 @@ export class View {
   #at = '';
   /** Results that look different since they were last told as a whole. */
   readonly #reshaped = new Set<string>();
+  /** Results that came to be since. */
+  readonly #begun = new Set<string>();
 
   private constructor(duck: Duck, transform: TransformConfig, machinery: Machinery) {
     this.#duck = duck;
@@ -78,11 +80,13 @@ export class View {
     return { view, vector: readVector(JSON.parse(place.inputs) as OutputState['inputs'], inputs) };
   }
 
-  /** Results that look different since, each told once. */
-  takeReshaped(): string[] {
-    const names = [...this.#reshaped];
+  /** Results that look different since, or came to be without a row; each told once. */
+  async takeReshaped(): Promise<string[]> {
+    const names = new Set(this.#reshaped);
+    for (const name of this.#begun) if (await this.#results.get(name)?.empty()) names.add(name);
     this.#reshaped.clear();
-    return names;
+    this.#begun.clear();
+    return [...names];
   }
 
   /** Tables that are looked up in and of which nothing is known yet. */
@@ -132,8 +136,10 @@ export class View {
     for (const { schema } of plan.targets) {
       const name = tableName(schema);
       const result = this.#results.get(name);
-      if (!result) await this.#result(schema);
-      else if (await result.widen(schema)) {
+      if (!result) {
+        await this.#result(schema);
+        this.#begun.add(name);
+      } else if (await result.widen(schema)) {
         await result.begin();
         this.#reshaped.add(name);
       } else continue;
@@ -162,7 +168,7 @@ export class View {
   async apply(input: string, { batches, pieces, transactions }: Run): Promise<void> {
     const mark = batches[0]?.header.kind === 'read' ? (batches[0].header.mark ?? null) : null;
     for (const piece of pieces) {
-      this.#at = `${piece.placeOf(0)} or behind`;
+      if (piece.rows > 0) this.#at = `${piece.placeOf(0)} or behind`;
       const entered = await this.#entered(input, piece);
       await this.#change(entered, {
         piece,
