@@ -210,6 +210,8 @@ talking(
   .option('--object <type>', 'the life of objects of this type instead of the root')
   .option('--min-share <share>', 'map: leave out edges that are less than this share of all steps')
   .option('--limit <n>', 'variants, cases: at most so many')
+  .option('--state <state>', 'cases: open, done, met (its beginning was not seen) or violated')
+  .option('--rule <name>', 'cases: of which this rule is violated, for good or for now')
   .option('--format <format>', 'export: ocel2-json, xes or csv')
   .option('--write <file>', 'discover, export: into this file')
   .action((action: string, name: string | undefined, options: Options & ProcessOptions) =>

@@ -27,7 +27,7 @@ async function* answer(path: string, question: ProcessQuestion): AsyncGenerator<
     const duck = await database.connect();
     try {
       const [first] = await duck.rows<{ object: string }>('SELECT object FROM event WHERE "case" IS NOT NULL LIMIT 1');
-      yield* answerProcess(duck, question, first?.object ?? '');
+      yield* answerProcess(duck, question, { root: first?.object ?? '' });
     } finally {
       duck.close();
     }

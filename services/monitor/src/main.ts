@@ -47,7 +47,7 @@ function assignmentOf(process: ProcessConfig, { bus, changelogs, clock, log, dat
   const answers: ActorSpec = {
     name: `process.${process.name}`,
     kind: 'query',
-    make: () => new ProcessActor({ open: () => shared.open(), bus }),
+    make: () => new ProcessActor({ open: () => shared.open(), bus, clock }),
   };
   return {
     name: `process/${process.name}`,

@@ -28,6 +28,8 @@ export {
   wantsTable,
 } from './config.ts';
 export type { EventPattern, ObjectType, ProcessConfig, TransactionActivity } from './process.ts';
+export type { CaseCondition, EventOf, ObjectsIn } from './case-condition.ts';
+export type { AllowedTransitions, Constraint, CycleTarget, ProcessRule, Severity, StageTarget } from './process-rules.ts';
 export type { ConnectionConfig } from './connection.ts';
 export type { ContractConfig, PromisedTable } from './contract.ts';
 export type { DocumentChange } from './documents.ts';

@@ -79,10 +79,113 @@ describe('kind: Process', () => {
       ),
       'pay and order are in two databases',
     ],
-    ['what is not built', process(ORDER, 'sla: {}\n'), 'a.yaml:6:1: "sla" of a Process is not built yet'],
+    ['what is not built', process(ORDER, 'drift: {}\n'), 'a.yaml:6:1: "drift" of a Process is not built yet'],
     ['the name of a sink', process(ORDER, '---\nkind: Sink\nname: flow\ntype: lake\n'), '"name": a sink is called flow already'],
   ])('refuses %s', (_, text, complaint) => {
     expect(complaints(text)).toContain(complaint);
+  });
+
+  it('says what it should look like', () => {
+    const text = process(
+      `${ORDER}  parcel: { table: pay.parcels, state: state, of: { order: order_id } }\n`,
+      `done: "all(parcel.state IN ('delivered', 'it''s back')) AND count(parcel) > 0"
+allowed: { order: ">new; new>paid|cancelled" }
+rules:
+  - { name: pay_first, precedence: [order.paid_at, parcel.insert], severity: critical }
+  - { name: complete, condition: "order.status = 'paid' or not any(parcel.state != 'lost')", at: parcel.delivered }
+  - { name: no_late, not_response: [parcel.delivered, order.cancelled], after: 30d }
+sla: { cycle: { target: 3d, warn_at: 0.8 }, stage: { order.paid: 6h } }
+`,
+    );
+    const parcels = (states: readonly string[], within = true) => ({ object: 'parcel', states, within });
+    expect(processOf(text).conformance).toEqual({
+      start: { object: 'order', what: 'created' },
+      done: {
+        kind: 'and',
+        of: [
+          { kind: 'all', objects: parcels(['delivered', "it's back"]) },
+          { kind: 'count', objects: { object: 'parcel', states: null, within: true }, operator: '>', value: 0 },
+        ],
+      },
+      skewMs: 250,
+      allowed: [
+        {
+          object: 'order',
+          transitions: [
+            [null, 'new'],
+            ['new', 'paid'],
+            ['new', 'cancelled'],
+          ],
+        },
+      ],
+      rules: [
+        {
+          name: 'pay_first',
+          severity: 'critical',
+          constraint: {
+            kind: 'precedence',
+            events: [
+              { object: 'order', what: 'paid_at' },
+              { object: 'parcel', what: 'created' },
+            ],
+            withinMs: null,
+          },
+        },
+        {
+          name: 'complete',
+          severity: 'warning',
+          constraint: {
+            kind: 'condition',
+            at: { object: 'parcel', what: 'delivered' },
+            condition: {
+              kind: 'or',
+              of: [
+                { kind: 'any', objects: { object: 'order', states: ['paid'], within: true } },
+                { kind: 'not', of: { kind: 'any', objects: parcels(['lost'], false) } },
+              ],
+            },
+          },
+        },
+        {
+          name: 'no_late',
+          severity: 'warning',
+          constraint: {
+            kind: 'not_response',
+            events: [
+              { object: 'parcel', what: 'delivered' },
+              { object: 'order', what: 'cancelled' },
+            ],
+            withinMs: null,
+            afterMs: 30 * 86_400_000,
+          },
+        },
+      ],
+      cycle: { from: null, to: null, targetMs: 3 * 86_400_000, warnAt: 0.8 },
+      stages: [{ object: 'order', state: 'paid', limitMs: 6 * 3_600_000 }],
+    });
+  });
+
+  it.each([
+    ['a transition that is none', 'allowed: { order: "new-paid" }', '"allowed.order": "new-paid" is no transition'],
+    ['transitions of what has no state', 'allowed: { item: "a>b" }', '"allowed.item": there is no object item with a state'],
+    ['a condition that ends', 'done: "count(order) >"', '"done": character 15: expected a whole number; there is nothing more'],
+    ['another column than the state', `done: "all(order.total = '1')"`, '"done": character 5: expected order.status'],
+    ['two constraints', 'rules: [{ name: x, init: order.new, absence: order.paid }]', '"rules.0": a rule has exactly one of'],
+    [
+      'a time where none counts',
+      'rules: [{ name: x, init: order.new, within: 1h }]',
+      '"rules.0.within": "init" takes no "within"',
+    ],
+    ['an event of nothing', 'rules: [{ name: x, init: cart.new }]', '"rules.0.init": there is no event cart.new'],
+    [
+      'two rules of one name',
+      'rules: [{ name: x, init: order.new }, { name: x, absence: order.lost }]',
+      '"rules.1.name": there are two',
+    ],
+    ['a target without an end', 'sla: { cycle: { target: 3d } }', '"sla.cycle": say when a case is done'],
+    ['a target without a time', 'sla: { cycle: { to: order.paid } }', '"sla.cycle.target": expected a duration'],
+  ])('refuses %s', (_, text, complaint) => {
+    expect(complaints(process(ORDER, `${text}\n`))).toContain(complaint);
   });
 
   it('holds no secret: its keys are columns', () => {

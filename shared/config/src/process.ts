@@ -1,4 +1,6 @@
 import { z } from 'zod';
+import type { CaseNames } from './case-condition.ts';
+import { type ConformanceConfig, conformanceKeys, conformanceOf } from './process-rules.ts';
 
 /** A process with every default filled in. JSON, so that it travels, and its fingerprint is its version. */
 export interface ProcessConfig {
@@ -8,6 +10,8 @@ export interface ProcessConfig {
   /** Parents before their children; the root is the first of those that have children. */
   readonly objects: readonly ObjectType[];
   readonly activities: readonly TransactionActivity[];
+  /** What it should look like. */
+  readonly conformance: ConformanceConfig;
 }
 
 /** Rows of one table are objects of one type. */
@@ -84,8 +88,10 @@ export const process = z
         }),
       )
       .default([]),
+    ...conformanceKeys,
   })
-  .superRefine(({ objects, root, events }, context) => {
+  .superRefine((document, context) => {
+    const { objects, root, events } = document;
     const complain = (message: string, ...path: (string | number)[]) => context.addIssue({ code: 'custom', path, message });
     const types = Object.entries(objects);
     if (!objects[root]) return complain(`there is no object ${root}`, 'root');
@@ -116,11 +122,21 @@ export const process = z
         complain(`of the table ${one.object} expected insert, update or delete`, 'events', i, 'with');
       }
     });
+    conformanceOf(document, named(document), complain);
   });
 
 export type ProcessDocument = z.output<typeof process>;
 
 type Objects = ProcessDocument['objects'];
+
+/** What rules can name. */
+function named({ root, objects, events }: Pick<ProcessDocument, 'root' | 'objects' | 'events'>): {
+  names: CaseNames;
+  activities: string[];
+} {
+  const states = Object.fromEntries(Object.entries(objects).map(([type, { state }]) => [type, state ?? null]));
+  return { names: { root, states }, activities: events.map(({ name: activity }) => activity) };
+}
 
 function leadsTo(root: string, type: string, objects: Objects): boolean {
   return Object.keys(objects[type]?.of ?? {}).some((parent) => parent === root || leadsTo(root, parent, objects));
@@ -140,7 +156,8 @@ function parentsFirst(parents: Readonly<Record<string, readonly string[]>>): str
   return ordered;
 }
 
-export function processOf({ name: own, root, objects, events }: ProcessDocument): ProcessConfig {
+export function processOf(document: ProcessDocument): ProcessConfig {
+  const { name: own, root, objects, events } = document;
   const ordered = parentsFirst(Object.fromEntries(Object.entries(objects).map(([type, { of }]) => [type, Object.keys(of)])));
   const types = ordered.map((type): ObjectType => {
     const { table: place, key, state, milestones, of, created } = objects[type] as Objects[string];
@@ -160,8 +177,10 @@ export function processOf({ name: own, root, objects, events }: ProcessDocument)
       objects[object] ? { object, what, table: false } : { object: `${schema}.${object}`, what, table: true };
     return { name: event.name, when: patternOf(event.when), with: event.with.map(patternOf) };
   });
-  return { name: own, root, objects: types, activities };
+  // Whatever could be complained of was, when the document was read.
+  const conformance = conformanceOf(document, named(document), () => {});
+  return { name: own, root, objects: types, activities, conformance };
 }
 
 /** Keys that the interface names and that later versions bring. */
-export const PROCESS_NOT_BUILT = ['start', 'done', 'skew', 'allowed', 'rules', 'sla', 'stuck', 'drift', 'alerts'] as const;
+export const PROCESS_NOT_BUILT = ['stuck', 'drift', 'alerts'] as const;

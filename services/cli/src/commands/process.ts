@@ -8,6 +8,7 @@ import {
   discover,
   importedNames,
   importLog,
+  type JudgedCase,
   type ProcessCase,
   type ProcessMap,
   type ProcessQuestion,
@@ -32,6 +33,8 @@ export interface ProcessOptions extends Where {
   readonly limit?: string;
   readonly format?: string;
   readonly write?: string;
+  readonly state?: string;
+  readonly rule?: string;
 }
 
 /** A map over a long history takes its time. */
@@ -77,7 +80,7 @@ async function whole(parts: AsyncIterable<unknown>): Promise<unknown> {
 }
 
 function questionOf(what: ProcessQuestion['what'], options: ProcessOptions): ProcessQuestion {
-  const { from, to, object, format = 'ocel2-json' } = options;
+  const { from, to, object, state, rule, format = 'ocel2-json' } = options;
   const minShare = options.minShare === undefined ? undefined : Number(options.minShare);
   if (minShare !== undefined && !(minShare >= 0 && minShare <= 1))
     throw new Fault('config_invalid', '--min-share is a number from 0 to 1');
@@ -86,6 +89,8 @@ function questionOf(what: ProcessQuestion['what'], options: ProcessOptions): Pro
     ...(from === undefined ? {} : { from }),
     ...(to === undefined ? {} : { to }),
     ...(object === undefined ? {} : { object }),
+    ...(state === undefined ? {} : { state }),
+    ...(rule === undefined ? {} : { rule }),
     ...(minShare === undefined ? {} : { minShare }),
     ...(options.limit === undefined ? {} : { limit: Number(options.limit) }),
     ...(what === 'export' ? { format } : {}),
@@ -206,9 +211,28 @@ function show(what: ProcessQuestion['what'], answer: unknown, output: Output): v
     const rows = variants.map((one) => [one.cases, percent(one.share), duration(one.medianMs), one.activities.join(' → ')]);
     return output.line(table(['cases', 'share', 'median', 'variant'], rows));
   }
-  const { cases } = answer as { cases: readonly ProcessCase[] };
+  const { cases } = answer as { cases: readonly (ProcessCase | JudgedCase)[] };
+  if (cases.some((one) => 'state' in one)) return showJudged(cases as readonly JudgedCase[], output);
   const rows = cases.map((one) => [one.case, one.events, one.activity, one.first, one.last, duration(one.durationMs)]);
   output.line(table(['case', 'events', 'last activity', 'first', 'last', 'took'], rows));
+}
+
+function showJudged(cases: readonly JudgedCase[], output: Output): void {
+  const rows = cases.map(({ case: own, state, activity, last, durationMs, violations, owed }) => [
+    own,
+    violations.some(({ level }) => level === 'violation') ? `${state}, violated` : state,
+    activity,
+    last,
+    duration(durationMs),
+    [
+      ...violations.map(({ rule, level, at }) => `${rule} ${level === 'warning' ? 'warned' : 'violated'} at ${at}`),
+      ...owed.map(
+        ({ rule, due, reason }) =>
+          `${rule} owed${due === null ? '' : ` by ${due}`}${reason === null ? '' : `, unknown: ${reason}`}`,
+      ),
+    ].join('; '),
+  ]);
+  output.line(table(['case', 'state', 'last activity', 'last', 'took', 'rules'], rows));
 }
 
 function showMap(map: ProcessMap, output: Output): void {

@@ -23,6 +23,8 @@ interface Asked {
   readonly object?: string;
   readonly min_share?: number;
   readonly limit?: number;
+  readonly state?: string;
+  readonly rule?: string;
   readonly format?: keyof typeof CONTENT_TYPES;
 }
 
@@ -40,6 +42,10 @@ const scope = {
   object: text('Type of object whose life is the case; default: the root'),
 } as const;
 const limit = { type: 'integer', minimum: 1, maximum: 100_000, description: 'At most so many; default: 100' } as const;
+const judged = {
+  state: { type: 'string', enum: ['open', 'done', 'met', 'violated'], description: 'Cases in this state' },
+  rule: text('Cases of which this rule is violated, for good or for now'),
+} as const;
 const object = { type: 'object' } as const;
 const viewer = { role: 'viewer' } as const;
 const analyst = { role: 'analyst' } as const;
@@ -78,7 +84,11 @@ export function processRoutes(server: FastifyInstance, options: ProcessRoutesOpt
       asked('Directly-follows graph, with counts and times', { ...scope, min_share: { type: 'number', minimum: 0, maximum: 1 } }),
     ],
     ['variants', viewer, asked('Ways that cases took, the most frequent first', { ...scope, limit })],
-    ['cases', analyst, asked('Cases, the newest first', { ...scope, limit })],
+    [
+      'cases',
+      analyst,
+      asked('Cases, the newest first; of a process with rules each with its verdicts', { ...scope, limit, ...judged }),
+    ],
   ] as const;
   for (const [what, config, schema] of questions)
     server.get<Named & { Querystring: Asked }>(

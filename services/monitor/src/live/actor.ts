@@ -1,6 +1,6 @@
 import { type Actor, aborted } from '@tributary/cluster';
 import { sourcesOfProcess } from '@tributary/config';
-import { type Bus, formatSourcePosition, isoMicros, LIMITS } from '@tributary/core';
+import { type Bus, type Clock, formatSourcePosition, isoMicros, LIMITS } from '@tributary/core';
 import type { Duck } from '@tributary/duckdb';
 import { answerProcess, type ProcessQuestion } from '../answers.ts';
 import { readPlaces } from './place.ts';
@@ -12,6 +12,7 @@ const PIECE = 64 * 1024;
 export interface ProcessActorOptions {
   readonly open: () => Promise<ProcessStore>;
   readonly bus: Bus;
+  readonly clock: Clock;
 }
 
 /** How far the sources of a process are in an answer. */
@@ -41,9 +42,9 @@ export class ProcessActor implements Actor {
     const store = await this.#options.open();
     const { name, root, objects } = store.process;
     this.#facts = { process: name };
-    const { bus } = this.#options;
+    const { bus, clock } = this.#options;
     const stops = [
-      await bus.serve(`tributary.process.${name}.ask`, (question) => answer(store, question as ProcessQuestion)),
+      await bus.serve(`tributary.process.${name}.ask`, (question) => answer(store, question as ProcessQuestion, clock)),
       await bus.serve(`tributary.process.${name}.show`, () =>
         reading(store, async function* (duck) {
           const shown = objects.map((type) => ({ object: type.name, table: `${type.source}.${type.table}` }));
@@ -61,10 +62,13 @@ export class ProcessActor implements Actor {
   }
 }
 
-function answer(store: ProcessStore, question: ProcessQuestion): AsyncGenerator<unknown> {
+function answer(store: ProcessStore, question: ProcessQuestion, clock: Clock): AsyncGenerator<unknown> {
   return reading(store, async function* (duck) {
     const freshness = await freshnessOf(store, duck);
-    const parts = answerProcess(duck, question, store.process.root);
+    const parts = answerProcess(duck, question, {
+      root: store.process.root,
+      declared: { process: store.process, nowUs: clock.now() * 1_000 },
+    });
     if (question.what === 'export') return yield* pieces(parts as AsyncGenerator<{ text: string }>);
     for await (const part of parts) yield* pages(part as object, freshness);
   });

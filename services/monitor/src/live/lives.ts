@@ -165,6 +165,8 @@ export class Lives {
       parent_key: links.map(({ link }) => link),
     });
     await this.#duck.append('_dirty', DIRTY_COLUMNS, { object: unsettled.map(() => type.name), key: unsettled });
+    const cases = new Set(dirty.flatMap(([, entry]) => [entry.case, entry.stored?.case ?? null]));
+    await this.#duck.append('_touched', { case: 'VARCHAR' }, { case: [...cases].filter((one) => one !== null) });
   }
 
   async #noteParts(): Promise<void> {

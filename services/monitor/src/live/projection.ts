@@ -92,9 +92,11 @@ export class ProcessProjection implements Projection {
     await this.#alone(async (duck) => {
       await duck.run('INSERT INTO _dirty SELECT object, key FROM object WHERE source = $1', [this.#source]);
       const own = `object IN (${this.#types.map(({ name }) => duckLiteral(name)).join(', ')})`;
+      await duck.run(`INSERT INTO _touched SELECT "case" FROM event WHERE ${own} UNION SELECT "case" FROM object WHERE ${own}`);
       for (const table of ['event', 'object', 'link']) await duck.run(`DELETE FROM ${table} WHERE ${own}`);
       for (const table of ['place', 'snapshot']) await duck.run(`DELETE FROM ${table} WHERE source = $1`, [this.#source]);
       await settleCases(duck, this.#process);
+      await this.#store.verdicts.follow(duck);
     });
   }
 
@@ -216,6 +218,7 @@ export class ProcessProjection implements Projection {
       `INSERT INTO event SELECT "case", ${activity}, ${occasion.atUs}, ${first} + ${nth}, source, ${occasion.lsn}, ${occasion.ordinal},
          ${nth}, object, key, '${found === null ? 'deleted' : 'found'}', state, NULL, NULL FROM object WHERE ${gone} ORDER BY key`,
     );
+    await duck.run(`INSERT INTO _touched SELECT DISTINCT "case" FROM object WHERE ${gone}`);
     await duck.run(`UPDATE object SET alive = false WHERE ${gone}`);
   }
 
@@ -240,6 +243,7 @@ export class ProcessProjection implements Projection {
       held: held && compareSourcePosition(after, held) < 0 ? held : null,
     };
     await writePlace(duck, this.#source, place);
+    await this.#store.verdicts.follow(duck);
     await duck.run('COMMIT');
     this.#place = place;
     this.#unlock();

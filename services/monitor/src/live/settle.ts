@@ -26,6 +26,10 @@ export async function settleCases(duck: Duck, { root, objects }: ProcessConfig):
         WHERE o.object = ${type} AND o.key IN (SELECT key FROM _dirty WHERE object = ${type}
           UNION SELECT l.key FROM link l JOIN _dirty d ON d.object = l.parent AND d.key = l.parent_key WHERE l.object = ${type})`,
     );
+    await duck.run(
+      `INSERT INTO _touched SELECT unnest([o."case", c.after]) FROM object o JOIN _case c ON c.key = o.key
+        WHERE o.object = ${type} AND o."case" IS DISTINCT FROM c.after`,
+    );
     for (const table of ['object', 'event'])
       await duck.run(
         `UPDATE ${table} SET "case" = c.after FROM _case c

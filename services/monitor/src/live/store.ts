@@ -1,6 +1,7 @@
 import { join } from 'node:path';
 import type { ProcessConfig } from '@tributary/config';
 import { type Database, type Duck, openDisposable, Turns } from '@tributary/duckdb';
+import { TOUCHED, VERDICT_TABLES, Verdicts } from '../conformance/verdicts.ts';
 import { openState } from '../state.ts';
 
 export interface StoreOptions {
@@ -10,7 +11,7 @@ export interface StoreOptions {
 }
 
 /** Emptied when the definition is another one. */
-const TABLES = ['event', 'relation', 'object', 'link', 'place', 'snapshot', 'definition'];
+const TABLES = ['event', 'relation', 'object', 'link', 'place', 'snapshot', 'definition', 'followed', 'violation', 'owed'];
 
 /** What one transaction notes for its end. */
 const SCRATCH = [
@@ -18,6 +19,7 @@ const SCRATCH = [
   'CREATE TEMP TABLE _mark (lsn UBIGINT, "table" VARCHAR, op VARCHAR)',
   'CREATE TEMP TABLE _part (tick BIGINT, lsn UBIGINT, object VARCHAR, key VARCHAR, kind VARCHAR, after VARCHAR)',
   'CREATE TEMP TABLE _tie (tick BIGINT, parent VARCHAR, parent_key VARCHAR)',
+  TOUCHED,
 ];
 
 /**
@@ -29,6 +31,7 @@ const SCRATCH = [
 export class ProcessStore {
   readonly process: ProcessConfig;
   readonly writer: Duck;
+  readonly verdicts: Verdicts;
   readonly #database: Database;
   readonly #turns = new Turns();
 
@@ -36,6 +39,7 @@ export class ProcessStore {
     this.process = process;
     this.#database = database;
     this.writer = writer;
+    this.verdicts = new Verdicts(process);
   }
 
   /** @throws Fault `database_unreachable` when another process holds the file, `disk_full` */
@@ -45,7 +49,7 @@ export class ProcessStore {
     const database = await openDisposable(path, () => openState(path), aside);
     try {
       const writer = await database.connect();
-      for (const statement of SCRATCH) await writer.run(statement);
+      for (const statement of [...VERDICT_TABLES, ...SCRATCH]) await writer.run(statement);
       const store = new ProcessStore(process, database, writer);
       await store.#define(warn);
       return store;
@@ -89,14 +93,21 @@ export class ProcessStore {
     this.#database.close();
   }
 
+  /** What says which events there are, and what judges them: of other rules alone all cases are judged anew, from what is here. */
   async #define(warn: StoreOptions['warn']): Promise<void> {
-    const version = JSON.stringify(this.process);
+    const { conformance, ...made } = this.process;
+    const [version, rules] = [JSON.stringify(made), JSON.stringify(conformance)];
     const [kept] = await this.writer.rows<{ version: string }>('SELECT version FROM definition');
-    if (kept?.version === version) return;
-    if (kept) warn({ process: this.process.name }, 'the process is defined anew, and computed from the start');
+    const [judged] = await this.writer.rows<{ version: string }>('SELECT version FROM judged');
+    if (kept?.version === version && judged?.version === rules) return;
+    const anew = kept?.version !== version;
+    if (kept && anew) warn({ process: this.process.name }, 'the process is defined anew, and computed from the start');
     await this.transaction(async (duck) => {
-      for (const table of TABLES) await duck.run(`DELETE FROM ${table}`);
-      await duck.run('INSERT INTO definition VALUES ($1)', [version]);
+      if (anew) for (const table of TABLES) await duck.run(`DELETE FROM ${table}`);
+      if (anew) await duck.run('INSERT INTO definition VALUES ($1)', [version]);
+      await this.verdicts.judgeAll(duck);
+      await duck.run('DELETE FROM judged');
+      await duck.run('INSERT INTO judged VALUES ($1)', [rules]);
     });
   }
 }
