@@ -1,4 +1,4 @@
-export type { Role, Token } from './api/access.ts';
+export type { Token } from './api/access.ts';
 export { Observer } from './api/observer.ts';
 export { startHealth } from './health.ts';
 export { type ConsoleOptions, type RunningConsole, startConsole } from './main.ts';

@@ -128,6 +128,8 @@ export class Alerts {
   #problem({ name, when }: KpiAlert, cause: string | null): string {
     if (cause === 'no_data') return `${when}: a value is missing`;
     if (cause === 'stale') return `${when}: values are older than ${this.#options.config.staleAfterMs} ms`;
+    // Alerts are told to whoever looks after the cluster; values only to those who may read the KPI.
+    if (this.#options.config.access) return when;
     const told = Object.entries(this.#named.get(name) ?? {}).map(([what, value]) => `${what} = ${value ?? 'missing'}`);
     return told.length === 0 ? when : `${when} (${told.join(', ')})`;
   }

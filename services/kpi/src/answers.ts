@@ -1,8 +1,9 @@
 import { readFile, rm } from 'node:fs/promises';
 import type { EventStreams } from '@tributary/changelog';
 import { aborted, type Actor, together } from '@tributary/cluster';
-import type { HookConfig, KpiConfig } from '@tributary/config';
+import type { HookConfig, KpiConfig, KpiReader } from '@tributary/config';
 import { askOne, type Bus, describeError, Fault, type Kv, LIMITS } from '@tributary/core';
+import { EVERYTHING, type Scope, scopeOf } from './access.ts';
 import { Alerts, type Look } from './alerts.ts';
 import {
   type Answered,
@@ -114,7 +115,7 @@ export class KpiActor implements Actor {
   async *#published(engine: Engine, kpi: EngineKpi, ask: ValuesQuestion, signal: AbortSignal): AsyncGenerator<FollowedPart> {
     while (!signal.aborted) {
       try {
-        yield* this.#follow(engine, kpi, { ask, signal });
+        yield* this.#follow(engine, kpi, { ask, scope: EVERYTHING, signal });
       } catch (error) {
         if (!(error instanceof Fault) || error.kind !== 'not_complete') throw error;
         await engine.clock.sleep(UNREADY_MS, signal).catch(() => {});
@@ -180,40 +181,54 @@ export class KpiActor implements Actor {
 
   async #serve(engine: Engine, kpi: EngineKpi, signal: AbortSignal): Promise<(() => Promise<void>)[]> {
     const subject = (what: string) => `tributary.kpi.${this.#name}.${what}`;
-    const answer = (ask: ValuesQuestion) => this.#answer(engine, kpi, ask);
-    const shown = () => shownKpi(engine, kpi);
-    const followed = ({ line, ...ask }: ValuesQuestion & { readonly line?: string }) =>
-      this.#follow(engine, kpi, { ask, signal, ...(line === undefined ? {} : { heard: () => this.#listens(line) }) });
+    const answer = (ask: ValuesQuestion, scope: Scope) => this.#answer(engine, kpi, ask, scope);
+    const scoped = <Question extends object>(question: unknown): { ask: Question; scope: Scope } => {
+      const { reader, ...ask } = question as Question & { readonly reader?: KpiReader };
+      return { ask: ask as Question, scope: scopeOf(kpi.config, reader) };
+    };
+    const followed = (question: unknown) => {
+      const { ask: asked, scope } = scoped<ValuesQuestion & { readonly line?: string }>(question);
+      const { line, ...ask } = asked;
+      return this.#follow(engine, kpi, {
+        ask,
+        scope,
+        signal,
+        ...(line === undefined ? {} : { heard: () => this.#listens(line) }),
+      });
+    };
     return [
       await this.#bus.serve(subject('values'), async function* (question) {
-        const { flat, ...ask } = question as ValuesQuestion & { readonly flat?: boolean };
-        const { rows: told, freshness } = await answer(ask);
+        const { ask: asked, scope } = scoped<ValuesQuestion & { readonly flat?: boolean }>(question);
+        const { flat, ...ask } = asked;
+        const { rows: told, freshness } = await answer(ask, scope);
         const rows = flat ? told.map(flatRow) : told;
-        yield { rows: rows.slice(0, LIMITS.answerRows), freshness };
+        yield { rows: rows.slice(0, LIMITS.answerRows), freshness, scope: scope.tag };
         for (let at = LIMITS.answerRows; at < rows.length; at += LIMITS.answerRows)
           yield { rows: rows.slice(at, at + LIMITS.answerRows) };
       }),
-      await this.#bus.serve(subject('parquet'), (question) => parquetOf(engine, kpi, question as ValuesQuestion)),
+      await this.#bus.serve(subject('parquet'), (question) => parquetOf(engine, kpi, scoped<ValuesQuestion>(question))),
       await this.#bus.serve(subject('rows'), async function* (question) {
-        yield await engine.store.read((duck) => rowsBehind(engine, kpi, { duck, ask: question as RowsQuestion }));
+        const asked = scoped<RowsQuestion>(question);
+        yield await engine.store.read((duck) => rowsBehind(engine, kpi, { duck, ...asked }));
       }),
       await this.#bus.serve(subject('revisions'), async function* (question) {
-        yield await engine.store.read((duck) => revisionsOf(kpi, { duck, ask: question as RevisionsQuestion }));
+        const { ask } = scoped<RevisionsQuestion>(question);
+        yield await engine.store.read((duck) => revisionsOf(kpi, { duck, ask }));
       }),
-      await this.#bus.serve(subject('show'), async function* () {
-        yield await shown();
+      await this.#bus.serve(subject('show'), async function* (question) {
+        yield { ...(await shownKpi(engine, kpi)), scope: scoped(question).scope.tag };
       }),
-      await this.#bus.serve(subject('stream'), (question) => followed(question as ValuesQuestion & { readonly line?: string })),
+      await this.#bus.serve(subject('stream'), (question) => followed(question)),
       await this.#bus.serve(subject('backfill'), async function* () {
         yield { done: true, kpi: kpi.config.name, ...(await computedAnew(engine, kpi)) };
       }),
     ];
   }
 
-  async #answer(engine: Engine, kpi: EngineKpi, ask: ValuesQuestion): Promise<Answered> {
+  async #answer(engine: Engine, kpi: EngineKpi, ask: ValuesQuestion, scope: Scope): Promise<Answered> {
     if (kpi.fault) throw kpi.fault;
     const { definition } = kpi.config;
-    if (definition.kind === 'measures') return engine.store.read((duck) => valuesAt(engine, kpi, { duck, ask }));
+    if (definition.kind === 'measures') return engine.store.read((duck) => valuesAt(engine, kpi, { duck, ask, scope }));
     const known = this.#answered;
     const plain = ask.asOf === undefined;
     if (plain && known && (known.position === engine.vector(kpi) || engine.clock.monotonic() - known.at < definition.everyMs))
@@ -223,9 +238,9 @@ export class KpiActor implements Actor {
     return answer;
   }
 
-  #follow(engine: Engine, kpi: EngineKpi, { ask, signal, heard }: Following): AsyncGenerator<FollowedPart> {
+  #follow(engine: Engine, kpi: EngineKpi, { ask, scope, signal, heard }: Following): AsyncGenerator<FollowedPart> {
     const listen = (told: () => void) => engine.listen(told);
-    const answer = () => this.#answer(engine, kpi, ask);
+    const answer = () => this.#answer(engine, kpi, ask, scope);
     return follow({ answer, listen, clock: engine.clock, signal, ...(heard ? { heard } : {}) });
   }
 
@@ -243,6 +258,7 @@ export class KpiActor implements Actor {
 
 interface Following {
   readonly ask: ValuesQuestion;
+  readonly scope: Scope;
   readonly signal: AbortSignal;
   readonly heard?: () => Promise<boolean>;
 }
@@ -268,8 +284,8 @@ export class EngineActor implements Actor {
     const subject = (what: string) => `tributary.kpi-engine.${this.#engine}.${what}`;
     const stops = [
       await this.#bus.serve(subject('preview'), async function* (question) {
-        const { config, ask } = question as { config: KpiConfig; ask: ValuesQuestion };
-        yield await engine.store.read((duck) => previewed(engine, config, { duck, ask }));
+        const { config, ask, reader } = question as { config: KpiConfig; ask: ValuesQuestion; reader?: KpiReader };
+        yield await engine.store.read((duck) => previewed(engine, config, { duck, ask, reader }));
       }),
       await this.#bus.serve(subject('validate'), async function* (question) {
         yield await validated(engine, (question as { config: KpiConfig }).config);
@@ -290,13 +306,17 @@ function flatRow(row: Answered['rows'][number]): Readonly<Record<string, unknown
 }
 
 /** How far the values are, then the bytes of their file. */
-async function* parquetOf(engine: Engine, kpi: EngineKpi, ask: ValuesQuestion): AsyncGenerator<unknown> {
+async function* parquetOf(
+  engine: Engine,
+  kpi: EngineKpi,
+  asked: { readonly ask: ValuesQuestion; readonly scope: Scope },
+): AsyncGenerator<unknown> {
   if (kpi.fault) throw kpi.fault;
   const path = engine.store.exportPath();
   try {
-    const freshness = await engine.store.read((duck) => writeParquet(engine, kpi, { duck, ask, path }));
+    const freshness = await engine.store.read((duck) => writeParquet(engine, kpi, { duck, ...asked, path }));
     const bytes = await readFile(path);
-    yield { freshness };
+    yield { freshness, scope: asked.scope.tag };
     for (let at = 0; at < bytes.length; at += PART_BYTES) yield { bytes: bytes.subarray(at, at + PART_BYTES) };
   } finally {
     await rm(path, { force: true });

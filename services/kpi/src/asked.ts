@@ -1,7 +1,8 @@
 import { isDeepStrictEqual } from 'node:util';
-import type { Grain, KpiConfig } from '@tributary/config';
+import type { Grain, KpiConfig, KpiReader } from '@tributary/config';
 import { Fault, LIMITS } from '@tributary/core';
 import { type Duck, duckLiteral } from '@tributary/duckdb';
+import { EVERYTHING, type Scope, scopeOf } from './access.ts';
 import { look, type Named, type ReadValue } from './alert-sight.ts';
 import type { Sight } from './alert-state.ts';
 import type { Look } from './alerts.ts';
@@ -25,6 +26,8 @@ export interface Answered {
 interface Asked {
   readonly duck: Duck;
   readonly ask: ValuesQuestion;
+  /** What the reader may see; default: everything. */
+  readonly scope?: Scope;
 }
 
 interface Read {
@@ -34,7 +37,11 @@ interface Read {
 }
 
 /** @param kept answer from what is kept of the KPI, else from the rows alone */
-async function reading(engine: Engine, config: KpiConfig, { duck, ask, kept }: Asked & { kept: boolean }): Promise<Read> {
+async function reading(
+  engine: Engine,
+  config: KpiConfig,
+  { duck, ask, kept, scope = EVERYTHING }: Asked & { kept: boolean },
+): Promise<Read> {
   const { definition } = config;
   if (definition.kind !== 'measures') throw new Fault('config_invalid', `Kpi ${config.name} has no measures`);
   const states = await sourcesAt(engine, duck, new Set(definition.from.map(({ source }) => source)));
@@ -48,7 +55,7 @@ async function reading(engine: Engine, config: KpiConfig, { duck, ask, kept }: A
   if (kept) await assertKept(duck, compiled);
   const moment = await viewed(duck, ask.asOf, states);
   const now = kept && ask.asOf === undefined ? new Maintained(compiled) : null;
-  return { compiled, moment, reader: new ValuesReader(duck, compiled, { view: moment.view, kept: now, ask }) };
+  return { compiled, moment, reader: new ValuesReader(duck, compiled, { view: moment.view, kept: now, ask, scope }) };
 }
 
 async function answerOf(engine: Engine, config: KpiConfig, asked: Asked & { kept: boolean }): Promise<Answered> {
@@ -102,10 +109,13 @@ export async function valuesAt(engine: Engine, kpi: EngineKpi, asked: Asked): Pr
  * @param path where to; whoever calls removes it
  */
 export async function writeParquet(engine: Engine, kpi: EngineKpi, asked: Asked & { path: string }): Promise<KpiFreshness> {
-  const { duck, path } = asked;
+  const { duck, path, scope: { values } = EVERYTHING } = asked;
   const write = async (sql: string, freshness: KpiFreshness) => {
     const about = duckLiteral(JSON.stringify({ kpi: kpi.config.name, ...freshness }));
-    await duck.run(`COPY (${sql}) TO ${duckLiteral(path)} (FORMAT parquet, COMPRESSION zstd, KV_METADATA {tributary: ${about}})`);
+    await duck.run(
+      `COPY (${sql}) TO ${duckLiteral(path)} (FORMAT parquet, COMPRESSION zstd, KV_METADATA {tributary: ${about}})`,
+      values,
+    );
     return freshness;
   };
   if (kpi.config.definition.kind === 'query') {
@@ -114,7 +124,7 @@ export async function writeParquet(engine: Engine, kpi: EngineKpi, asked: Asked 
   }
   const { compiled, moment, reader } = await reading(engine, kpi.config, { ...asked, kept: true });
   const sql = await reader.flat(moment.completeTo);
-  const [highest] = await duck.rows<{ revision: number }>(`SELECT coalesce(max(revision), 0) AS revision FROM (${sql})`);
+  const [highest] = await duck.rows<{ revision: number }>(`SELECT coalesce(max(revision), 0) AS revision FROM (${sql})`, values);
   const rest = { version: compiled.version, revision: highest?.revision ?? 0, inexact: inexactOf(compiled) };
   return write(sql, freshnessOf(engine, moment, rest));
 }
@@ -126,12 +136,16 @@ export interface RowsQuestion extends ValuesQuestion {
 }
 
 /** Joined rows behind one bucket: what its values were made from. */
-export async function rowsBehind(engine: Engine, kpi: EngineKpi, { duck, ask }: Asked & { ask: RowsQuestion }): Promise<object> {
+export async function rowsBehind(
+  engine: Engine,
+  kpi: EngineKpi,
+  { duck, ask, scope = EVERYTHING }: Asked & { ask: RowsQuestion },
+): Promise<object> {
   if (kpi.config.definition.kind === 'query')
     throw new Fault('query_refused', `Kpi ${kpi.config.name} is one SELECT: it does not say which rows are behind a value`);
-  const { compiled, moment, reader } = await reading(engine, kpi.config, { duck, ask, kept: false });
+  const { compiled, moment, reader } = await reading(engine, kpi.config, { duck, ask, kept: false, scope });
   const limit = Math.min(ask.limit ?? ROWS_DEFAULT, LIMITS.answerRows);
-  const { columns, rows } = await duck.query(`${reader.behind(ask.bucket ?? null)} LIMIT ${limit + 1}`);
+  const { columns, rows } = await duck.query(`${reader.behind(ask.bucket ?? null)} LIMIT ${limit + 1}`, scope.values);
   const rest = { version: compiled.version, revision: 0, inexact: inexactOf(compiled) };
   return { columns, rows: rows.slice(0, limit), more: rows.length > limit, freshness: freshnessOf(engine, moment, rest) };
 }
@@ -226,7 +240,12 @@ export async function validated(engine: Engine, config: KpiConfig): Promise<obje
 }
 
 /** What a definition would say beside what the running one of that name says, at one moment, where they differ. */
-export async function previewed(engine: Engine, config: KpiConfig, { duck, ask }: Asked): Promise<object> {
+export async function previewed(
+  engine: Engine,
+  config: KpiConfig,
+  { duck, ask, reader }: Asked & { readonly reader: KpiReader | undefined },
+): Promise<object> {
+  assertMayPreview(engine, config, reader);
   const after = await answerOf(engine, config, { duck, ask, kept: false });
   const running = engine.kpis.get(config.name);
   const before = running ? await answerOf(engine, running.config, { duck, ask, kept: false }) : null;
@@ -240,4 +259,19 @@ export async function previewed(engine: Engine, config: KpiConfig, { duck, ask }
     return [{ bucket, dimensions, before: was?.values ?? null, after: is?.values ?? null }];
   });
   return { kpi: config.name, running: running !== undefined, rows: after.rows.length, differences, freshness: after.freshness };
+}
+
+/**
+ * A definition of one's own shows rows of its tables as no other does: it is for those who may read all of every KPI over these tables.
+ * @throws Fault `access_refused`
+ */
+function assertMayPreview(engine: Engine, config: KpiConfig, reader: KpiReader | undefined): void {
+  if (config.definition.kind === 'query') return;
+  const read = new Set(config.definition.from.map(({ source, table }) => `${source}.${table}`));
+  for (const kpi of engine.kpis.values()) {
+    const shares = kpi.config.name === config.name || kpi.tables.some(({ source, table }) => read.has(`${source}.${table}`));
+    if (!shares || scopeOf(kpi.config, reader).condition === null) continue;
+    const { name } = kpi.config;
+    throw new Fault('access_refused', `Kpi ${name} shows this token some of its rows: a preview would show all`, { kpi: name });
+  }
 }

@@ -1,6 +1,7 @@
 import type { Grain, KpiTarget } from '@tributary/config';
 import { Fault } from '@tributary/core';
 import { type Answer, type Duck, duckIdent, duckLiteral } from '@tributary/duckdb';
+import { EVERYTHING, type Scope } from './access.ts';
 import type { Compiled, CompiledMeasure } from './definition.ts';
 import { bucketColumns, bucketText, endOf, shift, trunc, writtenInstant } from './grains.ts';
 import { fromClause, type View } from './relations.ts';
@@ -44,6 +45,14 @@ interface TargetView {
 /** Buckets in one answer. */
 const BUCKETS_MAX = 100_000;
 
+interface Viewing {
+  readonly view: View;
+  readonly kept: { readonly agg: string; readonly val: string } | null;
+  readonly ask: ValuesQuestion;
+  /** Rows that count; default: all. */
+  readonly scope?: Scope;
+}
+
 /** Reads the values of one KPI at one moment, inside the caller's transaction. */
 export class ValuesReader {
   readonly #duck: Duck;
@@ -55,17 +64,15 @@ export class ValuesReader {
   readonly #chosen: readonly CompiledMeasure[];
   /** Tables of what is kept of the KPI; null at a moment of the past: then everything is computed from rows. */
   readonly #kept: { readonly agg: string; readonly val: string } | null;
+  readonly #scope: Scope;
 
   /** @throws Fault `query_refused` when the question names what the KPI does not have */
-  constructor(
-    duck: Duck,
-    compiled: Compiled,
-    { view, kept, ask }: { view: View; kept: { readonly agg: string; readonly val: string } | null; ask: ValuesQuestion },
-  ) {
+  constructor(duck: Duck, compiled: Compiled, { view, kept, ask, scope = EVERYTHING }: Viewing) {
     this.#duck = duck;
     this.#compiled = compiled;
     this.#view = view;
     this.#kept = kept;
+    this.#scope = scope;
     this.#ask = ask;
     const { grains, measures } = compiled;
     this.#grain = grains.length === 0 ? null : (ask.grain ?? (grains.includes('day') ? 'day' : (grains[0] as Grain)));
@@ -85,7 +92,7 @@ export class ValuesReader {
 
   /** @param completeTo µs since 1970 */
   async rows(completeTo: number): Promise<ValueRow[]> {
-    const answer = await this.#duck.query(await this.#sql(completeTo));
+    const answer = await this.#duck.query(await this.#sql(completeTo), this.#scope.values);
     return answer.rows.map((row) => this.#row(row, answer));
   }
 
@@ -167,7 +174,8 @@ export class ValuesReader {
     const others = this.#plain().filter(({ overAgg }) => overAgg === null || this.#kept === null);
     if (others.length === 0) return null;
     const { dimensions } = this.#compiled;
-    const whole = this.#by.length === dimensions.length && Object.keys(this.#ask.filter ?? {}).length === 0;
+    const filtered = this.#scope.condition !== null || Object.keys(this.#ask.filter ?? {}).length > 0;
+    const whole = this.#by.length === dimensions.length && !filtered;
     if (this.#kept && whole) {
       const list = ['bucket', ...this.#by.map((d) => `d${d}`), ...others.map(({ name }) => duckIdent(name))].join(', ');
       return `SELECT ${list} FROM ${this.#kept.val} WHERE grain = ${duckLiteral(this.#grain ?? 'total')} AND ${this.#range('bucket')}`;
@@ -221,9 +229,11 @@ export class ValuesReader {
   }
 
   #filters(sqlOf: (dimension: number) => string): string[] {
-    return Object.entries(this.#ask.filter ?? {}).map(
+    const asked = Object.entries(this.#ask.filter ?? {}).map(
       ([name, values]) => `${sqlOf(this.#dimension('filter', name))}::VARCHAR IN (${values.map(duckLiteral).join(', ')})`,
     );
+    const { condition } = this.#scope;
+    return condition === null ? asked : [...asked, condition((name) => sqlOf(this.#dimension('row_filter', name)))];
   }
 
   #truncated(bucket: string): string {
@@ -238,7 +248,7 @@ export class ValuesReader {
   }
 
   /**
-   * A SELECT of the values as a flat table: bucket (an instant), dimensions and measures in types of their own, revision, closed.
+   * A SELECT, with the scope's values to bind, of the values as a flat table: bucket (an instant), dimensions and measures in types of their own, revision, closed.
    * @param completeTo µs since 1970
    */
   async flat(completeTo: number): Promise<string> {
@@ -254,7 +264,7 @@ export class ValuesReader {
   }
 
   /**
-   * A SELECT of the joined rows behind one bucket, every column as `alias.column`.
+   * A SELECT, with the scope's values to bind, of the joined rows behind one bucket, every column as `alias.column`.
    * @param bucket an instant within the bucket; null for a KPI without time
    */
   behind(bucket: string | null): string {
@@ -282,6 +292,7 @@ export class ValuesReader {
     const { from, to } = this.#ask;
     const [found] = await this.#duck.rows<{ first: string | null; last: string | null }>(
       `SELECT min(bucket)::VARCHAR AS first, max(bucket)::VARCHAR AS last FROM (${this.#base()})`,
+      this.#scope.values,
     );
     const there = (text: string | null | undefined) => (text ? `TIMESTAMPTZ ${duckLiteral(text)}` : null);
     const first = from === undefined ? there(found?.first) : this.#at('from', from);

@@ -17,6 +17,10 @@ export interface Config {
   readonly hooks: readonly HookConfig[];
 }
 
+/** Each role may do what the ones before it may. */
+export const ROLES = ['viewer', 'analyst', 'operator', 'admin'] as const;
+export type Role = (typeof ROLES)[number];
+
 export interface ClusterConfig {
   /** `url`: one address, or those of several members of one NATS cluster, separated by commas. */
   readonly nats: { readonly url?: string; readonly replicas: number; readonly creds?: string };
@@ -35,9 +39,11 @@ export interface ClusterConfig {
     readonly tokens: readonly {
       readonly name: string;
       readonly token: string;
-      readonly role: 'viewer' | 'analyst' | 'operator' | 'admin';
+      readonly role: Role;
       /** `SCHEMA.TABLE` or `SCHEMA.*`, as queries name them: what an analyst may query. Absent: every table. */
       readonly tables?: readonly string[] | undefined;
+      /** What row filters of KPIs compare dimensions with: values by the name of a claim. */
+      readonly claims: Readonly<Record<string, readonly string[]>>;
     }[];
   };
 }

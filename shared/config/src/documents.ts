@@ -1,5 +1,6 @@
 import { isScalar, isSeq, stringify, visit } from 'yaml';
-import { type ConfigFile, parse } from './load.ts';
+import { parse } from './checked.ts';
+import type { ConfigFile } from './load.ts';
 
 /** One document that differs between two desired states. */
 export interface DocumentChange {

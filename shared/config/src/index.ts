@@ -1,8 +1,10 @@
 import type * as reading from './files.ts';
 
-export type { ClusterConfig, Config, LakeSinkConfig, OdsSinkConfig, SinkConfig, SourceConfig } from './config.ts';
+export type { ClusterConfig, Config, LakeSinkConfig, OdsSinkConfig, Role, SinkConfig, SourceConfig } from './config.ts';
 export type { AlertBaseline, AlertExpression, AlertValue } from './alert-condition.ts';
 export type { HookConfig } from './hooks.ts';
+export type { KpiReader } from './kpi-access.ts';
+export type { RowFilter } from './row-filter.ts';
 export type {
   Grain,
   KpiAlert,
@@ -21,6 +23,7 @@ export {
   lookupsOf,
   matchesTable,
   readsTable,
+  ROLES,
   sourcesOf,
   sourcesOfKpis,
   sourcesOfProcess,

@@ -1,5 +1,5 @@
 import { z } from 'zod';
-import { matchesTable } from './config.ts';
+import { matchesTable, ROLES } from './config.ts';
 import { connection } from './connection.ts';
 import { contract } from './contract.ts';
 import { checkEvents, eventsKeys } from './events.ts';
@@ -10,6 +10,12 @@ import { duration, optionalDuration, size } from './units.ts';
 const name = z.string().regex(/^[a-z][a-z0-9_]{0,39}$/, 'expected lower-case letters, digits and _ (at most 40, a letter first)');
 
 const tablePattern = z.string().regex(/^!?[^.]+\.[^.]+$/, 'expected schema.table, with * for any and ! in front to leave out');
+
+const claimName = z.string().regex(/^[a-z][a-z0-9_]*$/, 'expected lower-case letters, digits and _ (a letter first)');
+const claimed = z.union([z.string(), z.number(), z.boolean()]).transform(String);
+const claim = z.union([claimed.transform((one) => [one]), z.array(claimed).min(1, 'expected at least one value')], {
+  error: 'expected text, a number, or a list of them',
+});
 
 export const cluster = z.strictObject({
   kind: z.literal('Cluster'),
@@ -52,10 +58,11 @@ export const cluster = z.strictObject({
             .strictObject({
               name: z.string().min(1),
               token: z.string().min(16, 'a token needs at least 16 characters'),
-              role: z.enum(['viewer', 'analyst', 'operator', 'admin']),
+              role: z.enum(ROLES),
               tables: z
                 .array(z.string().regex(/^[^.*]+\.([^.*]+|\*)$/, 'expected SCHEMA.TABLE or SCHEMA.*, as queries name tables'))
                 .optional(),
+              claims: z.record(claimName, claim).default({}),
             })
             .refine(({ role, tables }) => tables === undefined || role === 'analyst', {
               path: ['tables'],

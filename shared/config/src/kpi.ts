@@ -1,6 +1,7 @@
 import { z } from 'zod';
 import { type AlertExpression, type AlertNames, ConditionError, parseCondition } from './alert-condition.ts';
 import { plainSubject } from './events.ts';
+import { access, accessOf, checkAccess, type KpiAccess } from './kpi-access.ts';
 import { duration, optionalDuration } from './units.ts';
 
 const GRAINS = ['minute', 'hour', 'day', 'week', 'month', 'quarter', 'year'] as const;
@@ -21,6 +22,8 @@ export interface KpiConfig {
   readonly staleAfterMs: number;
   readonly alerts: readonly KpiAlert[];
   readonly publish: KpiPublish | null;
+  /** Null: whoever may call at all. */
+  readonly access: KpiAccess | null;
   /** `file:line:column` of every part that holds SQL, by its path (`measures.gmv.sql`). */
   readonly places: Readonly<Record<string, string>>;
 }
@@ -244,7 +247,7 @@ export const kpi = z
         }),
       )
       .default([]),
-    access: later('access'),
+    access: access.optional(),
     freshness: z.strictObject({ target: later('freshness.target'), alert_after: duration('30s') }).prefault({}),
     alerts: z.array(alert).default([]),
     publish: publish.optional(),
@@ -252,6 +255,8 @@ export const kpi = z
   })
   .superRefine((document, context) => {
     const complain = (message: string, ...path: string[]) => context.addIssue({ code: 'custom', message, path });
+    if (document.access)
+      checkAccess(document.access, document.sql === undefined ? Object.keys(document.dimensions) : null, complain);
     if (document.sql !== undefined) {
       for (const key of ['from', 'time', 'where', 'measures'] as const)
         if (document[key] !== undefined) complain('a Kpi has either sql, or from and measures', key);
@@ -360,6 +365,7 @@ export function kpiOf(document: KpiDocument, place: (path: readonly string[]) =>
     staleAfterMs: document.freshness.alert_after,
     alerts: document.alerts.map((one) => alertOf(one, namesOf(document))),
     publish: document.publish ? publishOf(document.name, document.publish) : null,
+    access: document.access ? accessOf(document.access, Object.keys(document.dimensions)) : null,
     places,
   };
 }

@@ -12,6 +12,10 @@ export type Reaction =
 /** Every expected fault, what happens, and what an operator is told. One table for the whole system. */
 export const FAULTS = {
   config_invalid: { reaction: 'operator', advice: 'Correct the configuration and apply it again.' },
+  access_refused: {
+    reaction: 'operator',
+    advice: 'Use a token that the definition names under "access", with the claims that it asks for; or change either.',
+  },
   fenced: { reaction: 'restart', advice: 'Another worker took over this changelog; this one starts again behind it.' },
   broker_unreachable: { reaction: 'restart', advice: 'Check that nats-server runs and that its address is right.' },
   reader_stalled: { reaction: 'restart', advice: 'The changelog reader made no progress; it is opened anew.' },

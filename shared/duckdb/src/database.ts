@@ -199,8 +199,8 @@ export class Duck {
   }
 
   /** The same for whoever may see rows and wrote the statement: told in DuckDB's own words. @throws Fault `query_refused` */
-  query(sql: string): Promise<Answer> {
-    return this.#answer(sql, [], (error) => new Fault('query_refused', firstLine(error).text));
+  query(sql: string, values: readonly DuckDBValue[] = []): Promise<Answer> {
+    return this.#answer(sql, values, (error) => new Fault('query_refused', firstLine(error).text));
   }
 
   /** The same in parts of 2,048 rows at most, the first perhaps without any, while DuckDB computes. @throws Fault as {@link query} */

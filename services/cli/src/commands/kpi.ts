@@ -69,7 +69,12 @@ async function names({ broker }: Connected): Promise<string[]> {
 
 async function ask<T>(connected: Connected, name: string, what: string, question: object): Promise<T> {
   try {
-    return await askOne<T>(connected.broker.bus, `tributary.kpi.${name}.${what}`, question, { idleMs: 600_000 });
+    return await askOne<T>(
+      connected.broker.bus,
+      `tributary.kpi.${name}.${what}`,
+      { ...question, reader: 'local' },
+      { idleMs: 600_000 },
+    );
   } catch (error) {
     if (!(error instanceof Fault) || error.kind !== 'not_found') throw error;
     const there = (await names(connected)).join(', ') || 'none';
@@ -120,7 +125,7 @@ async function values(
   const [what, question] = format === 'parquet' ? ['parquet', {}] : ['values', { flat: format !== 'json' }];
   const answer = connected.broker.bus.ask(
     `tributary.kpi.${name}.${what}`,
-    { ...questionOf(options), ...question },
+    { ...questionOf(options), ...question, reader: 'local' },
     { idleMs: 600_000 },
   );
   for await (const part of answer) {
@@ -184,7 +189,7 @@ async function definitions(
     const told = await askOne(
       connected.broker.bus,
       `tributary.kpi-engine.${config.engine}.${action}`,
-      { config, ask: questionOf(options) },
+      { config, ask: questionOf(options), reader: 'local' },
       { idleMs: 600_000 },
     );
     output.value(told);

@@ -1,7 +1,8 @@
 import { describeError } from '@tributary/core';
 import type { Log } from '@tributary/cluster';
 import { afterEach, describe, expect, it } from 'vitest';
-import type { Role, Token } from './access.ts';
+import type { Role } from '@tributary/config';
+import type { Token } from './access.ts';
 import { openServer } from './server.ts';
 
 const TOKENS: readonly Token[] = [

@@ -1,11 +1,8 @@
 import { createHash, timingSafeEqual } from 'node:crypto';
+import { type KpiReader, type Role, ROLES } from '@tributary/config';
 import { Fault } from '@tributary/core';
 import type { FastifyInstance, FastifyRequest } from 'fastify';
 import { refusal, sendProblem } from './problem.ts';
-
-/** Each role may do what the ones before it may. */
-const ROLES = ['viewer', 'analyst', 'operator', 'admin'] as const;
-export type Role = (typeof ROLES)[number];
 
 export interface Token {
   readonly name: string;
@@ -13,6 +10,7 @@ export interface Token {
   readonly role: Role;
   /** Tables that it may query, as `SCHEMA.TABLE` or `SCHEMA.*`; absent: all. */
   readonly tables?: readonly string[] | undefined;
+  readonly claims?: Readonly<Record<string, readonly string[]>>;
 }
 
 const LOOPBACK = new Set(['127.0.0.1', '::1', 'localhost']);
@@ -27,6 +25,8 @@ declare module 'fastify' {
   interface FastifyRequest {
     /** Tables that the caller may query; null: all. */
     tables: readonly string[] | null;
+    /** Who calls, for what is not for everyone; null until that is known. */
+    reader: KpiReader | null;
   }
 }
 
@@ -46,12 +46,15 @@ export function assertHostAllowed(host: string, tokens: readonly Token[]): void 
  * `Host` that is not this machine's name (a foreign name that was made to point at 127.0.0.1).
  */
 export function guard(server: FastifyInstance, tokens: readonly Token[]): void {
-  const known = tokens.map((token) => ({ digest: digest(token.token), role: token.role, tables: token.tables ?? null }));
+  const known = tokens.map(({ token, name, role, tables = null, claims = {} }) => {
+    return { digest: digest(token), role, tables, reader: { name, role, claims } };
+  });
   server.decorateRequest('tables', null);
+  server.decorateRequest('reader', null);
   server.addHook('onRequest', async (request, reply) => {
     const needed = request.routeOptions.config.role;
     if (tokens.length === 0) {
-      if (isOwn(request)) return;
+      if (isOwn(request)) return void (request.reader = 'local');
       return sendProblem(request, reply, refusal(403, 'Without tokens only this machine and this page may call.'));
     }
     if (needed === undefined) return;
@@ -60,8 +63,9 @@ export function guard(server: FastifyInstance, tokens: readonly Token[]): void {
       void reply.header('WWW-Authenticate', 'Bearer realm="tributary"');
       return sendProblem(request, reply, refusal(401, 'Send a token from http.tokens as "Authorization: Bearer …".'));
     }
-    const { role, tables } = caller;
+    const { role, tables, reader } = caller;
     request.tables = tables;
+    request.reader = reader;
     if (ROLES.indexOf(role) < ROLES.indexOf(needed))
       return sendProblem(request, reply, refusal(403, `This needs the role ${needed}; the token has the role ${role}.`));
     // What is above a viewer shows rows: those of every table, unless the route says that it looks at the token's.
@@ -74,6 +78,7 @@ interface Caller {
   readonly digest: Buffer;
   readonly role: Role;
   readonly tables: readonly string[] | null;
+  readonly reader: KpiReader;
 }
 
 function callerOf(request: FastifyRequest, known: readonly Caller[]): Caller | null {

@@ -5,6 +5,11 @@ import { kpiNames } from './kpis.ts';
 /** A KPI that does not answer for so long is left out of a scrape. */
 const SCRAPE_IDLE_MS = 900;
 
+interface Shown {
+  readonly definition: { readonly kind: string; readonly time: { readonly grains: readonly string[] } | null };
+  readonly access: object | null;
+}
+
 interface Told {
   readonly rows: readonly { readonly values?: Readonly<Record<string, unknown>> }[];
   readonly freshness: { readonly lagMs: number };
@@ -12,7 +17,7 @@ interface Told {
 
 /**
  * Values of every KPI as gauges: those of the bucket that now is in, for each grain, over all dimensions. A KPI that cannot be answered
- * now, and one of the short form, has none.
+ * now, and one of the short form, has none. One with `access` tells its lag alone: whoever scrapes has no claims.
  */
 export async function kpiSamples({ bus, kv, clock }: { bus: Bus; kv: Kv; clock: Clock }): Promise<Sample[]> {
   const names = await kpiNames({ kv });
@@ -21,9 +26,9 @@ export async function kpiSamples({ bus, kv, clock }: { bus: Bus; kv: Kv; clock: 
 
 async function samplesOf(bus: Bus, kpi: string, now: number): Promise<Sample[]> {
   const ask = <T>(what: string, question: object) =>
-    askOne<T>(bus, `tributary.kpi.${kpi}.${what}`, question, { idleMs: SCRAPE_IDLE_MS });
+    askOne<T>(bus, `tributary.kpi.${kpi}.${what}`, { ...question, reader: 'local' }, { idleMs: SCRAPE_IDLE_MS });
   try {
-    const { definition } = await ask<{ definition: { kind: string; time: { grains: readonly string[] } | null } }>('show', {});
+    const { definition, access } = await ask<Shown>('show', {});
     if (definition.kind !== 'measures') return [];
     const within = { from: new Date(now).toISOString(), to: new Date(now + 1).toISOString() };
     const questions = definition.time?.grains.map((grain) => ({ grain, fill: 'empty', ...within })) ?? [{}];
@@ -31,7 +36,7 @@ async function samplesOf(bus: Bus, kpi: string, now: number): Promise<Sample[]> 
     for (const question of questions) {
       const { rows, freshness } = await ask<Told>('values', { ...question, by: [] });
       const grain = 'grain' in question ? question.grain : '';
-      for (const [measure, value] of Object.entries(rows[0]?.values ?? {}))
+      for (const [measure, value] of access === null ? Object.entries(rows[0]?.values ?? {}) : [])
         samples.push({
           name: 'tributary_kpi_value',
           labels: { kpi, measure, grain },

@@ -1,6 +1,6 @@
 import { randomUUID } from 'node:crypto';
 import { registeredActors } from '@tributary/cluster';
-import { configReading, type KpiConfig } from '@tributary/config';
+import { configReading, type KpiConfig, type KpiReader } from '@tributary/config';
 import type { Changelogs } from '@tributary/changelog';
 import { askOne, type Bus, csvLine, Fault, type Kv } from '@tributary/core';
 import type { FastifyInstance, FastifyRequest } from 'fastify';
@@ -22,20 +22,28 @@ export interface KpiRoutesOptions {
   readonly changelogs: Changelogs;
 }
 
+/** What a KPI says of itself, among other things. */
 interface Shown {
-  readonly name: string;
   readonly version: string;
   readonly position: string;
+  readonly scope: string | null;
 }
 
 interface Part {
   readonly rows?: readonly Readonly<Record<string, unknown>>[];
   readonly freshness?: { readonly position: string; readonly definitionVersion: string };
   readonly bytes?: Uint8Array;
+  /** What the caller may see of it, in one word; null: everything. */
+  readonly scope?: string | null;
 }
 
 interface Named {
   Params: { kpi: string };
+}
+
+interface Asking {
+  readonly params: { readonly kpi: string };
+  readonly reader: KpiReader | null;
 }
 
 /**
@@ -48,28 +56,26 @@ export function kpiRoutes(server: FastifyInstance, options: KpiRoutesOptions): v
     done(null, body),
   );
   const { bus } = options;
-  const ask = async <T>(kpi: string, what: string, question: object, signal?: AbortSignal): Promise<T> => {
-    const subject = `tributary.kpi.${await known(options, kpi)}.${what}`;
-    return running(kpi, () => askOne<T>(bus, subject, question, { idleMs: ANSWER_IDLE_MS, ...(signal ? { signal } : {}) }));
+  const ask = async <T>({ params: { kpi }, reader }: Asking, what: string, question: object): Promise<T> => {
+    const subject = `tributary.kpi.${await known(options, kpi, reader)}.${what}`;
+    return running(kpi, () => askOne<T>(bus, subject, { ...question, reader }, { idleMs: ANSWER_IDLE_MS }));
   };
 
-  server.get('/v1/kpis', { config: { role: 'viewer' }, schema: asks.list }, () => listed(options));
-  server.get<Named>('/v1/kpis/:kpi', { config: { role: 'viewer' }, schema: asks.show }, ({ params }) =>
-    ask(params.kpi, 'show', {}),
-  );
+  server.get('/v1/kpis', { config: { role: 'viewer' }, schema: asks.list }, ({ reader }) => listed(options, reader));
+  server.get<Named>('/v1/kpis/:kpi', { config: { role: 'viewer' }, schema: asks.show }, (request) => ask(request, 'show', {}));
   valueRoutes(server, options);
   server.get<Named & { Querystring: asks.RowsQuery }>(
     '/v1/kpis/:kpi/rows',
     { config: { role: 'analyst' }, schema: asks.rows },
-    ({ params, query }) => ask(params.kpi, 'rows', rowsQuestion(query)),
+    (request) => ask(request, 'rows', rowsQuestion(request.query)),
   );
   server.get<Named & { Querystring: asks.RevisionsQuery }>(
     '/v1/kpis/:kpi/revisions',
     { config: { role: 'viewer' }, schema: asks.revisions },
-    ({ params, query }) => ask(params.kpi, 'revisions', query),
+    (request) => ask(request, 'revisions', request.query),
   );
-  server.post<Named>('/v1/kpis/:kpi/backfills', { config: { role: 'operator' }, schema: asks.backfill }, ({ params }) =>
-    ask(params.kpi, 'backfill', {}),
+  server.post<Named>('/v1/kpis/:kpi/backfills', { config: { role: 'operator' }, schema: asks.backfill }, (request) =>
+    ask(request, 'backfill', {}),
   );
   definitionRoutes(server, options);
 }
@@ -81,18 +87,19 @@ function valueRoutes(server: FastifyInstance, options: KpiRoutesOptions): void {
     { config: { role: 'viewer' }, schema: asks.values },
     async (request, reply) => {
       const { format, ...query } = request.query;
-      const kpi = await known(options, request.params.kpi);
-      const question = valuesQuestion(query);
+      const { reader } = request;
+      const kpi = await known(options, request.params.kpi, reader);
+      const question = { ...valuesQuestion(query), reader };
       // Where a KPI stands is asked before it is computed: what the caller has already need not be.
-      const shown = await running(kpi, () => askOne<Shown>(bus, `tributary.kpi.${kpi}.show`, {}, { idleMs: ANSWER_IDLE_MS }));
-      if (query.asof === undefined && matches(request, etagOf(shown.version, shown.position, format)))
-        return reply
-          .code(304)
-          .header('ETag', etagOf(shown.version, shown.position, format))
-          .send();
-      const { rows, bytes, freshness } = await answered(bus, request, { kpi, question, format });
-      const etag = etagOf(freshness.definitionVersion, freshness.position, format);
-      void reply.header('ETag', etag).header('Cache-Control', 'no-cache').header('Tributary-Position', freshness.position);
+      const shown = await running(kpi, () =>
+        askOne<Shown>(bus, `tributary.kpi.${kpi}.show`, { reader }, { idleMs: ANSWER_IDLE_MS }),
+      );
+      void reply.header('Vary', 'Authorization').header('Cache-Control', 'private, no-cache');
+      const tag = etagOf(shown, format);
+      if (query.asof === undefined && matches(request, tag)) return reply.code(304).header('ETag', tag).send();
+      const { rows, bytes, freshness, scope } = await answered(bus, request, { kpi, question, format });
+      const etag = etagOf({ version: freshness.definitionVersion, position: freshness.position, scope }, format);
+      void reply.header('ETag', etag).header('Tributary-Position', freshness.position);
       if (matches(request, etag)) return reply.code(304).send();
       if (format === 'json') return { kpi, rows, freshness };
       return reply.type(CONTENT_TYPES[format]).send(format === 'parquet' ? bytes : textOf(rows, format));
@@ -103,7 +110,8 @@ function valueRoutes(server: FastifyInstance, options: KpiRoutesOptions): void {
     '/v1/kpis/:kpi/stream',
     { config: { role: 'viewer' }, schema: asks.stream },
     async (request, reply) => {
-      const kpi = await known(options, request.params.kpi);
+      const { reader } = request;
+      const kpi = await known(options, request.params.kpi, reader);
       const asking = new AbortController();
       // Who answers for its line is still there; the worker asks, and ends a stream that nobody reads.
       const line = `tributary.kpi-line.${randomUUID()}`;
@@ -111,7 +119,7 @@ function valueRoutes(server: FastifyInstance, options: KpiRoutesOptions): void {
         yield {};
       });
       try {
-        const question = { ...valuesQuestion(request.query), line };
+        const question = { ...valuesQuestion(request.query), reader, line };
         const options = { idleMs: STREAM_IDLE_MS, signal: asking.signal };
         const parts = bus.ask(`tributary.kpi.${kpi}.stream`, question, options)[Symbol.asyncIterator]();
         // The first values come before the answer begins, so that what is wrong with the question is a status.
@@ -129,9 +137,10 @@ function valueRoutes(server: FastifyInstance, options: KpiRoutesOptions): void {
     '/v1/grafana/:kpi',
     { config: { role: 'viewer' }, schema: asks.grafana },
     async (request) => {
-      const kpi = await known(options, request.params.kpi);
+      const { reader } = request;
+      const kpi = await known(options, request.params.kpi, reader);
       const { from, to, ...query } = request.query;
-      const question = valuesQuestion({ ...query, ...timeOf('from', from), ...timeOf('to', to) });
+      const question = { ...valuesQuestion({ ...query, ...timeOf('from', from), ...timeOf('to', to) }), reader };
       const { rows } = await answered(bus, request, { kpi, question, format: 'ndjson' });
       return rows.map(({ bucket, ...row }) => (typeof bucket === 'string' ? { time: Date.parse(bucket), ...row } : row));
     },
@@ -159,11 +168,11 @@ function definitionRoutes(server: FastifyInstance, options: KpiRoutesOptions): v
   server.post<Named & { Body: unknown; Querystring: asks.StreamQuery }>(
     '/v1/kpis/:kpi(^[a-z0-9_]+)::preview',
     { config: { role: 'analyst' }, schema: asks.preview },
-    async ({ params, body, query }) => {
+    async ({ params, body, query, reader }) => {
       const config = await definitionIn(options, body);
       if (config.name !== params.kpi)
         throw new Fault('config_invalid', `the definition is of ${config.name}, not of ${params.kpi}`, { parameter: 'kpi' });
-      const question = { config, ask: valuesQuestion(query) };
+      const question = { config, ask: valuesQuestion(query), reader };
       const subject = `tributary.kpi-engine.${config.engine}.preview`;
       return running(`engine ${config.engine}`, () => askOne(bus, subject, question, { idleMs: ANSWER_IDLE_MS }));
     },
@@ -191,9 +200,9 @@ function textOf(rows: readonly Readonly<Record<string, unknown>>[], format: 'csv
   return lines.map((line) => `${csvLine(line)}\r\n`).join('');
 }
 
-/** The same definition at the same position says the same, in one form of it. */
-function etagOf(version: string, position: string, format: string): string {
-  return `"${version};${format};${position}"`;
+/** The same definition at the same position says the same, in one form of it, to those who may see the same of it. */
+function etagOf({ version, position, scope }: Shown, format: string): string {
+  return `"${version};${format};${scope === null ? '' : `${scope};`}${position}"`;
 }
 
 function matches({ headers }: FastifyRequest, etag: string): boolean {
@@ -206,6 +215,7 @@ interface Answer {
   readonly rows: readonly Readonly<Record<string, unknown>>[];
   readonly bytes: Buffer;
   readonly freshness: NonNullable<Part['freshness']>;
+  readonly scope: string | null;
 }
 
 /** A whole answer; not longer than the caller listens. */
@@ -222,6 +232,7 @@ async function answered(
       const rows: Readonly<Record<string, unknown>>[] = [];
       const bytes: Uint8Array[] = [];
       let freshness: Part['freshness'];
+      let scope: string | null = null;
       const what = format === 'parquet' ? 'parquet' : 'values';
       const asked = { ...question, flat: format !== 'json' };
       for await (const part of bus.ask(`tributary.kpi.${kpi}.${what}`, asked, {
@@ -230,6 +241,7 @@ async function answered(
       })) {
         const one = part as Part;
         freshness ??= one.freshness;
+        scope ??= one.scope ?? null;
         if (one.bytes) bytes.push(one.bytes);
         for (const row of one.rows ?? []) rows.push(row);
         if (rows.length > ANSWER_ROWS_MAX)
@@ -238,7 +250,7 @@ async function answered(
           });
       }
       if (!freshness) throw new Fault('not_complete', `Kpi ${kpi} gave no answer`);
-      return { rows, bytes: Buffer.concat(bytes), freshness };
+      return { rows, bytes: Buffer.concat(bytes), freshness, scope };
     });
   } finally {
     request.raw.socket.off('close', gone);
@@ -266,17 +278,20 @@ async function followed(
   }
 }
 
-async function listed(options: KpiRoutesOptions): Promise<object[]> {
-  return Promise.all(
+/** Those that the caller may read. */
+async function listed(options: KpiRoutesOptions, reader: KpiReader | null): Promise<object[]> {
+  const shown = await Promise.all(
     (await kpiNames(options)).map(async (name) => {
       try {
-        return await askOne<object>(options.bus, `tributary.kpi.${name}.show`, {}, { idleMs: SHOW_IDLE_MS });
+        return await askOne<object>(options.bus, `tributary.kpi.${name}.show`, { reader }, { idleMs: SHOW_IDLE_MS });
       } catch (error) {
         if (!(error instanceof Fault)) throw error;
+        if (error.kind === 'access_refused') return null;
         return { name, state: 'unassigned', reason: 'no worker answers for it' };
       }
     }),
   );
+  return shown.filter((one) => one !== null);
 }
 
 /** KPIs that some worker could run. */
@@ -285,11 +300,12 @@ export async function kpiNames({ kv }: Pick<KpiRoutesOptions, 'kv'>): Promise<st
   return actors.flatMap(({ name }) => (name.startsWith('kpi.') ? [name.slice('kpi.'.length)] : [])).toSorted();
 }
 
-/** @throws Fault `not_found` that lists the KPIs there are */
-async function known(options: KpiRoutesOptions, kpi: string): Promise<string> {
+/** @throws Fault `not_found` that says which KPIs there are */
+async function known(options: KpiRoutesOptions, kpi: string, reader: KpiReader | null): Promise<string> {
   const all = await kpiNames(options);
   if (all.includes(kpi)) return kpi;
-  const list = all.length === 0 ? 'none is configured' : all.join(', ');
+  // A token need not know of every KPI: its list is at /v1/kpis.
+  const list = reader !== 'local' ? 'see /v1/kpis' : all.length === 0 ? 'none is configured' : all.join(', ');
   throw new Fault('not_found', `there is no KPI named "${kpi.slice(0, 64)}". KPIs: ${list}`, { parameter: 'kpi' });
 }
 

@@ -16,6 +16,7 @@ export interface Problem {
 /** Faults that are the caller's, or another system's, doing. Every other kind is a 500. */
 const STATUS_OF: Partial<Record<FaultKind, number>> = {
   not_found: 404,
+  access_refused: 403,
   config_invalid: 400,
   query_refused: 422,
   broker_unreachable: 503,
