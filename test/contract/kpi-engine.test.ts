@@ -1,6 +1,8 @@
-import { mkdtemp, rm } from 'node:fs/promises';
+import { execFile } from 'node:child_process';
+import { mkdtemp, readFile, rm, writeFile } from 'node:fs/promises';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
+import { promisify } from 'node:util';
 import { memoryBroker } from '@tributary/changelog';
 import { configReading } from '@tributary/config';
 import { askOne, Fault, systemClock, WHOLE } from '@tributary/core';
@@ -199,6 +201,27 @@ describe(`an engine of KPIs (seed ${SEED})`, () => {
     await world.write();
     await follow(world, engine);
     await expectHolds(engine, world.history);
+  });
+
+  it('is open in one process alone', async () => {
+    const folder = await temporary();
+    const engine = await opened(folder, TEXTS);
+    const other = `import { KpiStore } from '@tributary/kpi';
+      const options = { folder: ${JSON.stringify(folder)}, engine: 'kpi', memoryBytes: 2 ** 27, threads: 1, warn: console.error };
+      const told = await KpiStore.open(options).then((store) => store.close().then(() => 'opened'), ({ kind, facts }) => [kind, facts.unreadable].join());
+      console.log(told);`;
+    const run = promisify(execFile);
+    const opening = async () => {
+      const { stdout } = await run(process.execPath, ['--input-type=module', '-e', other], { cwd: import.meta.dirname });
+      return stdout.trim();
+    };
+    const exported = engine.store.exportPath();
+    await writeFile(exported, 'an answer on its way');
+    // Refused as taken, not put aside as a file that cannot be read.
+    expect(await opening()).toBe('database_unreachable,false');
+    expect(await readFile(exported, 'utf8')).toBe('an answer on its way');
+    await engine.store.close();
+    expect(await opening()).toBe('opened');
   });
 
   it('computes another definition beside its rows, and forgets a KPI that is gone', async () => {

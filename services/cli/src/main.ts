@@ -136,6 +136,7 @@ talking('verify', 'compare every projection with its source')
     run(async (output) => (await import('./commands/verify.ts')).verify(options, output), options),
   );
 talking('tail <source>', 'print changes (SOURCE or SOURCE.SCHEMA.TABLE) as JSON lines')
+  .option('--types', 'with the first change of each shape of a table, the types of its columns: a fixture for kpi test')
   .option('--from <place>', 'start, now, a position (LSN or LSN+ORDINAL) or a time', 'now')
   .option('--limit <n>', 'stop after so many changes')
   .option('--until-caught-up', 'stop at what the changelog holds now')
@@ -174,7 +175,7 @@ talking('query <sql>', 'read-only SQL over the compacted tables')
   );
 talking(
   'kpi <action> [name]',
-  'KPIs: list, show NAME, values NAME, rows NAME, revisions NAME, preview -f FILE, validate -f FILE, backfill NAME',
+  'KPIs: list, show NAME, values NAME, rows NAME, revisions NAME, preview -f FILE, validate -f FILE, test -f FILE, backfill NAME',
 )
   .option('--grain <grain>', 'minute, hour, day, week, month, quarter or year')
   .option('--measure <names>', 'only these, separated by commas')
@@ -186,7 +187,7 @@ talking(
   .option('--as-of <place>', 'as it was: a time (ISO 8601), or the position of an earlier answer')
   .option('--bucket <time>', 'with rows: a time in the bucket whose rows are wanted')
   .option('--format <format>', 'of values: table, json, csv, ndjson or parquet (redirect it to a file)')
-  .option('-f, --file <file>', 'with preview and validate: config file or folder (may be repeated)', collect, [])
+  .option('-f, --file <file>', 'with preview, validate and test: config file or folder (may be repeated)', collect, [])
   .action((action: string, name: string | undefined, options: Options & KpiOptions) =>
     run(async (output) => (await import('./commands/kpi.ts')).kpi(action, name, options, output), options),
   );

@@ -72,11 +72,13 @@ export class KpiStore {
   static async open(options: StoreOptions): Promise<KpiStore> {
     await mkdir(options.folder, { recursive: true });
     const path = join(options.folder, `${options.engine}.duckdb`);
+    const aside = (facts: object) => options.warn(facts, 'the state of the KPIs cannot be read; it is put aside and made anew');
+    const opened = await openDisposable(path, () => openFile(options, path), aside);
+    // Only now is what lies beside it ours, and not another process's.
     await rm(`${path}.copy`, { force: true });
     await rm(exportsOf(path), { recursive: true, force: true });
     await mkdir(exportsOf(path));
-    const aside = (facts: object) => options.warn(facts, 'the state of the KPIs cannot be read; it is put aside and made anew');
-    return new KpiStore(options, path, await openDisposable(path, () => openFile(options, path), aside));
+    return new KpiStore(options, path, opened);
   }
 
   /** Aborts when DuckDB gave the file up; it is then to be opened anew. */

@@ -4,6 +4,7 @@ export type { ClusterConfig, Config, LakeSinkConfig, OdsSinkConfig, Role, SinkCo
 export type { AlertBaseline, AlertExpression, AlertValue } from './alert-condition.ts';
 export type { HookConfig } from './hooks.ts';
 export type { KpiReader } from './kpi-access.ts';
+export type { KpiTest } from './kpi-tests.ts';
 export type { RowFilter } from './row-filter.ts';
 export type {
   Grain,

@@ -2,6 +2,7 @@ import { z } from 'zod';
 import { type AlertExpression, type AlertNames, ConditionError, parseCondition } from './alert-condition.ts';
 import { plainSubject } from './events.ts';
 import { access, accessOf, checkAccess, type KpiAccess } from './kpi-access.ts';
+import { checkTests, kpiTest } from './kpi-tests.ts';
 import { duration, optionalDuration } from './units.ts';
 
 const GRAINS = ['minute', 'hour', 'day', 'week', 'month', 'quarter', 'year'] as const;
@@ -251,13 +252,14 @@ export const kpi = z
     freshness: z.strictObject({ target: later('freshness.target'), alert_after: duration('30s') }).prefault({}),
     alerts: z.array(alert).default([]),
     publish: publish.optional(),
-    tests: later('tests'),
+    tests: z.array(kpiTest).default([]),
   })
   .superRefine((document, context) => {
     const complain = (message: string, ...path: string[]) => context.addIssue({ code: 'custom', message, path });
     if (document.access)
       checkAccess(document.access, document.sql === undefined ? Object.keys(document.dimensions) : null, complain);
     if (document.sql !== undefined) {
+      checkTests(document.tests, null, complain);
       for (const key of ['from', 'time', 'where', 'measures'] as const)
         if (document[key] !== undefined) complain('a Kpi has either sql, or from and measures', key);
       if (document.alerts.length > 0) complain('alerts look at measures, which a Kpi of one SELECT does not have', 'alerts');
@@ -280,6 +282,9 @@ export const kpi = z
       if (name in document.measures) complain('a dimension and a measure have the same name', 'dimensions', name);
     checkPublish(document, complain);
     checkAlerts(document.alerts, namesOf(document), complain);
+    const names = namesOf(document);
+    const columns = [...(document.time ? ['bucket'] : []), ...Object.keys(document.dimensions), ...names.measures];
+    checkTests(document.tests, { columns, grains: names.grains }, complain);
     document.targets.forEach((target, i) => {
       if (!document.measures?.[target.measure])
         complain(`there is no measure ${target.measure}`, 'targets', String(i), 'measure');

@@ -7,6 +7,7 @@ import { assemble, checkKpis } from './assemble.ts';
 import { check, type Checked, type Complaint, parse, type Parsed, placeText } from './checked.ts';
 import type { Config } from './config.ts';
 import { type KpiConfig, kpiOf } from './kpi.ts';
+import { type KpiTest, testOf } from './kpi-tests.ts';
 import { bundleModules } from './modules.ts';
 
 export interface LoadOptions {
@@ -82,6 +83,34 @@ export function kpisOf(given: ConfigFile, changelogs: readonly string[]): KpiCon
     complaints.push({ file: given.name, message: 'expected a document of kind: Kpi' });
   if (complaints.length > 0) refuse(complaints);
   return checked.flatMap((one) => (one.kind === 'Kpi' ? [kpiOf(one.value, (path) => placeText(one.at(path)))] : []));
+}
+
+/** A definition, and what it is to say of its fixtures. */
+export interface TestedKpi {
+  readonly config: KpiConfig;
+  /** Its file; fixtures are named beside it. */
+  readonly file: string;
+  readonly tests: readonly KpiTest[];
+}
+
+/**
+ * The definitions of KPIs among some files, with their tests. Nothing is filled in, and whether there are such sources is not asked:
+ * their tables are those of the fixtures.
+ * @throws Fault `config_invalid` as {@link configOf}
+ */
+export async function testedKpis(paths: readonly string[]): Promise<TestedKpi[]> {
+  const complaints: Complaint[] = [];
+  const found: TestedKpi[] = [];
+  for (const { name, text } of await readFiles(paths))
+    for (const parsed of parse(name, text, complaints)) {
+      if ((parsed.document.toJS() as { kind?: unknown } | null)?.kind !== 'Kpi') continue;
+      const one = check(parsed, complaints);
+      if (one?.kind !== 'Kpi') continue;
+      const config = kpiOf(one.value, (path) => placeText(one.at(path)));
+      found.push({ config, file: name, tests: one.value.tests.map(testOf) });
+    }
+  if (complaints.length > 0) refuse(complaints);
+  return found;
 }
 
 function refuse(complaints: readonly Complaint[]): never {

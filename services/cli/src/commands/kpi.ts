@@ -27,8 +27,14 @@ interface Shown {
   readonly tables: readonly string[];
 }
 
-/** `kpi list|show|values|rows|revisions|preview|validate|backfill`. */
-export async function kpi(action: string, name: string | undefined, options: KpiOptions, output: Output): Promise<void> {
+/** `kpi list|show|values|rows|revisions|preview|validate|test|backfill`. @returns of `test`: did all of them pass? */
+export async function kpi(
+  action: string,
+  name: string | undefined,
+  options: KpiOptions,
+  output: Output,
+): Promise<boolean | void> {
+  if (action === 'test') return (await import('./kpi-test.ts')).testKpis(name, options.file, output);
   const connected = await connect(options);
   try {
     if (action === 'list') return await list(connected, output);
@@ -36,7 +42,7 @@ export async function kpi(action: string, name: string | undefined, options: Kpi
     if (!['show', 'values', 'rows', 'revisions', 'backfill'].includes(action))
       throw new Fault(
         'config_invalid',
-        `kpi ${action} is not known; use list, show, values, rows, revisions, preview, validate or backfill`,
+        `kpi ${action} is not known; use list, show, values, rows, revisions, preview, validate, test or backfill`,
       );
     if (name === undefined) throw new Fault('config_invalid', `kpi ${action} needs the name of a KPI`);
     if (action === 'values') return await values(connected, name, { options, output });
