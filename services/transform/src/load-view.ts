@@ -65,7 +65,7 @@ export async function loadView(
     }
   }
   await view.commit(definition, target);
-  view.takeReshaped();
+  await view.takeReshaped();
   return trimmed;
 }
 
