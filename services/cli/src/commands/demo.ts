@@ -79,6 +79,7 @@ function greet(output: Output, url: string, { data, file }: { data: string; file
     npx tributary status${at}
     npx tributary tail shop${at}
     npx tributary query${at} "SELECT status, count(*), sum(total) FROM shop.orders GROUP BY 1 ORDER BY 2 DESC"
+    npx tributary process map order_to_delivery${at}
     npx tributary verify${at}
 
   Ctrl-C stops everything.
@@ -108,6 +109,19 @@ name: lake
 type: lake
 flush: { every: 30s }
 compact: { every: 5m }
+---
+# An order's way from placing over payment to parcel, through three databases that share nothing but its id.
+kind: Process
+name: order_to_delivery
+root: order
+objects:
+  order:   { table: shop.orders, state: status, created: state }
+  payment: { table: payments.payments, state: status, of: { order: order_id }, created: state }
+  refund:  { table: payments.refunds, of: { payment: payment_id } }
+  parcel:  { table: logistics.parcels, state: status, of: { order: order_id }, created: state }
+  scan:    { table: logistics.scans, of: { parcel: parcel_id } }
+events:
+  - { name: place order, when: order.insert, with: [order_items.insert] }
 `,
   );
   return file;

@@ -1,6 +1,6 @@
 import { Session, type ConnectionConfig } from '@tributary/postgres';
 import type { Clock } from '@tributary/core';
-import { CITIES, PRODUCTS, SCHEMAS, WAREHOUSES } from './schema.ts';
+import { CITIES, PRODUCTS, SCHEMAS, SLOW_WAREHOUSE, WAREHOUSES } from './schema.ts';
 
 export interface ShopDatabases {
   readonly shop: ConnectionConfig;
@@ -34,7 +34,7 @@ const TICK_MS = 50;
 
 /**
  * A load that behaves like customers: orders are placed, paid, packed, shipped, scanned on the way and delivered; a few are
- * cancelled or returned, some get stuck. Prices, addresses and stock change meanwhile. Each database hears only its part.
+ * cancelled or returned, some get stuck, and one warehouse is slow. Prices, addresses and stock change meanwhile. Each database hears only its part.
  */
 export class Customers {
   readonly #options: LoadOptions;
@@ -180,7 +180,7 @@ export class Customers {
         return BigInt(id);
       });
       await this.#setStatus(one, 'packed');
-      return next('ship', 3_000);
+      return next('ship', warehouse === SLOW_WAREHOUSE ? 20_000 : 3_000);
     }
     if (one.step === 'ship') {
       await logistics.run(`UPDATE public.parcels SET status = 'shipped', updated_at = now() WHERE id = $1`, [one.parcel]);

@@ -35,6 +35,8 @@ const THINGS: readonly (readonly [string, string, number])[] = [
 ];
 
 export const WAREHOUSES = ['Berlin', 'Lyon', 'Poznań'];
+/** Where parcels lie long before they are shipped: what the process of the demo shows. */
+export const SLOW_WAREHOUSE = 'Poznań';
 export const CITIES = ['Berlin', 'Hamburg', 'Paris', 'Lyon', 'Kraków', 'Wien', 'Zürich', 'Milano'];
 
 /** Every product of the shop: `[id, name, category, price]`. */
