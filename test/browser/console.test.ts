@@ -28,6 +28,12 @@ measures: { gmv: { sql: "sum(o.amount)", unit: EUR }, orders: { sql: "count(*)" 
 targets: [{ measure: gmv, grain: day, target: 620 }]
 `;
 
+const PROCESS = `kind: Process
+name: errands
+root: errand
+objects: { errand: { table: shop.errands, state: status, created: state } }
+`;
+
 if (!CHROMIUM) console.warn('BROWSER TESTS ARE SKIPPED: no Chromium on this machine. Install it: apt-get install chromium');
 
 describe.skipIf(!CHROMIUM)('the console in a browser', () => {
@@ -42,9 +48,10 @@ describe.skipIf(!CHROMIUM)('the console in a browser', () => {
     postgres = await startPostgres({ dir: join(folder, 'postgres'), databases: ['shop'] });
     await mkdir(join(folder, 'data'));
     const config = join(folder, 'tributary.yaml');
-    await writeFile(config, `kind: Source\nname: shop\npostgres: "${postgres.url('shop')}"\n---\n${KPI}`);
+    await writeFile(config, `kind: Source\nname: shop\npostgres: "${postgres.url('shop')}"\n---\n${KPI}---\n${PROCESS}`);
     const client = new Client({ connectionString: postgres.url('shop') });
     await client.connect();
+    await client.query('CREATE TABLE errands (id int PRIMARY KEY, status text)');
     await client.query(`CREATE TABLE orders (id int PRIMARY KEY, amount numeric(10,2), paid_at timestamptz);
       INSERT INTO orders SELECT i, 100 + i % 7, timestamptz '2026-03-01' + i * interval '4 hours' FROM generate_series(1, 60) i`);
     await client.end();
@@ -84,7 +91,7 @@ describe.skipIf(!CHROMIUM)('the console in a browser', () => {
     await lease.waitFor();
     expect(await lease.innerText()).toMatch(/source\/shop\s+\S+\s+1\s/);
     await page.locator('#workers tbody tr[data-key]').first().waitFor();
-    await page.getByText('2 tables captured').first().waitFor();
+    await page.getByText('3 tables captured').first().waitFor();
     expect(problems).toEqual([]);
   });
 
@@ -104,6 +111,27 @@ describe.skipIf(!CHROMIUM)('the console in a browser', () => {
     await page.locator('#kpi-grain').selectOption('week');
     // The last week, of which one day has orders.
     await card.getByText(/^\d+\. Complete to/).waitFor();
+    expect(problems).toEqual([]);
+  });
+
+  it('shows processes: where cases stand, the map, and the way of one', async () => {
+    const client = new Client({ connectionString: postgres.url('shop') });
+    await client.connect();
+    for (let id = 1; id <= 6; id++) {
+      await client.query(`INSERT INTO errands VALUES (${id}, 'asked')`);
+      if (id <= 5) await client.query(`UPDATE errands SET status = 'done' WHERE id = ${id}`);
+    }
+    await client.end();
+    await page.getByText('Most cases stand after “errand asked”: 1,').waitFor();
+    await page.locator('#process-map [data-activity="errand done"]').waitFor();
+    // The one that goes on; then one that has ended.
+    await page.locator('#process-cases tr[data-key="6"]').waitFor();
+    await page.locator('#case-state').selectOption('true');
+    await page.locator('#process-cases tr[data-key="3"]').click();
+    const way = page.locator('#case-timeline tbody tr[data-key]');
+    await way.nth(1).waitFor();
+    expect((await way.allInnerTexts()).map((text) => text.split('\n')[0])).toEqual(['errand asked', 'errand done']);
+    expect(await way.nth(1).innerText()).toMatch(/asked\s+done\s+shop/);
     expect(problems).toEqual([]);
   });
 

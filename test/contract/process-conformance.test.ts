@@ -132,7 +132,7 @@ describe('planted faults', () => {
     try {
       const question = { what: 'cases', limit: 1_000, ...asked } as const;
       const declared = { process: store.process, nowUs };
-      for await (const part of answerProcess(duck, question, { root: 'order', declared }))
+      for await (const part of answerProcess(duck, question, { name: store.process.name, root: 'order', declared }))
         return (part as { cases: JudgedCase[] }).cases;
       throw new Error('there is no answer');
     } finally {

@@ -65,6 +65,7 @@ const ROOMS: Readonly<Record<string, readonly string[]>> = {
   'cli-progress': ['services/cli'],
   sax: ['services/monitor'],
   'csv-parse': ['services/monitor'],
+  '@dagrejs/dagre': ['services/monitor'],
   yaml: ['shared/config'],
   zod: ['shared/config'],
 };

@@ -198,8 +198,8 @@ talking('transform <action> [name]', 'transforms: preview [NAME] -f FILE (what i
     run(async (output) => (await import('./commands/transform.ts')).transform(action, name, { options, output }), options),
   );
 talking(
-  'process <action> [name]',
-  'processes: list; discover; map, variants, cases or export NAME; import FILE (XES, CSV, OCEL 2.0 JSON)',
+  'process <action> [name...]',
+  'processes: list; discover; map, variants, cases, bottlenecks, wip, drift or export NAME; spectrum NAME "A>B"; timeline NAME TYPE KEY; import FILE (XES, CSV, OCEL 2.0 JSON)',
 )
   .option('--name <name>', 'import: what to call it; default: after the file')
   .option('--case <column>', 'import of CSV: the column of the case')
@@ -210,12 +210,17 @@ talking(
   .option('--to <time>', 'only what happened before')
   .option('--object <type>', 'the life of objects of this type instead of the root')
   .option('--min-share <share>', 'map: leave out edges that are less than this share of all steps')
-  .option('--limit <n>', 'variants, cases: at most so many')
+  .option('--limit <n>', 'variants, cases, timeline, spectrum: at most so many')
+  .option('--format <format>', 'export: ocel2-json, xes or csv; map: json, svg or dot; wip, spectrum: json or svg')
+  .option('--write <file>', 'discover, export, pictures: into this file')
   .option('--state <state>', 'cases: open, done, met (its beginning was not seen) or violated')
   .option('--rule <name>', 'cases: of which this rule is violated, for good or for now')
-  .option('--format <format>', 'export: ocel2-json, xes or csv')
-  .option('--write <file>', 'discover, export: into this file')
-  .action((action: string, name: string | undefined, options: Options & ProcessOptions) =>
+  .option('--ended <true|false>', 'cases: only those that ended, or that go on')
+  .option('--sort <order>', 'cases: newest, longest or waiting')
+  .option('--window <span>', 'drift: the newest stretch of time (default: 7d)')
+  .option('--against <span>', 'drift: what it is compared with (default: 28d)')
+  .option('--alpha <share>', 'drift: how probable a false alarm may be (default: 0.001)')
+  .action((action: string, name: readonly string[], options: Options & ProcessOptions) =>
     run(async (output) => (await import('./commands/process.ts')).processCommand(action, name, { options, output }), options),
   );
 program

@@ -125,7 +125,9 @@ async function servePage(server: FastifyInstance): Promise<void> {
   const modules = join(PACKAGE_ROOT, 'dist/browser/web');
   const places = [
     ...['console.css', 'tributary.svg'].map((name) => join(page, name)),
-    ...['chart', 'console', 'format', 'glance', 'kpis', 'stream', 'table', 'tables'].map((name) => join(modules, `${name}.js`)),
+    ...['chart', 'console', 'format', 'glance', 'kpis', 'processes', 'stream', 'table', 'tables'].map((name) =>
+      join(modules, `${name}.js`),
+    ),
     ...['uPlot.esm.js', 'uPlot.min.css'].map((name) => join(uplot, name)),
   ];
   const files = new Map(

@@ -1,6 +1,7 @@
 import { RateChart } from './chart.js';
 import { showFaults, showFigures } from './glance.js';
 import { KpiCard } from './kpis.js';
+import { ProcessCard } from './processes.js';
 import { followStatus } from './stream.js';
 import { makeTables } from './tables.js';
 
@@ -59,6 +60,7 @@ function askForToken(): Promise<string> {
 chooseColours();
 chooseSpan();
 void kpis.follow();
+void new ProcessCard().follow();
 void followStatus({
   history: (history) => chart.begin(history),
   status({ status, rates }) {

@@ -1,34 +1,59 @@
-import type { ProcessConfig } from '@tributary/config';
+import { parseDuration, type ProcessConfig } from '@tributary/config';
 import { Fault, unreachable } from '@tributary/core';
 import type { Duck } from '@tributary/duckdb';
-import { processCases } from './analysis/cases.ts';
+import { processBottlenecks } from './analysis/bottlenecks.ts';
+import { type CasesAsked, processCases } from './analysis/cases.ts';
+import { processDrift } from './analysis/drift.ts';
 import { processMap } from './analysis/map.ts';
+import { processSpectrum } from './analysis/spectrum.ts';
 import type { Scope } from './analysis/steps.ts';
+import { objectTimeline } from './analysis/timeline.ts';
 import { processVariants } from './analysis/variants.ts';
 import { judgedCases } from './conformance/cases.ts';
 import { Judge } from './conformance/judge.ts';
+import { processWip } from './analysis/wip.ts';
 import { exportProcess } from './exchange/export.ts';
+import { mapDot } from './pictures/map-dot.ts';
+import { mapSvg } from './pictures/map-svg.ts';
+import { spectrumSvg, wipSvg } from './pictures/time-svg.ts';
 
-/** What can be asked of a process. Times are ISO 8601. */
+/** What can be asked of a process. Times are ISO 8601, spans such as `12h` or `7d`. */
 export interface ProcessQuestion {
-  readonly what: 'map' | 'variants' | 'cases' | 'export';
+  readonly what: 'map' | 'variants' | 'cases' | 'timeline' | 'spectrum' | 'wip' | 'bottlenecks' | 'drift' | 'export';
   readonly from?: string;
   readonly to?: string;
-  /** Type of object whose life is the case; default: the root. */
+  /** Type of object whose life is the case; default: the root. Of `timeline`: of the object. */
   readonly object?: string;
+  /** `timeline`: of the object. */
+  readonly key?: string;
   /** `map`: leaves out edges of a smaller share of all steps. */
   readonly minShare?: number;
-  /** `variants`, `cases`: at most so many. */
+  /** `variants`, `cases`, `timeline`, `spectrum`: at most so many. */
   readonly limit?: number;
+  /** `export`: `ocel2-json`, `xes` or `csv`; `map`: `json` (default), `svg` or `dot`; `spectrum`, `wip`: `json` or `svg`. */
   readonly format?: string;
   /** `cases`: open, done, met or violated. */
   readonly state?: string;
   /** `cases`: of which this rule is violated. */
   readonly rule?: string;
+  /** `cases`: only those that ended, or that go on. */
+  readonly ended?: boolean;
+  readonly sort?: CasesAsked['sort'];
+  /** `spectrum`: two activities that follow each other, as `a>b`. */
+  readonly segment?: string;
+  /** `wip`: stretches of time. */
+  readonly buckets?: number;
+  /** `drift`: the newest span (default 7d), compared with one before it (28d). */
+  readonly window?: string;
+  readonly against?: string;
+  /** `drift`: how probable a false alarm may be. */
+  readonly alpha?: number;
 }
 
 /** Whose question it is. */
 export interface Answering {
+  /** Of the process, as pictures tell it. */
+  readonly name: string;
   /** Type of the root object. */
   readonly root: string;
   /** Of a declared process, which is judged; `nowUs` by the clock. */
@@ -37,34 +62,85 @@ export interface Answering {
 
 const LIMIT_DEFAULT = 100;
 const LIMIT_MAX = 100_000;
+/** Of lists that go in one part of an answer. */
+const PART_MAX = 2_000;
+const BUCKETS_DEFAULT = 120;
+const BUCKETS_MAX = 500;
 
 /**
- * Answers one question about one process, in parts: `map` in one, lists in one `{variants}` or `{cases}`, `export` in pieces `{text}`.
- * @throws Fault `config_invalid` for a question that is none, `not_found` for a type that is not there
+ * Answers one question about one process, in parts: lists in one `{variants}`, `{cases}` or `{activities}`, a picture in one `{text}`, `export` in
+ * pieces `{text}`, everything else in one.
+ * @throws Fault `config_invalid` for a question that is none, `not_found` for a type or an object that is not there
  */
 export async function* answerProcess(duck: Duck, question: ProcessQuestion, answering: Answering): AsyncGenerator<unknown> {
-  const { root } = answering;
+  const { name, root } = answering;
   const scope = await scopeOf(duck, question, root);
-  const limit = limitOf(question.limit);
   const { what } = question;
-  if (what === 'map') yield await processMap(duck, scope, question.minShare ?? 0);
-  else if (what === 'variants') yield { variants: await processVariants(duck, scope, limit) };
-  else if (what === 'cases') yield { cases: await casesOf(duck, question, { scope, limit, answering }) };
+  const picture = pictures(question);
+  if (what === 'map')
+    yield picture(await processMap(duck, scope, question.minShare ?? 0), {
+      svg: (map) => mapSvg(name, map),
+      dot: (map) => mapDot(name, map),
+    });
+  else if (what === 'variants') yield { variants: await processVariants(duck, scope, limitOf(question)) };
+  else if (what === 'cases') yield { cases: await casesOf(duck, question, { scope, answering }) };
+  else if (what === 'timeline')
+    yield await objectTimeline(duck, { ...objectOf(question), root, limit: limitOf(question, PART_MAX) });
+  else if (what === 'spectrum')
+    yield picture(await processSpectrum(duck, scope, await segmentOf(duck, question)), { svg: (one) => spectrumSvg(name, one) });
+  else if (what === 'wip')
+    yield picture(
+      await processWip(
+        duck,
+        scope,
+        whole(question.buckets ?? BUCKETS_DEFAULT, { what: 'the number of buckets', max: BUCKETS_MAX }),
+      ),
+      { svg: (one) => wipSvg(name, one) },
+    );
+  else if (what === 'bottlenecks') yield { activities: await processBottlenecks(duck, scope) };
+  else if (what === 'drift') yield await processDrift(duck, scope, driftOf(question));
   else if (what === 'export') for await (const text of exportProcess(duck, question.format ?? '', root)) yield { text };
   else unreachable(what);
+}
+
+/** Answers as they are, or as text in the format that is asked for. */
+function pictures({ what, format = 'json' }: ProcessQuestion) {
+  return <Answer extends object>(
+    answer: Answer,
+    formats: Readonly<Record<string, (answer: Answer) => string>>,
+  ): Answer | { text: string } => {
+    if (format === 'json') return answer;
+    const draw = Object.hasOwn(formats, format) ? formats[format] : undefined;
+    if (draw) return { text: draw(answer) };
+    throw new Fault(
+      'config_invalid',
+      `"${what}" has no format "${format.slice(0, 32)}". Formats: ${['json', ...Object.keys(formats)].join(', ')}`,
+    );
+  };
 }
 
 /** Cases of a process that has rules are told with their verdicts, unless other lives than those of the root are asked for, or a period. */
 function casesOf(
   duck: Duck,
-  { state, rule, from, to, object }: ProcessQuestion,
-  { scope, limit, answering: { declared, root } }: { scope: Scope; limit: number; answering: Answering },
+  question: ProcessQuestion,
+  { scope, answering: { declared, root } }: { scope: Scope; answering: Answering },
 ): Promise<object[]> {
+  const { state, rule, from, to, object, ended, sort } = question;
+  if (sort !== undefined && !['newest', 'longest', 'waiting'].includes(sort))
+    throw new Fault('config_invalid', 'cases are sorted by newest, longest or waiting');
+  const limit = limitOf(question);
+  const plain = ended !== undefined || sort !== undefined;
   const asked = state !== undefined || rule !== undefined;
   const parts = from !== undefined || to !== undefined || (object !== undefined && object !== root);
   if (asked && !declared) throw new Fault('config_invalid', 'an imported log has no rules: its cases have no states');
   if (asked && parts) throw new Fault('config_invalid', 'ask for states and rules of all cases: without from, to and object');
-  if (!declared || parts || !(asked || Judge.judges(declared.process))) return processCases(duck, scope, limit);
+  if (asked && plain) throw new Fault('config_invalid', 'ask either for state and rule, or for ended and sort');
+  if (!declared || parts || plain || !(asked || Judge.judges(declared.process)))
+    return processCases(duck, scope, {
+      limit,
+      ...(ended === undefined ? {} : { ended }),
+      ...(sort === undefined ? {} : { sort }),
+    });
   const options = {
     limit,
     nowUs: declared.nowUs,
@@ -72,6 +148,39 @@ function casesOf(
     ...(rule === undefined ? {} : { rule }),
   };
   return judgedCases(duck, declared.process, options);
+}
+
+function objectOf({ object, key }: ProcessQuestion): { object: string; key: string } {
+  if (object === undefined || key === undefined)
+    throw new Fault('config_invalid', 'a timeline is of an object: say its type and its key');
+  return { object, key };
+}
+
+/** Names may hold a ">" themselves: what counts is where both sides are activities. */
+async function segmentOf(
+  duck: Duck,
+  { segment = '', limit }: ProcessQuestion,
+): Promise<{ from: string; to: string; limit: number }> {
+  const activities = new Set(
+    (await duck.rows<{ activity: string }>('SELECT DISTINCT activity FROM event')).map((row) => row.activity),
+  );
+  for (let cut = segment.indexOf('>'); cut !== -1; cut = segment.indexOf('>', cut + 1)) {
+    const [from, to] = [segment.slice(0, cut).trim(), segment.slice(cut + 1).trim()];
+    if (activities.has(from) && activities.has(to)) return { from, to, limit: limitOf({ limit: limit ?? 1_000 }, PART_MAX) };
+  }
+  const known = [...activities].toSorted().slice(0, 40).join(', ');
+  throw new Fault('config_invalid', `a segment is two activities with ">" between them. Activities: ${known}`);
+}
+
+function driftOf({ window = '7d', against = '28d', alpha = 0.001 }: ProcessQuestion) {
+  if (!(alpha > 0 && alpha < 1)) throw new Fault('config_invalid', 'alpha is a number between 0 and 1');
+  return { windowMs: spanOf(window), againstMs: spanOf(against), alpha };
+}
+
+function spanOf(written: string): number {
+  const ms = parseDuration(written);
+  if (ms === null || ms <= 0) throw new Fault('config_invalid', `"${written.slice(0, 32)}" is no span: write 12h or 7d`);
+  return ms;
 }
 
 async function scopeOf(duck: Duck, { from, to, object }: ProcessQuestion, root: string): Promise<Scope> {
@@ -95,8 +204,11 @@ function microseconds(text: string): number {
   return ms * 1_000;
 }
 
-function limitOf(limit: number | undefined): number {
-  if (limit === undefined) return LIMIT_DEFAULT;
-  if (Number.isInteger(limit) && limit > 0 && limit <= LIMIT_MAX) return limit;
-  throw new Fault('config_invalid', `a limit is a whole number from 1 to ${LIMIT_MAX}`);
+function limitOf({ limit }: { readonly limit?: number | undefined }, max = LIMIT_MAX): number {
+  return limit === undefined ? LIMIT_DEFAULT : whole(limit, { what: 'a limit', max });
+}
+
+function whole(n: number, { what, max }: { readonly what: string; readonly max: number }): number {
+  if (Number.isInteger(n) && n > 0 && n <= max) return n;
+  throw new Fault('config_invalid', `${what} is a whole number from 1 to ${max}`);
 }

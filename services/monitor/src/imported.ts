@@ -18,16 +18,16 @@ export async function importedNames(dataDir: string): Promise<string[]> {
 /** Answers a question about an imported log. Its file is open only meanwhile, so that any process may ask. @returns null when there is none */
 export function answerImported(dataDir: string, name: string, question: ProcessQuestion): AsyncGenerator<unknown> | null {
   const path = importedPath(dataDir, name);
-  return existsSync(path) ? answer(path, question) : null;
+  return existsSync(path) ? answer(path, name, question) : null;
 }
 
-async function* answer(path: string, question: ProcessQuestion): AsyncGenerator<unknown> {
+async function* answer(path: string, name: string, question: ProcessQuestion): AsyncGenerator<unknown> {
   const database = await openState(path);
   try {
     const duck = await database.connect();
     try {
       const [first] = await duck.rows<{ object: string }>('SELECT object FROM event WHERE "case" IS NOT NULL LIMIT 1');
-      yield* answerProcess(duck, question, { root: first?.object ?? '' });
+      yield* answerProcess(duck, question, { name, root: first?.object ?? '' });
     } finally {
       duck.close();
     }

@@ -31,6 +31,7 @@ export {
   targetSchema,
   wantsTable,
 } from './config.ts';
+export { parseDuration } from './duration.ts';
 export type { EventPattern, ObjectType, ProcessConfig, TransactionActivity } from './process.ts';
 export type { CaseCondition, EventOf, ObjectsIn } from './case-condition.ts';
 export type { AllowedTransitions, Constraint, CycleTarget, ProcessRule, Severity, StageTarget } from './process-rules.ts';

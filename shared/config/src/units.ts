@@ -1,7 +1,7 @@
 import { z } from 'zod';
+import { parseDuration } from './duration.ts';
 
 const A_DURATION = 'a duration such as 500ms, 30s, 5m, 12h or 7d';
-const DURATION_MS: Readonly<Record<string, number>> = { ms: 1, s: 1_000, m: 60_000, h: 3_600_000, d: 86_400_000 };
 const SIZE_BYTES: Readonly<Record<string, number>> = {
   B: 1,
   KB: 1e3,
@@ -13,12 +13,6 @@ const SIZE_BYTES: Readonly<Record<string, number>> = {
   GIB: 2 ** 30,
   TIB: 2 ** 40,
 };
-
-/** @returns milliseconds, or null when the text is not like `5ms`, `30s`, `1.5h`, `7d` */
-export function parseDuration(text: string): number | null {
-  const match = /^(\d+(?:\.\d+)?)\s*(ms|s|m|h|d)$/.exec(text.trim());
-  return match ? Math.round(Number(match[1]) * (DURATION_MS[match[2] as string] as number)) : null;
-}
 
 /** @returns bytes, or null when the text is not like `128MiB`, `1GB`, `4096` */
 export function parseSize(text: string): number | null {

@@ -3,21 +3,11 @@ import { writeFile } from 'node:fs/promises';
 import { once } from 'node:events';
 import { registeredActors } from '@tributary/cluster';
 import { Fault } from '@tributary/core';
-import {
-  answerImported,
-  discover,
-  importedNames,
-  importLog,
-  type JudgedCase,
-  type ProcessCase,
-  type ProcessMap,
-  type ProcessQuestion,
-  proposalYaml,
-  type Variant,
-} from '@tributary/monitor';
+import { answerImported, discover, importedNames, importLog, type ProcessQuestion, proposalYaml } from '@tributary/monitor';
 import { connect, type Connected, readAddresses, type Where } from '../addresses.ts';
 import { layoutOf } from '../cluster.ts';
 import { type Output, table } from '../output.ts';
+import { showProcess } from '../process-tables.ts';
 import { stopSignal } from '@tributary/ops';
 
 export interface ProcessOptions extends Where {
@@ -35,21 +25,27 @@ export interface ProcessOptions extends Where {
   readonly write?: string;
   readonly state?: string;
   readonly rule?: string;
+  readonly ended?: string;
+  readonly sort?: string;
+  readonly window?: string;
+  readonly against?: string;
+  readonly alpha?: string;
 }
 
 /** A map over a long history takes its time. */
 const ANSWER_IDLE_MS = 120_000;
-const ACTIONS = 'list, discover, map, variants, cases, export, import';
+const QUESTIONS = ['map', 'variants', 'cases', 'bottlenecks', 'wip', 'spectrum', 'drift', 'timeline', 'export'] as const;
+const ACTIONS = ['list', 'discover', ...QUESTIONS, 'import'].join(', ');
 
-/** `tributary process ACTION [NAME or FILE]`. */
+/** `tributary process ACTION [NAME or FILE] [REST]`; REST: of `timeline` the type and key of an object, of `spectrum` a segment. */
 export async function processCommand(
   action: string,
-  subject: string | undefined,
+  [subject, ...rest]: readonly string[],
   { options, output }: { options: ProcessOptions; output: Output },
 ): Promise<void> {
   if (action === 'list') return list(options, output);
   if (action === 'discover') return propose(options, output);
-  if (!['map', 'variants', 'cases', 'export', 'import'].includes(action))
+  if (action !== 'import' && !QUESTIONS.includes(action as ProcessQuestion['what']))
     throw new Fault('config_invalid', `there is no action "${action}"; actions: ${ACTIONS}`);
   if (subject === undefined) {
     throw new Fault(
@@ -58,11 +54,12 @@ export async function processCommand(
     );
   }
   if (action === 'import') return importFile(subject, options, output);
-  const question = questionOf(action as ProcessQuestion['what'], options);
-  if (question.what === 'export') return exportTo(subject, question, { options, output });
+  const question = questionOf(action as ProcessQuestion['what'], rest, options);
+  if (question.what === 'export' || (question.format ?? 'json') !== 'json')
+    return exportTo(subject, question, { options, output });
   const answer = await whole(ask(subject, question, options));
   if (output.json) output.value(question.what === 'map' ? { process: subject, ...(answer as object) } : answer);
-  else show(question.what, answer, output);
+  else showProcess(question.what, answer, output);
   const { freshness } = answer as { freshness?: { completeTo: string | null } };
   if (freshness && !output.json) process.stderr.write(`Complete to: ${freshness.completeTo ?? 'nothing yet'}\n`);
 }
@@ -79,8 +76,12 @@ async function whole(parts: AsyncIterable<unknown>): Promise<unknown> {
   return answer;
 }
 
-function questionOf(what: ProcessQuestion['what'], options: ProcessOptions): ProcessQuestion {
-  const { from, to, object, state, rule, format = 'ocel2-json' } = options;
+function questionOf(what: ProcessQuestion['what'], rest: readonly string[], options: ProcessOptions): ProcessQuestion {
+  const { from, to, object, state, rule } = options;
+  const format = options.format ?? (what === 'export' ? 'ocel2-json' : undefined);
+  if (what === 'timeline' && rest.length !== 2) throw new Fault('config_invalid', 'tributary process timeline NAME TYPE KEY');
+  if (what === 'spectrum' && rest.length !== 1)
+    throw new Fault('config_invalid', 'tributary process spectrum NAME "ACTIVITY>ACTIVITY"');
   const minShare = options.minShare === undefined ? undefined : Number(options.minShare);
   if (minShare !== undefined && !(minShare >= 0 && minShare <= 1))
     throw new Fault('config_invalid', '--min-share is a number from 0 to 1');
@@ -93,7 +94,14 @@ function questionOf(what: ProcessQuestion['what'], options: ProcessOptions): Pro
     ...(rule === undefined ? {} : { rule }),
     ...(minShare === undefined ? {} : { minShare }),
     ...(options.limit === undefined ? {} : { limit: Number(options.limit) }),
-    ...(what === 'export' ? { format } : {}),
+    ...(format === undefined ? {} : { format }),
+    ...(what === 'timeline' ? { object: rest[0] as string, key: rest[1] as string } : {}),
+    ...(what === 'spectrum' ? { segment: rest[0] as string } : {}),
+    ...(options.ended === undefined ? {} : { ended: options.ended === 'true' }),
+    ...(options.sort === undefined ? {} : { sort: options.sort as 'newest' }),
+    ...(options.window === undefined ? {} : { window: options.window }),
+    ...(options.against === undefined ? {} : { against: options.against }),
+    ...(options.alpha === undefined ? {} : { alpha: Number(options.alpha) }),
   };
 }
 
@@ -184,10 +192,10 @@ async function importFile(path: string, options: ProcessOptions, output: Output)
   const map = await whole(ask(name, { what: 'map' }, options));
   if (output.json) return output.value({ process: name, ...(map as object) });
   output.line(`Imported as ${name}.`);
-  showMap(map as ProcessMap, output);
+  showProcess('map', map, output);
 }
 
-/** To stdout, or with `--write` to a file. */
+/** Text: an export, or a picture. To stdout, or with `--write` to a file. */
 async function exportTo(
   name: string,
   question: ProcessQuestion,
@@ -202,61 +210,4 @@ async function exportTo(
   await once(target, 'finish');
   if (output.json) output.value({ process: name, format: question.format, file: options.write });
   else output.line(`Wrote ${options.write}.`);
-}
-
-function show(what: ProcessQuestion['what'], answer: unknown, output: Output): void {
-  if (what === 'map') return showMap(answer as ProcessMap, output);
-  if (what === 'variants') {
-    const { variants } = answer as { variants: readonly Variant[] };
-    const rows = variants.map((one) => [one.cases, percent(one.share), duration(one.medianMs), one.activities.join(' → ')]);
-    return output.line(table(['cases', 'share', 'median', 'variant'], rows));
-  }
-  const { cases } = answer as { cases: readonly (ProcessCase | JudgedCase)[] };
-  if (cases.some((one) => 'state' in one)) return showJudged(cases as readonly JudgedCase[], output);
-  const rows = cases.map((one) => [one.case, one.events, one.activity, one.first, one.last, duration(one.durationMs)]);
-  output.line(table(['case', 'events', 'last activity', 'first', 'last', 'took'], rows));
-}
-
-function showJudged(cases: readonly JudgedCase[], output: Output): void {
-  const rows = cases.map(({ case: own, state, activity, last, durationMs, violations, owed }) => [
-    own,
-    violations.some(({ level }) => level === 'violation') ? `${state}, violated` : state,
-    activity,
-    last,
-    duration(durationMs),
-    [
-      ...violations.map(({ rule, level, at }) => `${rule} ${level === 'warning' ? 'warned' : 'violated'} at ${at}`),
-      ...owed.map(
-        ({ rule, due, reason }) =>
-          `${rule} owed${due === null ? '' : ` by ${due}`}${reason === null ? '' : `, unknown: ${reason}`}`,
-      ),
-    ].join('; '),
-  ]);
-  output.line(table(['case', 'state', 'last activity', 'last', 'took', 'rules'], rows));
-}
-
-function showMap(map: ProcessMap, output: Output): void {
-  output.line(
-    `${map.cases} cases, ${map.events} events, ${map.variants} variants, ${Object.keys(map.activities).length} activities\n`,
-  );
-  const rows = map.edges.map((edge) => [edge.from, edge.to, edge.count, duration(edge.medianMs), duration(edge.p95Ms)]);
-  output.line(table(['from', 'to', 'count', 'median', 'p95'], rows));
-  const counts = (record: Readonly<Record<string, number>>) =>
-    Object.entries(record)
-      .map(([name, n]) => `${name} (${n})`)
-      .join(', ');
-  output.line(`\nStart: ${counts(map.start)}\nEnd: ${counts(map.end)}`);
-}
-
-const percent = (share: number) => `${(share * 100).toFixed(1)} %`;
-
-function duration(ms: number): string {
-  const units = [
-    ['d', 86_400_000],
-    ['h', 3_600_000],
-    ['min', 60_000],
-    ['s', 1_000],
-  ] as const;
-  const [unit, size] = units.find(([, one]) => Math.abs(ms) >= one) ?? ['ms', 1];
-  return `${(ms / size).toFixed(ms >= 10 * size ? 0 : 1)} ${unit}`;
 }

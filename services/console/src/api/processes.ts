@@ -2,6 +2,20 @@ import { Readable } from 'node:stream';
 import { registeredActors } from '@tributary/cluster';
 import { askOne, type Bus, Fault, type Kv } from '@tributary/core';
 import type { FastifyInstance } from 'fastify';
+import {
+  analyst,
+  asked,
+  limit,
+  object,
+  params,
+  PICTURE_POLICY,
+  pictureType,
+  type ProcessAsked,
+  QUESTIONS,
+  questionOf,
+  text,
+  viewer,
+} from './process-questions.ts';
 
 /** A map over a long history takes its time. */
 const ANSWER_IDLE_MS = 120_000;
@@ -17,45 +31,11 @@ interface Named {
   Params: { process: string };
 }
 
-interface Asked {
-  readonly from?: string;
-  readonly to?: string;
-  readonly object?: string;
-  readonly min_share?: number;
-  readonly limit?: number;
-  readonly state?: string;
-  readonly rule?: string;
-  readonly format?: keyof typeof CONTENT_TYPES;
-}
-
 const CONTENT_TYPES = {
   'ocel2-json': 'application/json',
   xes: 'application/xml; charset=utf-8',
   csv: 'text/csv; charset=utf-8',
 } as const;
-
-const params = { type: 'object', properties: { process: { type: 'string', maxLength: 64 } } } as const;
-const text = (description: string) => ({ type: 'string', maxLength: 256, description }) as const;
-const scope = {
-  from: text('Events from there: ISO 8601'),
-  to: text('Events before'),
-  object: text('Type of object whose life is the case; default: the root'),
-} as const;
-const limit = { type: 'integer', minimum: 1, maximum: 100_000, description: 'At most so many; default: 100' } as const;
-const judged = {
-  state: { type: 'string', enum: ['open', 'done', 'met', 'violated'], description: 'Cases in this state' },
-  rule: text('Cases of which this rule is violated, for good or for now'),
-} as const;
-const object = { type: 'object' } as const;
-const viewer = { role: 'viewer' } as const;
-const analyst = { role: 'analyst' } as const;
-
-const asked = (summary: string, properties: object) => ({
-  summary,
-  params,
-  querystring: { type: 'object', additionalProperties: false, properties },
-  response: { 200: object },
-});
 
 /**
  * Declared processes over HTTP: the same questions that `tributary process` asks of the worker that runs one. Each answer says
@@ -76,39 +56,62 @@ export function processRoutes(server: FastifyInstance, options: ProcessRoutesOpt
       return answering(name, () => askOne<object>(bus, `tributary.process.${name}.show`, {}, { idleMs: ANSWER_IDLE_MS }));
     },
   );
-  // Cases and variants name keys of rows; a map only counts.
-  const questions = [
-    [
-      'map',
-      viewer,
-      asked('Directly-follows graph, with counts and times', { ...scope, min_share: { type: 'number', minimum: 0, maximum: 1 } }),
-    ],
-    ['variants', viewer, asked('Ways that cases took, the most frequent first', { ...scope, limit })],
-    [
-      'cases',
-      analyst,
-      asked('Cases, the newest first; of a process with rules each with its verdicts', { ...scope, limit, ...judged }),
-    ],
-  ] as const;
-  for (const [what, config, schema] of questions)
-    server.get<Named & { Querystring: Asked }>(
+  for (const [what, config, schema] of QUESTIONS)
+    server.get<Named & { Querystring: ProcessAsked }>(
       `/v1/processes/:process/${what}`,
       { config, schema },
-      async ({ params: at, query }) => {
+      async ({ params: at, query }, reply) => {
         const name = await known(options, at.process);
-        const { min_share: minShare, ...rest } = query;
-        const question = { what, ...rest, ...(minShare === undefined ? {} : { minShare }) };
-        const parts = bus.ask(`tributary.process.${name}.ask`, question, { idleMs: ANSWER_IDLE_MS });
-        return { process: name, ...(await answering(name, () => whole(parts))) };
+        const answer = await answered(bus, name, questionOf(what, query));
+        if (!('text' in answer)) return answer;
+        void reply.header('Content-Security-Policy', PICTURE_POLICY).header('X-Content-Type-Options', 'nosniff');
+        return reply.type(pictureType(query.format)).send(answer.text);
       },
     );
+  timelineRoute(server, options);
   exportRoute(server, options);
+}
+
+async function answered(bus: Bus, name: string, question: object): Promise<Record<string, unknown>> {
+  const parts = bus.ask(`tributary.process.${name}.ask`, question, { idleMs: ANSWER_IDLE_MS });
+  return { process: name, ...(await answering(name, () => whole(parts))) };
+}
+
+/** An object is of the process that has its type; where several have, the caller says which. */
+function timelineRoute(server: FastifyInstance, options: ProcessRoutesOptions): void {
+  const schema = {
+    ...asked(
+      'What happened to an object, in order: every event with its source, position, before and after; of a root everything in its case',
+      {
+        process: text('Where several processes have the type: which one'),
+        limit: { ...limit, maximum: 2_000 },
+      },
+    ),
+    params: { type: 'object', properties: { type: text('Type of object'), key: text('Its key') } },
+  };
+  server.get<{ Params: { type: string; key: string }; Querystring: { process?: string; limit?: number } }>(
+    '/v1/objects/:type/:key/timeline',
+    { config: analyst, schema },
+    async ({ params: { type, key }, query: { process, ...rest } }) => {
+      const name = process === undefined ? await processOfType(options, type) : await known(options, process);
+      return answered(options.bus, name, { what: 'timeline', object: type, key, ...rest });
+    },
+  );
+}
+
+async function processOfType(options: ProcessRoutesOptions, type: string): Promise<string> {
+  const all = (await listed(options)) as { name: string; objects?: { object: string }[] }[];
+  const [first, ...more] = all.filter(({ objects = [] }) => objects.some((one) => one.object === type)).map(({ name }) => name);
+  if (first === undefined)
+    throw new Fault('not_found', `no process has objects of type "${type.slice(0, 64)}"`, { parameter: 'type' });
+  if (more.length === 0) return first;
+  throw new Fault('config_invalid', `several processes have this type: say process= with one of ${[first, ...more].join(', ')}`);
 }
 
 function exportRoute(server: FastifyInstance, options: ProcessRoutesOptions): void {
   const format = { type: 'string', enum: Object.keys(CONTENT_TYPES), default: 'ocel2-json' };
   const schema = { ...asked('All events of a process', { format }), produces: Object.values(CONTENT_TYPES) };
-  server.get<Named & { Querystring: Asked }>(
+  server.get<Named & { Querystring: { format?: string } }>(
     '/v1/processes/:process/export',
     { config: analyst, schema },
     async ({ params: at, query, raw }, reply) => {
@@ -120,7 +123,9 @@ function exportRoute(server: FastifyInstance, options: ProcessRoutesOptions): vo
       const parts = options.bus.ask(`tributary.process.${name}.ask`, question, ask)[Symbol.asyncIterator]();
       // Before the answer begins, so that what is wrong with the question is a status.
       const first = await answering(name, () => parts.next());
-      return reply.type(CONTENT_TYPES[query.format ?? 'ocel2-json']).send(Readable.from(texts(first, parts)));
+      return reply
+        .type(CONTENT_TYPES[(query.format ?? 'ocel2-json') as keyof typeof CONTENT_TYPES])
+        .send(Readable.from(texts(first, parts)));
     },
   );
 }
@@ -187,7 +192,12 @@ async function answering<T>(process: string, asking: () => Promise<T>): Promise<
   try {
     return await asking();
   } catch (error) {
-    if (!(error instanceof Fault) || error.kind !== 'not_found' || error.message.includes('no type of object')) throw error;
+    if (
+      !(error instanceof Fault) ||
+      error.kind !== 'not_found' ||
+      /no type of object|of this key in the process/.test(error.message)
+    )
+      throw error;
     throw new Fault('not_complete', `no worker answers for process ${process} yet`, {}, { cause: error });
   }
 }

@@ -1,5 +1,5 @@
 import type { Duck } from '@tributary/duckdb';
-import { eventsSql, inPeriod, type Scope } from './steps.ts';
+import { inPeriod, overSteps, type Scope } from './steps.ts';
 
 export interface ProcessCase {
   readonly case: string;
@@ -9,16 +9,38 @@ export interface ProcessCase {
   readonly last: string;
   readonly durationMs: number;
   readonly activity: string;
+  /** It goes on (`overSteps`). */
+  readonly open: boolean;
+  /** Since its last event; null = it does not go on. */
+  readonly waitingMs: number | null;
+}
+
+/** Which cases, and in which order: `longest` from the first event to the last, or to now where they go on; `waiting` since the last event. */
+export interface CasesAsked {
+  readonly ended?: boolean;
+  readonly sort?: 'newest' | 'longest' | 'waiting';
+  readonly limit: number;
 }
 
 /** ISO 8601 with microseconds. */
 export const isoSql = (us: string) => `strftime(make_timestamp(${us}), '%Y-%m-%dT%H:%M:%S.%fZ')`;
 
-/** The cases with an event in the period, newest first; `activity` is the last one that happened. */
-export async function processCases(duck: Duck, scope: Scope, limit: number): Promise<ProcessCase[]> {
-  return duck.rows<ProcessCase>(
-    `SELECT c AS "case", count(*) AS events, ${isoSql('min(at_us)')} AS first, ${isoSql('max(at_us)')} AS last,
-            (max(at_us) - min(at_us)) / 1000.0 AS "durationMs", arg_max(activity, (tick, source)) AS activity
-       FROM (${eventsSql(scope)}) GROUP BY c HAVING bool_or(${inPeriod(scope)}) ORDER BY max(at_us) DESC, c LIMIT ${limit}`,
-  );
+/** The cases with an event in the period, newest first unless asked otherwise; `activity` is the last one that happened. */
+export function processCases(duck: Duck, scope: Scope, { ended, sort = 'newest', limit }: CasesAsked): Promise<ProcessCase[]> {
+  return overSteps(duck, scope, ({ asOfUs }) => {
+    const wanted = ended === undefined ? 'true' : ended ? 'NOT open' : 'open';
+    const order = {
+      newest: 'last_us DESC',
+      longest: '(CASE WHEN open THEN now_us ELSE last_us END - first_us) DESC',
+      waiting: 'open DESC, last_us',
+    }[sort];
+    return duck.rows<ProcessCase>(
+      `SELECT c AS "case", events, ${isoSql('first_us')} AS first, ${isoSql('last_us')} AS last, (last_us - first_us) / 1000.0 AS "durationMs",
+              activity, open, CASE WHEN open THEN greatest(0, now_us - last_us) / 1000.0 END AS "waitingMs"
+         FROM (SELECT c, count(*) AS events, min(at_us) AS first_us, max(at_us) AS last_us, arg_max(activity, (tick, source)) AS activity,
+                      c IN (SELECT c FROM standing) AS open, ${asOfUs ?? 0} AS now_us
+                 FROM stepped GROUP BY c HAVING bool_or(${inPeriod(scope)}))
+        WHERE ${wanted} ORDER BY ${order}, c LIMIT ${limit}`,
+    );
+  });
 }

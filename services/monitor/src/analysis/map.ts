@@ -1,5 +1,5 @@
 import type { Duck } from '@tributary/duckdb';
-import { inPeriod, type Scope, stepsSql } from './steps.ts';
+import { inPeriod, overSteps, type Scope } from './steps.ts';
 
 export interface MapEdge {
   readonly from: string;
@@ -31,6 +31,8 @@ export interface ProcessMap {
   readonly edges: readonly MapEdge[];
   readonly start: Readonly<Record<string, number>>;
   readonly end: Readonly<Record<string, number>>;
+  /** Cases that go on and whose last event is this one (`overSteps`); none of an imported log. */
+  readonly waiting: Readonly<Record<string, number>>;
   /** From the first event of a case to its last. */
   readonly durations: Durations;
   /** Cases that an activity happened in more than once. */
@@ -42,13 +44,11 @@ const SPREAD = (us: string) => `median(${MS(us)}) AS "medianMs", quantile_cont($
   avg(${MS(us)}) AS "meanMs", min(${MS(us)}) AS "minMs", max(${MS(us)}) AS "maxMs"`;
 
 /**
- * The map of what happened. About 1 s for a million events on two cores: the windows sort once, and everything else is
- * grouped from the same steps.
+ * The map of what happened.
  * @param minShare leaves out edges that are less than this share of all steps
  */
-export async function processMap(duck: Duck, scope: Scope, minShare = 0): Promise<ProcessMap> {
-  await duck.run(`CREATE OR REPLACE TEMP TABLE step AS SELECT * FROM (${stepsSql(scope)}) WHERE ${inPeriod(scope)}`);
-  try {
+export function processMap(duck: Duck, scope: Scope, minShare = 0): Promise<ProcessMap> {
+  return overSteps(duck, scope, async () => {
     const [totals] = await duck.rows<{ cases: number; events: number }>(
       'SELECT count(DISTINCT c) AS cases, count(*) AS events FROM step',
     );
@@ -57,7 +57,7 @@ export async function processMap(duck: Duck, scope: Scope, minShare = 0): Promis
          FROM step WHERE previous IS NOT NULL GROUP BY ALL ORDER BY count DESC, 1, 2`,
     );
     const steps = edges.reduce((sum, edge) => sum + edge.count, 0);
-    const counted = (what: string) => duck.rows<Counted>(what).then(record);
+    const counted = (what: string) => duck.rows<Counted>(`${what} GROUP BY 1 ORDER BY 2 DESC, 1`).then(record);
     const variants = await duck.rows<{ n: number }>(
       'SELECT count(DISTINCT v) AS n FROM (SELECT list(activity ORDER BY tick, source) AS v FROM step GROUP BY c)',
     );
@@ -68,20 +68,19 @@ export async function processMap(duck: Duck, scope: Scope, minShare = 0): Promis
       cases: totals?.cases ?? 0,
       events: totals?.events ?? 0,
       variants: variants[0]?.n ?? 0,
-      activities: await counted('SELECT activity AS name, count(*) AS n FROM step GROUP BY 1 ORDER BY 2 DESC, 1'),
+      activities: await counted('SELECT activity AS name, count(*) AS n FROM step'),
       edges: edges.filter((edge) => edge.count >= minShare * steps),
-      start: await counted(
-        'SELECT activity AS name, count(*) AS n FROM step WHERE previous IS NULL GROUP BY 1 ORDER BY 2 DESC, 1',
+      start: await counted('SELECT activity AS name, count(*) AS n FROM step WHERE previous IS NULL'),
+      end: await counted('SELECT activity AS name, count(*) AS n FROM step WHERE last'),
+      waiting: await counted(
+        `SELECT activity AS name, count(*) AS n FROM standing WHERE ${inPeriod(scope).replaceAll('at_us', 'since_us')}`,
       ),
-      end: await counted('SELECT activity AS name, count(*) AS n FROM step WHERE last GROUP BY 1 ORDER BY 2 DESC, 1'),
       durations: durations as Durations,
       rework: await counted(
-        'SELECT activity AS name, count(*) AS n FROM (SELECT c, activity FROM step GROUP BY ALL HAVING count(*) > 1) GROUP BY 1 ORDER BY 2 DESC, 1',
+        'SELECT activity AS name, count(*) AS n FROM (SELECT c, activity FROM step GROUP BY ALL HAVING count(*) > 1)',
       ),
     };
-  } finally {
-    await duck.run('DROP TABLE IF EXISTS step');
-  }
+  });
 }
 
 interface Counted {

@@ -1,4 +1,4 @@
-import { duckLiteral } from '@tributary/duckdb';
+import { type Duck, duckLiteral } from '@tributary/duckdb';
 
 /** Which part of a process is looked at. */
 export interface Scope {
@@ -10,15 +10,43 @@ export interface Scope {
   readonly object?: string;
 }
 
+/** What {@link overSteps} offers beside its tables. */
+export interface Moment {
+  /** Microseconds since 1970: up to when every source is complete; null = an imported log, in which nothing goes on. */
+  readonly asOfUs: number | null;
+}
+
 /**
- * SQL of a relation `(c, activity, at_us, tick, source, previous, previous_us, last)`: every event with the one before it in its case.
+ * Makes the tables that questions are answered from, for as long as `work` takes:
  *
- * Neighbours are found over all events, and the period is cut afterwards: an event at the beginning of a period has its
- * predecessor, so a period makes no starts and ends that did not happen.
+ * - `stepped (c, activity, at_us, tick, source, previous, previous_us, next_us, last)`: every event with its neighbours in its case;
+ * - `step`: those of them that are in the period. Neighbours are found over all events, so a period makes no starts and ends that did not happen;
+ * - `final (activity)`: what ends a case. Of the older half of its events fewer than half were followed by another one of their case.
+ *   (The older half, because what happened just now was followed by nothing yet.) Learned, as a definition need not say what the end is;
+ * - `standing (c, activity, since_us)`: cases that go on, each with its last event. None in an imported log.
+ *
+ * About 1 s for a million events on two cores: the windows sort once.
  */
-export function stepsSql(scope: Scope): string {
-  return `SELECT *, lag(activity) OVER w AS previous, lag(at_us) OVER w AS previous_us, lead(1) OVER w IS NULL AS last
-    FROM (${eventsSql(scope)}) WINDOW w AS (PARTITION BY c ORDER BY tick, source)`;
+export async function overSteps<Answer>(duck: Duck, scope: Scope, work: (moment: Moment) => Promise<Answer>): Promise<Answer> {
+  const [place] = await duck.rows<{ n: number; watermark: number | null }>(
+    'SELECT count(*) AS n, min(watermark) AS watermark FROM place',
+  );
+  const asOfUs = place && place.n > 0 ? Number(place.watermark) : null;
+  await duck.run(`CREATE OR REPLACE TEMP TABLE stepped AS SELECT c, activity, at_us, tick, source, lag(activity) OVER w AS previous,
+      lag(at_us) OVER w AS previous_us, lead(at_us) OVER w AS next_us, lead(1) OVER w IS NULL AS last
+    FROM (${eventsSql(scope)}) WINDOW w AS (PARTITION BY c ORDER BY tick, source)`);
+  try {
+    await duck.run(`CREATE OR REPLACE TEMP VIEW step AS SELECT * FROM stepped WHERE ${inPeriod(scope)}`);
+    await duck.run(`CREATE OR REPLACE TEMP TABLE final AS SELECT activity FROM stepped
+      JOIN (SELECT activity, quantile_disc(at_us, 0.5) AS middle FROM stepped GROUP BY activity) USING (activity)
+      WHERE at_us <= middle GROUP BY activity HAVING 2 * count(*) FILTER (last) > count(*)`);
+    await duck.run(`CREATE OR REPLACE TEMP VIEW standing AS SELECT c, activity, at_us AS since_us FROM stepped
+      WHERE last AND ${asOfUs !== null} AND activity NOT IN (FROM final)`);
+    return await work({ asOfUs });
+  } finally {
+    for (const view of ['standing', 'step']) await duck.run(`DROP VIEW IF EXISTS ${view}`);
+    for (const table of ['final', 'stepped']) await duck.run(`DROP TABLE IF EXISTS ${table}`);
+  }
 }
 
 /**

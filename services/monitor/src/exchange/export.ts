@@ -1,6 +1,7 @@
 import { Fault } from '@tributary/core';
 import type { Duck } from '@tributary/duckdb';
 import { isoSql } from '../analysis/cases.ts';
+import { xml } from '../xml.ts';
 
 /** Formats that a process goes out in. */
 export type ExportFormat = 'ocel2-json' | 'xes' | 'csv';
@@ -96,22 +97,6 @@ async function* xes(duck: Duck): AsyncGenerator<string> {
     yield `    <event>\n      <string key="concept:name" value="${xml(event.activity)}"/>\n      <date key="time:timestamp" value="${event.time}"/>\n${more.join('')}    </event>\n`;
   }
   yield `${open === null ? '' : '  </trace>\n'}</log>\n`;
-}
-
-/** Characters that XML 1.0 has no way to write become spaces. */
-function xml(text: string): string {
-  return (
-    text
-      // oxlint-disable-next-line no-control-regex
-      .replaceAll(/[\u0000-\u0008\u000b\u000c\u000e-\u001f\ufffe\uffff]/g, ' ')
-      .replaceAll('&', '&amp;')
-      .replaceAll('<', '&lt;')
-      .replaceAll('>', '&gt;')
-      .replaceAll('"', '&quot;')
-      .replaceAll('\t', '&#9;')
-      .replaceAll('\n', '&#10;')
-      .replaceAll('\r', '&#13;')
-  );
 }
 
 interface NamedType {

@@ -66,6 +66,7 @@ function answer(store: ProcessStore, question: ProcessQuestion, clock: Clock): A
   return reading(store, async function* (duck) {
     const freshness = await freshnessOf(store, duck);
     const parts = answerProcess(duck, question, {
+      name: store.process.name,
       root: store.process.root,
       declared: { process: store.process, nowUs: clock.now() * 1_000 },
     });

@@ -1,0 +1,144 @@
+import {
+  type Bottleneck,
+  type Drift,
+  durationText,
+  type JudgedCase,
+  type ProcessCase,
+  type ProcessMap,
+  type ProcessQuestion,
+  type Spectrum,
+  type Timeline,
+  type Variant,
+  type WorkInProgress,
+} from '@tributary/monitor';
+import { type Output, table } from './output.ts';
+
+/** Prints an answer about a process for people. */
+export function showProcess(what: ProcessQuestion['what'], answer: unknown, output: Output): void {
+  if (what === 'map') showMap(answer as ProcessMap, output);
+  else if (what === 'variants') showVariants((answer as { variants: readonly Variant[] }).variants, output);
+  else if (what === 'cases') showCases((answer as { cases: readonly (ProcessCase | JudgedCase)[] }).cases, output);
+  else if (what === 'bottlenecks') showBottlenecks((answer as { activities: readonly Bottleneck[] }).activities, output);
+  else if (what === 'wip') showWip(answer as WorkInProgress, output);
+  else if (what === 'spectrum') showSpectrum(answer as Spectrum, output);
+  else if (what === 'drift') showDrift(answer as Drift, output);
+  else if (what === 'timeline') showTimeline(answer as Timeline, output);
+}
+
+function showVariants(variants: readonly Variant[], output: Output): void {
+  const rows = variants.map((one) => [one.cases, percent(one.share), durationText(one.medianMs), one.activities.join(' → ')]);
+  output.line(table(['cases', 'share', 'median', 'variant'], rows));
+}
+
+function showCases(cases: readonly (ProcessCase | JudgedCase)[], output: Output): void {
+  const judged = cases.filter((one): one is JudgedCase => 'state' in one);
+  if (judged.length > 0) return showJudged(judged, output);
+  const rows = (cases as readonly ProcessCase[]).map((one) => [
+    one.case,
+    one.events,
+    one.activity,
+    one.first,
+    one.last,
+    durationText(one.durationMs),
+    one.waitingMs === null ? '' : durationText(one.waitingMs),
+  ]);
+  output.line(table(['case', 'events', 'last activity', 'first', 'last', 'took', 'waits'], rows));
+}
+
+function showJudged(cases: readonly JudgedCase[], output: Output): void {
+  const rows = cases.map(({ case: own, state, activity, last, durationMs, violations, owed }) => [
+    own,
+    violations.some(({ level }) => level === 'violation') ? `${state}, violated` : state,
+    activity,
+    last,
+    durationText(durationMs),
+    [
+      ...violations.map(({ rule, level, at }) => `${rule} ${level === 'warning' ? 'warned' : 'violated'} at ${at}`),
+      ...owed.map(
+        ({ rule, due, reason }) =>
+          `${rule} owed${due === null ? '' : ` by ${due}`}${reason === null ? '' : `, unknown: ${reason}`}`,
+      ),
+    ].join('; '),
+  ]);
+  output.line(table(['case', 'state', 'last activity', 'last', 'took', 'rules'], rows));
+}
+
+function showMap(map: ProcessMap, output: Output): void {
+  output.line(
+    `${map.cases} cases, ${map.events} events, ${map.variants} variants, ${Object.keys(map.activities).length} activities\n`,
+  );
+  const rows = map.edges.map((edge) => [edge.from, edge.to, edge.count, durationText(edge.medianMs), durationText(edge.p95Ms)]);
+  output.line(table(['from', 'to', 'count', 'median', 'p95'], rows));
+  const counts = (record: Readonly<Record<string, number>>) =>
+    Object.entries(record)
+      .map(([name, n]) => `${name} (${n})`)
+      .join(', ');
+  output.line(`\nStart: ${counts(map.start)}\nEnd: ${counts(map.end)}`);
+}
+
+function showBottlenecks(activities: readonly Bottleneck[], output: Output): void {
+  const rows = activities.map(({ activity, share, after, waiting, rework }) => [
+    activity,
+    percent(share),
+    after ? durationText(after.medianMs) : '',
+    after ? durationText(after.p95Ms) : '',
+    waiting.cases,
+    waiting.longestMs === null ? '' : durationText(waiting.longestMs),
+    rework.repeats,
+  ]);
+  output.line(table(['after', 'of all time', 'median', 'p95', 'wait now', 'longest', 'repeats'], rows));
+}
+
+function showWip({ times, activities }: WorkInProgress, output: Output): void {
+  const rows = activities.map(({ activity, cases }) => [activity, cases[0] ?? 0, Math.max(...cases), cases.at(-1) ?? 0]);
+  output.line(table(['after', `at ${times[0] ?? 'the beginning'}`, 'at most', `at ${times.at(-1) ?? 'the end'}`], rows));
+}
+
+function showSpectrum({ from, to, total, quartilesMs, steps }: Spectrum, output: Output): void {
+  const [quarter, half, three] = quartilesMs.map(durationText);
+  output.line(
+    `${from} → ${to}: ${total} times${total > 0 ? `; a quarter within ${quarter}, half ${half}, three quarters ${three}` : ''}\n`,
+  );
+  const slowest = steps.toSorted((a, b) => b.ms - a.ms).slice(0, 10);
+  output.line(
+    table(
+      ['slowest from', 'took'],
+      slowest.map(({ at, ms }) => [at, durationText(ms)]),
+    ),
+  );
+}
+
+function showDrift({ since, split, until, edges, durations, changed }: Drift, output: Output): void {
+  if (since === null) return output.line('Nothing has happened yet.');
+  const verdict = (drifted: boolean) => (drifted ? 'DRIFTED' : 'as before');
+  output.line(`${split} to ${until}, compared with ${since} to ${split}\n`);
+  output.line(`Ways: ${verdict(edges.drifted)} (G = ${edges.g.toFixed(2)}, df = ${edges.df}, p = ${edges.p.toPrecision(3)})\n`);
+  const ways = changed.map(({ from, to, before, now }) => [from, to, percent(before), percent(now)]);
+  output.line(table(['from', 'to', 'share before', 'share now'], ways));
+  const paces = durations.map(({ from, to, before, now, d, p, drifted }) => [
+    from,
+    to,
+    durationText(before.medianMs),
+    durationText(now.medianMs),
+    d.toFixed(3),
+    p.toPrecision(3),
+    verdict(drifted),
+  ]);
+  output.line(`\n${table(['from', 'to', 'median before', 'now', 'D', 'p', 'pace'], paces)}`);
+}
+
+function showTimeline({ object, key, state, alive, events }: Timeline, output: Output): void {
+  output.line(`${object} ${key}${state === null ? '' : `: ${state}`}${alive === false ? ', deleted' : ''}\n`);
+  const rows = events.map((one) => [
+    one.at,
+    one.activity,
+    `${one.object} ${one.key}`,
+    one.before ?? '',
+    one.after ?? '',
+    one.source,
+    `${one.lsn}+${one.ordinal}`,
+  ]);
+  output.line(table(['at', 'activity', 'object', 'before', 'after', 'source', 'position'], rows));
+}
+
+const percent = (share: number) => `${(share * 100).toFixed(1)} %`;
