@@ -6,6 +6,7 @@ import {
   type ChangelogWriter,
   connectNats,
   type DeadLetter,
+  type LastBatch,
   SectionDraft,
 } from '@tributary/changelog';
 import { askOne, Fault, Op, ORIGIN, type Position, type StoredBatch, type TableSchema } from '@tributary/core';
@@ -197,6 +198,27 @@ describe('a changelog on three servers', () => {
       await broker.close();
       await reading.close();
       await Promise.all(proxies.map((proxy) => proxy.stop()));
+    }
+  });
+
+  it('is looked for on other servers when its end is lost, and all copies are made anew of the one that has it', async () => {
+    const broker = await connectNats({ url: nats.url });
+    const ids: string[] = [];
+    try {
+      await write(broker, 'copies', () => 50);
+      await until('every copy to be whole', () => nats.whole());
+      // Stands for a copy that lacks the end: the first two that are asked.
+      let looks = 0;
+      const holds = (last: LastBatch | null) => last?.seq === 50 && ++looks > 2;
+      expect(await broker.changelogs.reconcileCopies('copies', holds)).toBe(true);
+      expect(looks).toBe(3);
+      await write(broker, 'copies', () => 60);
+      await until('every copy to be whole again', () => nats.whole());
+      expect(await nats.copiesOf('CHANGELOG_copies')).toBe(3);
+      await read(broker, 'copies', ids, () => ids.length >= 60);
+      expect(ids).toEqual(Array.from({ length: 60 }, (_, i) => String(i + 1)));
+    } finally {
+      await broker.close();
     }
   });
 

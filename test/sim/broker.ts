@@ -63,6 +63,7 @@ export class Broker {
 /** One process's connection to the broker. */
 export class SimStore implements Store {
   readonly messageBytesMax: number;
+  readonly copies = null;
   readonly link: Link;
   readonly #broker: Broker;
   readonly #process: Process;

@@ -37,6 +37,8 @@ export type Continuity =
 export interface Gap {
   readonly kind: 'gap';
   readonly reason: string;
+  /** The changelog does not hold what PostgreSQL was told that it holds. */
+  readonly lost: boolean;
   readonly from: Lsn;
   /** LSN of the changelog message that says so: beyond everything before it, and before everything that follows. */
   readonly place: Lsn;
@@ -59,12 +61,15 @@ export interface Gap {
 export function continuity(last: LastBatch | null, slot: Slot, walEnd: Lsn): Continuity {
   if (!last) {
     if (slot.created) return { kind: 'fresh', from: slot.confirmed };
-    return gap(null, 'the changelog is empty, but the slot is not new: it was lost', slot.confirmed);
+    return { ...gap(null, 'the changelog is empty, but the slot is not new: it was lost', slot.confirmed), lost: true };
   }
   const { position, restart, watermark, more } = last.header;
   if (walEnd < restart) return gap(last, 'the database was set back to before the end of the changelog', walEnd);
   if (slot.created) return gap(last, 'the slot was gone', slot.confirmed);
-  if (slot.confirmed > restart) return gap(last, 'the changelog does not reach up to where the slot begins', slot.confirmed);
+  if (slot.confirmed > restart) {
+    const reason = 'the changelog does not reach up to where the slot begins';
+    return { ...gap(last, reason, slot.confirmed), lost: true };
+  }
   const commit = walOf(position.lsn);
   // Confirmed to the end, or nothing was streamed since a gap was told of: there is no transaction to ask for.
   if (slot.confirmed === restart || restart <= commit + 1n) return { kind: 'follows', from: restart, anchor: null };
@@ -80,5 +85,5 @@ export function rewound(last: LastBatch, walEnd: Lsn): Gap {
 function gap(last: LastBatch | null, reason: string, from: Lsn): Gap {
   const end = last?.header.position.lsn ?? ORIGIN.lsn;
   const place = branchOf(end) + from - 1n;
-  return { kind: 'gap', reason, from, place: place > end ? place : place + BRANCH };
+  return { kind: 'gap', reason, lost: false, from, place: place > end ? place : place + BRANCH };
 }

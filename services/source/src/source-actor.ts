@@ -146,11 +146,12 @@ export class SourceActor implements Actor {
 
   async #lead(lead: Lead): Promise<void> {
     const { config, database, changelogs, clock, random, confirmAfterMs } = this.#options;
-    const { signal, control, catalog, writer } = lead;
+    const { signal, control, catalog } = lead;
     const server = await control.server();
     await control.ensurePublications();
     const slot = await control.ensureSlot();
-    const { last, state, start } = await this.#start(lead, slot, server.systemId);
+    const writer = await this.#whole(lead, slot);
+    const { last, state, start } = await this.#start({ ...lead, writer }, slot, server.systemId);
     const restart = last?.header.restart ?? start.from;
     const recovered = await recoverSnapshots(changelogs, config.name, last, state);
     const touches = new Touches(await control.visibility(), await control.nextXid());
@@ -246,7 +247,7 @@ export class SourceActor implements Actor {
       ]);
     } catch (error) {
       if (error instanceof Fault && error.kind === 'source_rewound' && last)
-        await this.#tellGap(lead, rewound(last, await control.walPosition()), { last, systemId: server.systemId });
+        await this.#tellGap({ control, writer }, rewound(last, await control.walPosition()), { last, systemId: server.systemId });
       throw error;
     } finally {
       stream.close();
@@ -262,6 +263,24 @@ export class SourceActor implements Actor {
     vitals.confirmed(safe);
     vitals.complete(facts.watermark);
     return { ...facts, confirmedLsn: formatLsn(safe), ...vitals.facts(facts.lagMs) };
+  }
+
+  /** The writer of a changelog that lost its end is opened again on the copy of another server that did not, where there is one. */
+  async #whole({ writer, control, opened }: Lead, slot: Slot): Promise<ChangelogWriter> {
+    const { config, changelogs, changelog, warn } = this.#options;
+    const walEnd = await control.walPosition();
+    const lost = (last: LastBatch | null) => {
+      const found = continuity(last, slot, walEnd);
+      return found.kind === 'gap' && found.lost;
+    };
+    if (!lost(writer.last) || !(await changelogs.reconcileCopies(config.name, (last) => !lost(last)))) return writer;
+    const again = await opened(changelogs.write(config.name, changelog));
+    const names = { source: config.name, whole: !lost(again.last) };
+    warn(
+      names,
+      'the broker lost what it had acknowledged: its copies of the changelog differed, and were made anew of one of them',
+    );
+    return again;
   }
 
   /**
@@ -295,7 +314,7 @@ export class SourceActor implements Actor {
 
   /** @returns the changelog's last batch from then on */
   async #tellGap(
-    { writer, control }: Lead,
+    { writer, control }: Pick<Lead, 'writer' | 'control'>,
     { reason, from, place }: Gap,
     { last, systemId }: { last: LastBatch | null; systemId: string },
   ): Promise<LastBatch> {

@@ -109,6 +109,13 @@ export interface Changelogs {
    */
   read(source: string, options: ReadOptions): AsyncIterable<StoredBatch>;
   last(source: string): Promise<LastBatch | null>;
+  /**
+   * For a changelog that lost what the broker had acknowledged, where other servers keep copies of it: they may hold it. The first copy that `holds` what is
+   * missing counts from then on, else the last that was looked at, and the others are made anew of it. A writer must be opened again then.
+   * @returns false when there are no copies, and nothing was done
+   * @throws Fault `broker_unreachable`
+   */
+  reconcileCopies(source: string, holds: (last: LastBatch | null) => boolean): Promise<boolean>;
   status(source: string): Promise<ChangelogStatus | null>;
   /** The first position whose message was stored at or after a time (ms since 1970); null when there is none. */
   find(source: string, storedAt: number): Promise<Position | null>;

@@ -47,4 +47,16 @@ export interface Store {
    * broke or no sign of life came for too long: the caller looks where it stands and opens again.
    */
   follow(source: string, from: number, signal: AbortSignal): AsyncIterable<Stored>;
+  /** Null where there is one copy alone. */
+  readonly copies: Copies | null;
+}
+
+/** What a broker of several servers can do about copies of a changelog that are not the same. */
+export interface Copies {
+  /** How many there should be. @throws Fault `broker_unreachable`, as the others do */
+  count(source: string): Promise<number>;
+  /** Another copy counts from now on. @returns false when there is none that could */
+  another(source: string): Promise<boolean>;
+  /** All others are made anew of the one that counts. */
+  renew(source: string): Promise<void>;
 }

@@ -1,3 +1,4 @@
+import { until } from '../../fixtures/wait.ts';
 import { filesCanBeLimited } from '../../fixtures/worker.ts';
 import type { Takeovers } from './takeovers.ts';
 import { type Place, SOURCES, type World } from './world.ts';
@@ -6,6 +7,8 @@ import { type Place, SOURCES, type World } from './world.ts';
 const LEASE_TTL_MS = 10_000;
 /** So small that no file can grow: what a full disk does to whoever writes to it. */
 const FULL_BYTES = 4_096;
+/** A broker that was killed has caught up with the others long before. */
+const WHOLE_MS_MAX = 120_000;
 
 export interface Blow {
   readonly world: World;
@@ -114,12 +117,19 @@ const clockJumped = hurting(ANY, async ({ worker }, blow) => {
   blow.say(`clock of ${worker.name} right`);
 });
 
-/** The broker that leads a changelog; the other two elect a new one. */
+/**
+ * The broker that leads a changelog; the other two elect a new one. One of three may be away, and one that has not caught up since it was away still is:
+ * nats-server 2.9 loses what it acknowledged, and its copies differ from then on, when the next one is killed before that (test/bench/RESULTS.md).
+ */
 async function brokerKilled(blow: Blow): Promise<void> {
   const { nats } = blow.world;
+  const before = performance.now();
+  await until('the brokers to be whole', async () => blow.ending.aborted || (await nats.whole()), WHOLE_MS_MAX);
+  if (blow.ending.aborted) return;
+  const waited = Math.round(performance.now() - before);
   const stream = `CHANGELOG_${pick(SOURCES, blow.random)}`;
   const leader = (await nats.leaderOf(stream)) ?? Math.floor(blow.random() * nats.size);
-  blow.say(`kill -9 ${nats.names[leader]}, leader of ${stream}`);
+  blow.say(`kill -9 ${nats.names[leader]}, leader of ${stream}`, { waited });
   await nats.kill(leader);
   await blow.hold(between(blow.random, 500, LEASE_TTL_MS));
   await nats.restart(leader);

@@ -15,6 +15,7 @@ interface Stream {
  */
 export class MemoryStore implements Store {
   readonly messageBytesMax: number;
+  readonly copies = null;
   readonly #clock: Pick<Clock, 'now'>;
   readonly #streams = new Map<string, Stream>();
   readonly #broken = new Set<() => void>();

@@ -13,8 +13,9 @@ import {
   type StreamConfig,
 } from 'nats';
 import type { ChangelogOptions, ChangelogStatus } from '../changelog.ts';
-import type { Place, Store, Stored } from '../store.ts';
+import type { Copies, Place, Store, Stored } from '../store.ts';
 import { asking, compresses, type NatsLink, QUESTION_MS } from './connection.ts';
+import { copiesOf, copyAnew, leadByAnother } from './copies.ts';
 import { followStream } from './follow.ts';
 
 const STREAM_PREFIX = 'CHANGELOG_';
@@ -43,6 +44,7 @@ function answered(error: unknown, code: number): boolean {
 /** JetStream as a {@link Store}: file storage, one stream and one subject per source. */
 export class NatsStore implements Store {
   readonly messageBytesMax: number;
+  readonly copies: Copies;
   readonly #link: NatsLink;
   readonly #js: JetStreamClient;
   readonly #jsm: JetStreamManager;
@@ -52,6 +54,11 @@ export class NatsStore implements Store {
     this.#js = link.connection.jetstream({ timeout: PUBLISH_TIMEOUT_MS });
     this.#jsm = jsm;
     this.messageBytesMax = (link.connection.info?.max_payload ?? 1024 * 1024) - HEADROOM_BYTES;
+    this.copies = {
+      count: (source) => this.#asked(source, () => copiesOf(jsm, streamName(source))),
+      another: (source) => this.#asked(source, () => leadByAnother(link, jsm, streamName(source))),
+      renew: (source) => this.#asked(source, () => copyAnew(jsm, streamName(source))),
+    };
   }
 
   static async open(link: NatsLink): Promise<NatsStore> {
