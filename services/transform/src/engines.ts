@@ -76,7 +76,7 @@ export class Engines {
       output.view = true;
       if (output.rebuilding) await engine.publish(null);
       else await engine.resume();
-      await engine.tellReshaped();
+      await engine.retell();
       return { engine, database };
     } catch (error) {
       database.close();

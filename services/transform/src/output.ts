@@ -75,6 +75,7 @@ export class Output {
   rebuilding: boolean;
   view: boolean;
   until: OutputState['until'] | null = null;
+  retell: readonly string[];
   /** Last place given. */
   #place: SourcePosition;
   /** LSN of the last transaction at or before the vector. */
@@ -103,6 +104,7 @@ export class Output {
     this.view = state?.view === true && state.definition === options.definition;
     this.#old = last?.header ?? null;
     this.until = state?.until ?? null;
+    this.retell = this.rebuilding ? [] : (state?.retell ?? []);
     const open = last?.header.more === true && state?.definition === options.definition;
     this.#resume = open ? last.header.position : ORIGIN;
     this.#place = last?.header.position ?? ORIGIN;
@@ -258,6 +260,7 @@ export class Output {
       definition,
       ...(this.rebuilding ? { rebuilding: true } : {}),
       ...(this.view ? { view: true } : {}),
+      ...(this.retell.length > 0 ? { retell: this.retell } : {}),
       ...(message.more && this.until ? { until: this.until } : {}),
     };
     const watermark = Math.max(watermarkOf(this.#vector), this.#old?.watermark ?? 0);

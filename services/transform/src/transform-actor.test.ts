@@ -6,6 +6,7 @@ import type { TransformConfig, TransformStep } from '@tributary/config';
 import {
   askOne,
   type Cell,
+  Fault,
   keyColumns,
   Op,
   ORIGIN,
@@ -15,7 +16,7 @@ import {
   type TableSchema,
 } from '@tributary/core';
 import fc from 'fast-check';
-import { afterEach, beforeEach, describe, expect, it } from 'vitest';
+import { afterEach, beforeEach, describe, expect, it, vi } from 'vitest';
 import { namedType, type SqlType } from './sql-types.ts';
 import { TransformActor } from './transform-actor.ts';
 
@@ -238,21 +239,23 @@ describe('a transform', () => {
     expect([...(await projected(broker, 't')).values()]).toEqual(passed(a.rows.values()));
   });
 
+  /** Columns of the tables that its changelog tells of. */
+  async function tables(): Promise<Record<string, string[]>> {
+    const told = new Map<string, string[]>();
+    const last = await broker.changelogs.last('t');
+    const { signal } = new AbortController();
+    for await (const { sections, seq } of broker.changelogs.read('t', { after: ORIGIN, signal })) {
+      for (const { schema: one } of sections)
+        told.set(
+          tableName(one),
+          one.columns.map(({ name }) => name),
+        );
+      if (seq === last?.seq) break;
+    }
+    return Object.fromEntries(told);
+  }
+
   it('passes a table on that has no rows, or none that passes', async () => {
-    const tables = async () => {
-      const told = new Map<string, string[]>();
-      const last = await broker.changelogs.last('t');
-      const { signal } = new AbortController();
-      for await (const { sections, seq } of broker.changelogs.read('t', { after: ORIGIN, signal })) {
-        for (const { schema: one } of sections)
-          told.set(
-            tableName(one),
-            one.columns.map(({ name }) => name),
-          );
-        if (seq === last?.seq) break;
-      }
-      return Object.fromEntries(told);
-    };
     const steps: TransformStep[] = [filter, { kind: 'set', columns: { twice: 'qty * 2' }, when: null }];
     const expected = { 'public.orders': ['id', 'status', 'qty', 'doc', 'twice'] };
     for (const inputs of [['a'], ['a', 'b']]) {
@@ -269,6 +272,36 @@ describe('a transform', () => {
         await through(config(steps, from), inputs);
         expect([...(await projected(broker, 't')).values()]).toEqual([]);
       }
+    }
+  });
+
+  it('passes it on also when it died just before', async () => {
+    const inputs = ['a', 'b'];
+    const merged = config(
+      [filter],
+      inputs.map((input) => `${input}.public.orders`),
+    );
+    for (const lost of [false, true]) {
+      broker = memoryBroker();
+      const a = await Source.open(broker, 'a');
+      await Source.open(broker, 'b');
+      await a.snapshot();
+      const write = broker.changelogs.write.bind(broker.changelogs);
+      const dying = vi.spyOn(broker.changelogs, 'write').mockImplementation(async (...args) => {
+        const writer = await write(...args);
+        const append = writer.append.bind(writer);
+        writer.append = async (draft) => {
+          if (draft.header.mark?.step === 'end') throw new Fault('broker_unreachable', 'dead');
+          return append(draft);
+        };
+        return writer;
+      });
+      await expect(through(merged, inputs)).rejects.toThrow();
+      dying.mockRestore();
+      expect(await tables()).toEqual({});
+      if (lost) await rm(folder, { recursive: true });
+      await through(merged, inputs);
+      expect(Object.keys(await tables())).toEqual(['public.orders']);
     }
   });
 

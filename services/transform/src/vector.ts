@@ -26,6 +26,8 @@ export interface OutputState {
   readonly view?: true;
   /** A part of a transaction made of one input, up to this place. */
   readonly until?: readonly [input: string, lsn: string, ordinal: number];
+  /** Tables of the result that are still to be told as a whole: they look different, or came to be without a row. */
+  readonly retell?: readonly string[];
 }
 
 export function writeVector(vector: Vector): OutputState['inputs'] {

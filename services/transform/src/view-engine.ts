@@ -88,18 +88,18 @@ export class ViewEngine {
       if (run.more) continue;
       this.#begun = false;
       const vector = behind(output.vector, group.input, run.batches.at(-1) as StoredBatch);
+      output.retell = await view.takeReshaped();
       await this.#tell(run, { input: group.input, vector });
       await output.stored;
-      // Before the commit: who dies in between applies the unit again, and tells it again.
-      await this.tellReshaped();
       await view.commit(definition, output.vector);
+      await this.retell();
     }
   }
 
   /** Tells anew the tables of the result that look different, and those that are there without a row. */
-  async tellReshaped(): Promise<void> {
-    const reshaped = await this.#options.view.takeReshaped();
-    if (reshaped.length > 0) await this.publish(reshaped);
+  async retell(): Promise<void> {
+    const { retell } = this.#options.output;
+    if (retell.length > 0) await this.publish(retell);
   }
 
   /** One transaction of the result; of rows that a snapshot read, messages without one. Only the last message says how far it is. */
@@ -152,7 +152,10 @@ export class ViewEngine {
         output.read({ step: 'chunk', ...mark }, [made]);
         await output.stored;
       }
-      if (i === chosen.length - 1) output.rebuilding = false;
+      if (i === chosen.length - 1) {
+        output.rebuilding = false;
+        output.retell = [];
+      }
       output.read({ step: 'end', ...mark }, [shapeAlone(result.schema)]);
     }
     await output.stored;
