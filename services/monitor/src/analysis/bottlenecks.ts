@@ -34,7 +34,7 @@ interface Standing {
 }
 
 const WAITED = (us: string) =>
-  `count(*) AS count, median(${us}) / 1000.0 AS "medianMs", quantile_cont(${us} / 1000.0, 0.95) AS "p95Ms", sum(${us})::DOUBLE / 1000.0 AS "totalMs"`;
+  `count(*) AS count, median(${us}) / 1000.0 AS "medianMs", quantile_cont((${us}) / 1000.0, 0.95) AS "p95Ms", sum(${us})::DOUBLE / 1000.0 AS "totalMs"`;
 
 /** Activities, those that most time passes after first. */
 export function processBottlenecks(duck: Duck, scope: Scope): Promise<Bottleneck[]> {
