@@ -19,6 +19,17 @@ export interface JudgedCase extends ProcessCase {
   readonly owed: readonly RuleOwed[];
 }
 
+interface BreakingEvent {
+  readonly object: string;
+  readonly key: string;
+  readonly activity: string;
+  readonly before: string | null;
+  readonly after: string | null;
+  readonly source: string;
+  readonly lsn: string;
+  readonly ordinal: number;
+}
+
 interface RuleBroken {
   readonly rule: string;
   readonly severity: Severity;
@@ -27,16 +38,7 @@ interface RuleBroken {
   /** When it was broken: the event's own time, or the deadline. */
   readonly at: string;
   /** What broke it, or of which something is missing. */
-  readonly event: {
-    readonly object: string;
-    readonly key: string;
-    readonly activity: string;
-    readonly before: string | null;
-    readonly after: string | null;
-    readonly source: string;
-    readonly lsn: string;
-    readonly ordinal: number;
-  };
+  readonly event: BreakingEvent;
 }
 
 interface RuleOwed {
@@ -110,16 +112,8 @@ export async function judgedCases(
   }));
 }
 
-interface StoredViolation extends Omit<RuleBroken, 'severity' | 'event'> {
+interface StoredViolation extends Omit<RuleBroken, 'severity' | 'event'>, BreakingEvent {
   readonly c: string;
-  readonly object: string;
-  readonly key: string;
-  readonly activity: string;
-  readonly before: string | null;
-  readonly after: string | null;
-  readonly source: string;
-  readonly lsn: string;
-  readonly ordinal: number;
 }
 
 interface StoredDebt {
