@@ -111,7 +111,7 @@ export interface Changelogs {
   last(source: string): Promise<LastBatch | null>;
   /**
    * For a changelog that lost what the broker had acknowledged, where other servers keep copies of it: they may hold it. The first copy that `holds` what is
-   * missing counts from then on, else the last that was looked at, and the others are made anew of it. A writer must be opened again then.
+   * missing counts from then on, else the longest, and the others are made anew of it. A writer must be opened again then.
    * @returns false when there are no copies, and nothing was done
    * @throws Fault `broker_unreachable`
    */

@@ -120,10 +120,19 @@ export class StoredChangelogs implements Changelogs {
     const { copies } = this.#store;
     const count = copies ? await copies.count(source) : 1;
     if (!copies || count < 2) return false;
+    let longest = 0;
     // Who comes next is for the broker to say: some time the same one comes again.
-    for (let looks = 2 * count; looks > 0 && !holds(await this.last(source)); looks--) {
-      if (!(await copies.another(source))) break;
-    }
+    const foundThat = async (holds: (last: LastBatch | null) => boolean): Promise<boolean> => {
+      for (let looks = 2 * count; looks > 0; looks--) {
+        const last = await this.last(source);
+        longest = Math.max(longest, last?.seq ?? 0);
+        if (holds(last)) return true;
+        if (!(await copies.another(source))) return false;
+      }
+      return false;
+    };
+    // Where none holds it, none has more than the longest.
+    if (!(await foundThat(holds))) await foundThat((last) => (last?.seq ?? 0) === longest);
     await copies.renew(source);
     return true;
   }

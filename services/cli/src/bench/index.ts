@@ -2,6 +2,7 @@ import { Fault } from '@tributary/core';
 import type { Output } from '../output.ts';
 import { benchFreshness } from './freshness.ts';
 import { benchKpi } from './kpi.ts';
+import { benchOdsKept } from './ods-kept.ts';
 import { benchOds } from './ods.ts';
 import { benchScale, benchScaleTransform } from './scale.ts';
 import { benchSnapshot } from './snapshot.ts';
@@ -17,6 +18,7 @@ const BENCHES: Readonly<
   source: { run: benchSource, rows: 1_000_000 },
   snapshot: { run: benchSnapshot, rows: 3_000_000 },
   ods: { run: benchOds, rows: 300_000 },
+  'ods-kept': { run: benchOdsKept, rows: 200_000 },
   kpi: { run: benchKpi, rows: 1_000_000 },
   freshness: { run: benchFreshness, rows: 10_000_000 },
   transform: { run: benchTransform, rows: 500_000 },

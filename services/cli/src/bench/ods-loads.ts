@@ -5,7 +5,7 @@ type Session = Awaited<ReturnType<World['session']>>;
 
 /** A kind of work whose WAL both readers apply. */
 export interface OdsLoad {
-  readonly name: 'inserts' | 'updates' | 'wide';
+  readonly name: 'inserts' | 'updates' | 'wide' | 'deletes';
   /** Tables, and procedures that only the source needs. */
   readonly tables: readonly string[];
   /** Rows that are there before either reader begins. */
@@ -31,6 +31,8 @@ const inserts: OdsLoad = {
   proof: 'SELECT count(*)::text AS a, sum(id)::text AS b, sum(amount)::text AS c FROM %.orders',
 };
 
+/** Rows of which some are deleted. */
+const DELETABLE = 400_000;
 const SCALE = 5;
 const ACCOUNTS = 100_000 * SCALE;
 const TELLERS = 10 * SCALE;
@@ -49,7 +51,7 @@ BEGIN
   END LOOP;
 END $$`;
 
-const updates: OdsLoad = {
+export const UPDATES: OdsLoad = {
   name: 'updates',
   tables: [
     'CREATE TABLE public.branches (bid int PRIMARY KEY, bbalance int NOT NULL, filler char(88)) WITH (fillfactor = 50)',
@@ -70,6 +72,24 @@ const updates: OdsLoad = {
   proof: `SELECT (SELECT sum(abalance) FROM %.accounts)::text AS a, (SELECT sum(tbalance) FROM %.tellers)::text AS b,
     (SELECT sum(bbalance) FROM %.branches)::text AS c, (SELECT sum(delta) FROM %.history)::text AS d,
     (SELECT count(*) FROM %.history)::text AS e, (SELECT sum(aid::int8 * abalance) FROM %.accounts)::text AS f`,
+};
+
+/** Half of what is there is deleted, in transactions of as many as are inserted at once. */
+export const DELETES: OdsLoad = {
+  name: 'deletes',
+  tables: [ORDERS],
+  async fill(session) {
+    await session.run(ordersFrom(1, DELETABLE));
+  },
+  async run(session, rows, round) {
+    const done = Math.min(rows, DELETABLE / 2);
+    for (let at = 1; at <= done; at += INSERTS_A_TRANSACTION) {
+      const last = Math.min(done, at + INSERTS_A_TRANSACTION - 1);
+      await session.run(`DELETE FROM public.orders WHERE id BETWEEN ${2 * at} AND ${2 * last + 1} AND id % 2 = ${round}`);
+    }
+    return done;
+  },
+  proof: inserts.proof,
 };
 
 /** 60 columns, about 1.4 KB a row as text. */
@@ -106,4 +126,4 @@ const wide: OdsLoad = {
   proof: 'SELECT count(*)::text AS a, sum(numeric_14)::text AS b, sum(length(text_3))::text AS c FROM %.wide',
 };
 
-export const ODS_LOADS: readonly OdsLoad[] = [inserts, updates, wide];
+export const ODS_LOADS: readonly OdsLoad[] = [inserts, UPDATES, wide];

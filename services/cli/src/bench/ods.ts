@@ -1,25 +1,10 @@
-import type { Config } from '@tributary/config';
-import { askUntil, barrier, projectionSubject } from '../cluster.ts';
 import type { Output } from '../output.ts';
 import { Thread } from '../system.ts';
 import { measureLatency } from './latency.ts';
-import { cpuSecondsOf, measure, peakRssMb, round } from './measure.ts';
+import { peakRssMb, round } from './measure.ts';
 import { ODS_LOADS, type OdsLoad } from './ods-loads.ts';
-import { treeCpuSeconds } from './workers.ts';
+import { captured, caughtUp, type Cost, cost, Held, odsSink, reached, speed, speedLine } from './ods-world.ts';
 import { openWorld, type World } from './world.ts';
-
-const far = () => Date.now() + 900_000;
-
-/** What a piece of work took, and whose CPU. */
-interface Cost {
-  readonly seconds: number;
-  /** CPU seconds of this process, of PostgreSQL, and of the broker. */
-  readonly ours: number;
-  readonly postgres: number;
-  readonly nats: number;
-}
-
-const COSTS = ['seconds', 'ours', 'postgres', 'nats'] as const;
 
 interface Figures {
   readonly load: OdsLoad['name'];
@@ -47,11 +32,17 @@ export async function benchOds(rows: number, output: Output): Promise<void> {
       for (const table of load.tables) await source.run(table);
       await load.fill(source);
     }
-    const task = { config: configOf(world), nats: world.nats.url, dataDir: world.folder, worker: 'bench', logLevel: 'warn' };
+    const task = {
+      config: world.config([odsSink(world, 'ods')]),
+      nats: world.nats.url,
+      dataDir: world.folder,
+      worker: 'bench',
+      logLevel: 'warn',
+    };
     // Each in a thread of its own, as `up` runs them.
     threads.push(new Thread({ ...task, service: 'source' }), new Thread({ ...task, service: 'sink' }));
     await Promise.all(threads.map((thread) => thread.started));
-    await caughtUp(world);
+    await caughtUp(world, 'ods');
     const reference = await Subscription.make(world);
     const figures: Figures[] = [];
     for (const load of ODS_LOADS) {
@@ -61,7 +52,7 @@ export async function benchOds(rows: number, output: Output): Promise<void> {
     }
     await reference.drop();
     const latency = await measureLatency(world);
-    await caughtUp(world);
+    await caughtUp(world, 'ods');
     if (output.json) output.value({ ...result(figures), latency });
     else
       output.line(
@@ -72,82 +63,6 @@ export async function benchOds(rows: number, output: Output): Promise<void> {
     await Promise.all(threads.map((thread) => thread.stop()));
     await world.close();
   }
-}
-
-function configOf(world: World): Config {
-  return world.config([
-    {
-      type: 'ods',
-      name: 'ods',
-      from: ['*'],
-      postgres: world.connection('ods'),
-      partitions: 1,
-      onError: 'halt',
-      existing: 'refuse',
-      foreignKeys: 'check',
-      history: false,
-      softDelete: false,
-    },
-  ]);
-}
-
-/** Is everything that was committed before in the changelog? @returns its end */
-async function captured(world: World): Promise<number> {
-  return (await barrier(world.broker.bus, 'bench', far())).seq;
-}
-
-async function caughtUp(world: World): Promise<void> {
-  await reached(world, await captured(world));
-}
-
-async function reached(world: World, seq: number): Promise<void> {
-  await askUntil(world.broker.bus, projectionSubject('ods/bench', 'reached'), { seq }, far());
-}
-
-/**
- * Processes of the server that are made to stand still (SIGSTOP) while others are measured: readers stay connected and warm, and
- * nothing is applied before it is wanted.
- */
-class Held {
-  readonly #world: World;
-  readonly #pids = new Set<number>();
-
-  constructor(world: World) {
-    this.#world = world;
-  }
-
-  /** @param who the walsender of our slot, that of the subscription's, or the session in which the ODS is written */
-  async hold(who: 'ours' | 'reference' | 'sink'): Promise<() => void> {
-    const session = await this.#world.session('bench');
-    const sql = {
-      ours: `SELECT active_pid AS pid FROM pg_replication_slots WHERE slot_name LIKE 'tributary%'`,
-      reference: `SELECT active_pid AS pid FROM pg_replication_slots WHERE slot_name = 'reference'`,
-      sink: `SELECT pid FROM pg_stat_activity WHERE application_name = 'tributary ods/bench'`,
-    }[who];
-    const { pid } = await session.row<{ pid: number }>(sql);
-    process.kill(pid, 'SIGSTOP');
-    this.#pids.add(pid);
-    return () => this.#release(pid);
-  }
-
-  releaseAll(): void {
-    for (const pid of this.#pids) this.#release(pid);
-  }
-
-  #release(pid: number): void {
-    if (this.#pids.delete(pid)) process.kill(pid, 'SIGCONT');
-  }
-}
-
-async function cost(world: World, work: () => Promise<void>): Promise<Cost> {
-  const [postgres, nats] = [treeCpuSeconds(world.postgres.pid), cpuSecondsOf(world.nats.pid)];
-  const { seconds, cpuSeconds } = await measure(work);
-  return {
-    seconds,
-    ours: cpuSeconds,
-    postgres: treeCpuSeconds(world.postgres.pid) - postgres,
-    nats: cpuSecondsOf(world.nats.pid) - nats,
-  };
 }
 
 /** Two rounds of the same work: in the first both go the whole way, in the second our changelog is written before the sink may apply it. */
@@ -166,7 +81,7 @@ async function compare(
   const first = await work(0);
   const through = await cost(world, async () => {
     first.release.ours();
-    await caughtUp(world);
+    await caughtUp(world, 'ods');
   });
   const subscription = await cost(world, async () => {
     first.release.reference();
@@ -179,12 +94,12 @@ async function compare(
     second.release.reference();
     await reference.reached();
   });
-  const releaseSink = await held.hold('sink');
+  const releaseSink = await held.holdSink('ods');
   second.release.ours();
   const seq = await captured(world);
   const sinkAlone = await cost(world, async () => {
     releaseSink();
-    await reached(world, seq);
+    await reached(world, 'ods', seq);
   });
   await expectSame(world, load);
   const best = again.seconds < subscription.seconds ? again : subscription;
@@ -267,34 +182,21 @@ async function expectSame(world: World, load: OdsLoad): Promise<void> {
 }
 
 function told({ load, rows, through, sinkAlone, subscription }: Figures) {
-  const speed = (one: Cost) => ({
-    rowsPerSecond: Math.round(rows / one.seconds),
-    cpuMicrosPerRow: Object.fromEntries(
-      COSTS.filter((what) => what !== 'seconds').map((what) => [what, round((one[what] * 1e6) / rows)]),
-    ),
-  });
   return {
     name: load,
     rows,
-    ...speed(through),
-    subscription: speed(subscription),
+    ...speed(rows, through),
+    subscription: speed(rows, subscription),
     ratio: round(subscription.seconds / through.seconds),
-    sinkAlone: speed(sinkAlone),
+    sinkAlone: speed(rows, sinkAlone),
   };
 }
 
 function tell(figures: Figures, output: Output): void {
   const all = told(figures);
-  const line = (
-    name: string,
-    { rowsPerSecond, cpuMicrosPerRow: { ours, postgres, nats } }: ReturnType<typeof told>['sinkAlone'],
-  ) =>
-    output.line(
-      `${name.padEnd(26)}${String(rowsPerSecond).padStart(7)} rows/s; CPU µs a row: ours ${ours}, PostgreSQL ${postgres}, broker ${nats}`,
-    );
-  line(`${all.name}: source to ODS`, all);
-  line('  changelog to ODS', all.sinkAlone);
-  line('  subscription', all.subscription);
+  output.line(speedLine(`${all.name}: source to ODS`, all));
+  output.line(speedLine('  changelog to ODS', all.sinkAlone));
+  output.line(speedLine('  subscription', all.subscription));
   output.line(`  ratio ${all.ratio}`);
 }
 
@@ -304,7 +206,7 @@ function result(figures: readonly Figures[]): object {
   return {
     bench: 'ods',
     ...first,
-    cpuMicrosPerRow: cpuMicrosPerRow['ours'],
+    cpuMicrosPerRow: cpuMicrosPerRow.ours,
     rssMb: peakRssMb(),
     reference: { name: "PostgreSQL's own subscription, the same WAL", rowsPerSecond: subscription.rowsPerSecond },
     others: all,

@@ -15,14 +15,17 @@ const REQUESTS = 4;
 const BATCH_MAX = 4_096;
 const EXPIRES_MS = 30_000;
 const HEARTBEAT_MS = 1_000;
+/** When nothing came for so long, the stream's leader is asked whether there is more. */
+const LOOK_MS = 10_000;
 
 /**
  * Pulls by bytes through a short-lived consumer of its own; no state in the server is relied on.
  *
  * Why not the client's ordered consumer: with much outstanding the server cuts it off as a slow consumer and
  * it then waits for ever; and it starts again by itself at a sequence that may mean something else by then.
- * Here whatever is unusual (broken connection, a hole in the sequences, silence past the heartbeats)
- * ends the iteration, and the caller finds its place again.
+ * Here whatever is unusual (broken connection, a hole in the sequences, silence past the heartbeats, a server whose copy lacks what the
+ * leader's holds: seen on 2.9.10, which calls such a copy current) ends the iteration, and the caller finds its place again, by a consumer
+ * that the cluster places anew.
  */
 export async function* followStream(
   link: NatsLink,
@@ -30,12 +33,12 @@ export async function* followStream(
   stream: string,
   options: FollowOptions,
 ): AsyncIterable<Stored> {
-  const pull = new Pull(link, stream, options);
+  const pull = new Pull(link, { jsm, stream }, options);
   try {
-    await pull.open(jsm);
+    await pull.open();
     yield* pull.messages();
   } finally {
-    await pull.close(jsm);
+    await pull.close();
   }
 }
 
@@ -51,6 +54,7 @@ interface Slot {
 
 class Pull {
   readonly #link: NatsLink;
+  readonly #jsm: JetStreamManager;
   readonly #stream: string;
   readonly #signal: AbortSignal;
   readonly #consumer: Partial<ConsumerConfig>;
@@ -61,13 +65,18 @@ class Pull {
   #queuedBytes = 0;
   /** Sequence of the last message received; 0 = none yet. */
   #last = 0;
+  /** When a message came, or the leader was asked for its end. */
+  #looked = performance.now();
+  /** The leader held more at the last look, and no message came since. */
+  #behind = false;
   #ended = false;
   #lastSign = performance.now();
   #wake: () => void = () => {};
   #unwatch: () => void = () => {};
 
-  constructor(link: NatsLink, stream: string, options: FollowOptions) {
+  constructor(link: NatsLink, { jsm, stream }: { jsm: JetStreamManager; stream: string }, options: FollowOptions) {
     this.#link = link;
+    this.#jsm = jsm;
     this.#stream = stream;
     this.#signal = options.signal;
     this.#consumer = options.consumer;
@@ -79,13 +88,13 @@ class Pull {
     this.#wake();
   };
 
-  async open(jsm: JetStreamManager): Promise<void> {
+  async open(): Promise<void> {
     this.#unwatch = this.#link.onBreak(this.#end);
     this.#signal.addEventListener('abort', this.#end);
     if (this.#signal.aborted) return this.#end();
     try {
       // Each question makes a consumer of another name, and may so land on a server that lives.
-      this.#name = (await asking(() => jsm.consumers.add(this.#stream, this.#consumer))).name;
+      this.#name = (await asking(() => this.#jsm.consumers.add(this.#stream, this.#consumer))).name;
     } catch (error) {
       if (!(error instanceof NatsError)) throw error;
       throw new Fault('broker_unreachable', `NATS: reading ${this.#stream}: ${describeError(error)}`, {}, { cause: error });
@@ -155,6 +164,18 @@ class Pull {
     });
     clearTimeout(timer);
     if (performance.now() - this.#lastSign > LIMITS.readerStallMs) this.#end();
+    else if (performance.now() - this.#looked > LOOK_MS) {
+      if (this.#behind) this.#end();
+      else this.#look().catch(this.#end);
+    }
+  }
+
+  async #look(): Promise<void> {
+    const looked = performance.now();
+    this.#looked = looked;
+    const { state } = await asking(() => this.#jsm.streams.info(this.#stream));
+    const held = Math.max(this.#last, (this.#consumer.opt_start_seq ?? 1) - 1);
+    this.#behind = this.#looked === looked && state.messages > 0 && state.last_seq > held;
   }
 
   #receive(slot: Slot, message: Msg): void {
@@ -164,6 +185,8 @@ class Pull {
     const place = deliveryOf(message.reply ?? '');
     if (this.#last > 0 && place.seq !== this.#last + 1) return this.#end();
     this.#last = place.seq;
+    this.#looked = this.#lastSign;
+    this.#behind = false;
     slot.remaining--;
     slot.alone = false;
     this.#queuedBytes += message.data.length;
@@ -182,13 +205,13 @@ class Pull {
     this.#wake();
   }
 
-  async close(jsm: JetStreamManager): Promise<void> {
+  async close(): Promise<void> {
     this.#ended = true;
     this.#unwatch();
     this.#signal.removeEventListener('abort', this.#end);
     for (const slot of this.#slots) slot.subscription.unsubscribe();
     if (this.#name && !this.#link.connection.isClosed()) {
-      await jsm.consumers.delete(this.#stream, this.#name).catch(() => {
+      await this.#jsm.consumers.delete(this.#stream, this.#name).catch(() => {
         // The server forgets an unused consumer by itself; a broken connection is no reason to fail the reader.
       });
     }
