@@ -11,7 +11,7 @@ import { LakeProjection, LakeStore, OdsProjection } from '@tributary/sink';
 import { Client } from 'pg';
 import { afterAll, beforeAll, describe, expect, it } from 'vitest';
 import { type Chooser, faulty, SINK_FAULTS } from '../fixtures/faulty-projection.ts';
-import { events, type Target } from '../fixtures/events-target.ts';
+import { events, type Target, webhook } from '../fixtures/events-target.ts';
 import { History, rowText } from '../fixtures/history.ts';
 import { TcpProxy } from '../fixtures/tcp-proxy.ts';
 import { until } from '../fixtures/wait.ts';
@@ -151,6 +151,7 @@ const TARGETS: Readonly<Record<string, () => Promise<Target>>> = {
   ods: () => ods({}),
   'ods that keeps versions and deleted rows': () => ods({ keeps: true }),
   events,
+  'events to a webhook': webhook,
   kpi,
   async lake() {
     const folder = await mkdtemp(join(tmpdir(), 'tributary-contract-lake-'));
