@@ -90,4 +90,29 @@ it('proposes the process of three databases, with its evidence, and as YAML that
   const [config] = configOf([{ name: 'a.yaml', text: sources + yaml }], { env: {} }).processes;
   expect(config).toMatchObject({ name: 'order_process', root: 'order' });
   expect(config?.objects.map(({ name }) => name).toSorted()).toEqual(['order', 'parcel', 'payment', 'refund']);
+  expect(config?.objects.map(({ updated }) => updated)).toEqual(['none', 'none', 'none', 'none']);
 });
+
+const TICKETS = table('tickets', number('id', 1), text('step'), time('at'), text('note'));
+
+it.each([
+  { others: false, updated: 'state' },
+  { others: true, updated: 'none' },
+])(
+  'takes every update for a step only where nothing but state and times changes (others: $others)',
+  async ({ others, updated }) => {
+    const { changelogs } = memoryBroker();
+    const desk = new Written(await changelogs.write('desk', { replicas: 1, maxAgeMs: 0, maxBytes: 0 }), 'desk');
+    let lsn = 0n;
+    for (let n = 1; n <= 20; n++) {
+      for (const [i, step] of ['open', 'waiting', 'waiting', 'closed'].entries()) {
+        const note = others && i === 2 ? 'called' : 'none';
+        const cells = [String(n), step, `2026-01-0${i + 1}`, note];
+        await desk.stream([{ lsn: (lsn += 16n), changes: [{ schema: TICKETS, op: i === 0 ? Op.created : Op.updated, cells }] }]);
+      }
+    }
+    const [best] = await discover(changelogs, { sources: ['desk'], signal: new AbortController().signal });
+    expect(best?.objects[0]?.state).toMatchObject({ column: 'step', updated, created: updated === 'state' ? 'state' : 'event' });
+    expect(proposalYaml(best as NonNullable<typeof best>).includes('updated: state')).toBe(updated === 'state');
+  },
+);

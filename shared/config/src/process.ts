@@ -29,6 +29,8 @@ export interface ObjectType {
   readonly of: readonly { readonly parent: string; readonly column: string }[];
   /** What an insert is called: `<object> created`, or `<object> <state>` where it has a state. */
   readonly created: 'event' | 'state';
+  /** What an update is that leaves the state as it was: no event, or `<object> <state>` once more, where the table is a log of its state. */
+  readonly updated: 'none' | 'state';
 }
 
 /** Events of one transaction that are one event of this name. */
@@ -69,6 +71,7 @@ const objectType = z.strictObject({
   milestones: z.array(column).default([]),
   of: z.record(name, column).default({}),
   created: z.enum(['event', 'state'], 'expected event or state').default('event'),
+  updated: z.enum(['none', 'state'], 'expected none or state').default('none'),
 });
 
 export const process = z
@@ -160,7 +163,7 @@ export function processOf(document: ProcessDocument): ProcessConfig {
   const { name: own, root, objects, events } = document;
   const ordered = parentsFirst(Object.fromEntries(Object.entries(objects).map(([type, { of }]) => [type, Object.keys(of)])));
   const types = ordered.map((type): ObjectType => {
-    const { table: place, key, state, milestones, of, created } = objects[type] as Objects[string];
+    const { table: place, key, state, milestones, of, created, updated } = objects[type] as Objects[string];
     return {
       name: type,
       ...place,
@@ -169,6 +172,7 @@ export function processOf(document: ProcessDocument): ProcessConfig {
       milestones,
       of: Object.entries(of).map(([parent, link]) => ({ parent, column: link })),
       created,
+      updated,
     };
   });
   const activities = events.map((event): TransactionActivity => {

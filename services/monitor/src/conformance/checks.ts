@@ -90,7 +90,9 @@ export function transitionCheck({ object, transitions }: AllowedTransitions): Ch
     const broken = events.filter((event) => {
       if (event.object !== object || event.after === null) return false;
       if (event.kind === 'created') return begins && !allowed.has(`>${event.after}`);
-      return event.kind === 'state' && event.before !== null && !allowed.has(`${event.before}>${event.after}`);
+      return (
+        event.kind === 'state' && ![null, event.after].includes(event.before) && !allowed.has(`${event.before}>${event.after}`)
+      );
     });
     return { violations: broken.map((event) => ({ atUs: event.atUs, event })), owed: [] };
   };

@@ -1,4 +1,4 @@
-import type { ColumnSurvey, TableSurvey } from './survey.ts';
+import { type ColumnSurvey, isTime, type TableSurvey } from './survey.ts';
 
 /** One part of a proposal, with what speaks for it. */
 interface Found {
@@ -11,6 +11,8 @@ export interface FoundState extends Found {
   readonly column: string;
   /** Objects begin in several states: an insert is named after its state. */
   readonly created: 'event' | 'state';
+  /** Nothing else ever changes in the table, and its state is also written again: every update is a step. */
+  readonly updated: 'none' | 'state';
 }
 
 export interface FoundLink extends Found {
@@ -102,9 +104,9 @@ function below(root: FoundObject, found: readonly FoundObject[]): FoundObject[] 
 /** Of columns with few values, the one whose changes are most of the life, and go one way. */
 function stateOf(table: TableSurvey, links: readonly FoundLink[]): FoundState | null {
   const ranked = table.columns.flatMap((column): FoundState[] => {
-    const { name, starts, moves, sqlType } = column;
+    const { name, starts, moves, sqlType, passed } = column;
     if (!starts || table.key.includes(name) || links.some((link) => link.column === name)) return [];
-    if (/^(timestamp|date|time|numeric|double|real|boolean)/.test(sqlType)) return [];
+    if (isTime(sqlType) || /^(numeric|double|real|boolean)/.test(sqlType)) return [];
     const changes = [...moves.values()].reduce((sum, n) => sum + n, 0);
     const oneWay = oneWayShare(column);
     if (changes < OBJECTS_MIN || oneWay < ONE_WAY_MIN) return [];
@@ -113,9 +115,11 @@ function stateOf(table: TableSurvey, links: readonly FoundLink[]): FoundState | 
     const states = new Set([...starts.keys(), ...[...moves.keys()].flatMap((move) => move.split('\x1f'))]);
     // A value that says something comes again and again.
     const common = 1 - states.size / Math.max(states.size + 1, begun);
-    const created = starts.size > 1 ? 'state' : 'event';
-    const evidence = `${states.size} values; ${changes} changes of ${table.objects.size} objects, ${percent(oneWay)} one way; begins in ${starts.size}`;
-    return [{ column: name, score: oneWay * share * common, evidence, created }];
+    const updated = passed === 0 && table.touches > 0 ? 'state' : 'none';
+    const created = starts.size > 1 || updated === 'state' ? 'state' : 'event';
+    const again = updated === 'state' ? `, written again ${table.touches} times` : '';
+    const evidence = `${states.size} values; ${changes} changes of ${table.objects.size} objects, ${percent(oneWay)} one way${again}; begins in ${starts.size}`;
+    return [{ column: name, score: oneWay * share * common, evidence, created, updated }];
   });
   return ranked.toSorted((a, b) => b.score - a.score)[0] ?? null;
 }
@@ -135,7 +139,7 @@ function oneWayShare({ moves }: ColumnSurvey): number {
 function milestonesOf(table: TableSurvey): (Found & { column: string })[] {
   return table.columns.flatMap(({ name, sqlType, reached, cleared }) => {
     const share = reached / table.objects.size;
-    if (!/^(timestamp|date)/.test(sqlType) || share < MILESTONE_MIN || cleared > reached * (1 - ONE_WAY_MIN)) return [];
+    if (!isTime(sqlType) || share < MILESTONE_MIN || cleared > reached * (1 - ONE_WAY_MIN)) return [];
     return [
       { column: name, score: Math.min(1, share), evidence: `became a time in ${reached} of ${table.objects.size} objects` },
     ];
@@ -234,6 +238,7 @@ export function proposalYaml({ name, root, objects, score, evidence }: Proposal)
     lines.push(`  ${one.name}: # ${one.objects} objects`, `    table: ${quoted(idOf(one))}`);
     if (one.state) lines.push(`    state: ${quoted(one.state.column)} # ${one.state.evidence}`);
     if (one.state?.created === 'state') lines.push('    created: state');
+    if (one.state?.updated === 'state') lines.push('    updated: state');
     const { milestones, links } = one;
     if (milestones.length > 0)
       lines.push(

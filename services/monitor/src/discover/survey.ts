@@ -3,7 +3,7 @@ import { type Cell, keyColumns, Op, type OpCode, type StoredBatch, tableName } f
 /** Objects that are followed in a table; the others are only counted. */
 const OBJECTS_MAX = 20_000;
 /** A column with more values than this is no state. */
-const STATES_MAX = 24;
+const STATES_MAX = 50;
 
 /** What a column showed of itself. */
 export interface ColumnSurvey {
@@ -16,6 +16,8 @@ export interface ColumnSurvey {
   /** Objects in which it became a value, and in which a value became NULL. */
   reached: number;
   cleared: number;
+  /** Updates that left it as it was, and were no touch. */
+  passed: number;
 }
 
 /** What the changes of one table showed of it. */
@@ -28,6 +30,8 @@ export interface TableSurvey {
   /** Followed objects: row as it is known, and when it came to be (µs since 1970; null = a snapshot met it). */
   readonly objects: Map<string, { readonly row: Cell[]; readonly bornUs: number | null }>;
   updates: number;
+  /** Updates that changed nothing, or only times that were there. */
+  touches: number;
 }
 
 /**
@@ -78,9 +82,11 @@ export class Survey {
         moves: new Map(),
         reached: 0,
         cleared: 0,
+        passed: 0,
       })),
       objects: new Map(),
       updates: 0,
+      touches: 0,
     };
     this.tables.set(id, made);
     return made;
@@ -99,6 +105,7 @@ function follow(
     table.columns.forEach((column, c) => count(column, row[c]));
     return;
   }
+  if (op === Op.updated) countUpdate(table, known.row, row);
   table.columns.forEach((column, c) => {
     const [before, after] = [known.row[c], row[c]];
     if (after === undefined || after === before) return;
@@ -110,6 +117,18 @@ function follow(
     column.moves.set(move, (column.moves.get(move) ?? 0) + 1);
     if (column.moves.size > STATES_MAX ** 2) column.starts = null;
   });
+}
+
+/** Which columns an update passed by. A time that is set for the first time is a milestone, and no touch. */
+function countUpdate(table: TableSurvey, before: readonly Cell[], after: readonly Cell[]): void {
+  const changed = table.columns.map((_, c) => after[c] !== undefined && after[c] !== before[c]);
+  const touch = table.columns.every(({ sqlType }, c) => !changed[c] || (isTime(sqlType) && before[c] !== null));
+  if (touch) table.touches++;
+  else table.columns.forEach((column, c) => (column.passed += changed[c] ? 0 : 1));
+}
+
+export function isTime(sqlType: string): boolean {
+  return /^(timestamp|date|time)/.test(sqlType);
 }
 
 function count(column: ColumnSurvey, cell: Cell): void {

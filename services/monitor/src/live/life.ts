@@ -104,9 +104,11 @@ function differences(
   known: Life,
   { change, kind }: { change: ObjectChange; kind: 'found' | null },
 ): Happening[] {
-  const { state, milestones } = change;
+  const { op, milestones } = change;
   const events: Happening[] = [];
-  if (typeof state === 'string' && state !== known.state)
+  const state = change.state === undefined ? known.state : change.state;
+  const again = type.updated === 'state' && op === Op.updated;
+  if (typeof state === 'string' && (state !== known.state || again))
     events.push({ kind: kind ?? 'state', activity: `${type.name} ${state}`, before: known.state, after: state });
   type.milestones.forEach((column, i) => {
     const reached = milestones[i] !== undefined && milestones[i] !== null;
