@@ -1,7 +1,9 @@
 import { wantsTable, type TransformConfig } from '@tributary/config';
+import type { Changelogs } from '@tributary/changelog';
 import { askOne, type Bus, Fault } from '@tributary/core';
 import { targetNames } from './definition.ts';
 import { ANSWER_MS } from './load-view.ts';
+import { verifyTransform } from './verify.ts';
 
 /** What a source, or a transform, answers to `barrier`. */
 interface Barrier {
@@ -17,14 +19,16 @@ interface SnapshotPart {
 export interface CommandOptions {
   readonly config: TransformConfig;
   readonly inputs: readonly string[];
+  readonly changelogs: Changelogs;
   readonly bus: Bus;
+  readonly signal: AbortSignal;
   /** Resolves when each input has been read up to its sequence, and the changelog says so. @returns its sequence then */
   readonly settled: (reached: ReadonlyMap<string, number>) => Promise<number>;
 }
 
 /**
  * Answers what a source answers, for those who read the result: up to where it holds everything that was committed
- * anywhere before the question, and that rows be read again.
+ * anywhere before the question, that rows be read again, and whether the result is what its steps make of its inputs.
  */
 export async function serveCommands(options: CommandOptions): Promise<(() => Promise<void>)[]> {
   const { config, bus } = options;
@@ -39,6 +43,7 @@ export async function serveCommands(options: CommandOptions): Promise<(() => Pro
       yield { seq, tables: [...new Set(tables)].toSorted() };
     }),
     await bus.serve(`${prefix}.snapshot`, (question) => snapshot(options, question as { table?: string })),
+    await bus.serve(`${prefix}.verify`, (question) => verifyTransform(options, question as { table?: string })),
   ];
 }
 

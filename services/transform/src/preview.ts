@@ -1,6 +1,6 @@
-import type { Broker } from '@tributary/changelog';
+import type { Changelogs } from '@tributary/changelog';
 import type { TransformConfig } from '@tributary/config';
-import { type Cell, type Column, Fault, formatLsn, keyColumns, ORIGIN, type TableSchema } from '@tributary/core';
+import { type Bus, type Cell, type Column, Fault, formatLsn, keyColumns, ORIGIN, type TableSchema } from '@tributary/core';
 import { temporaryState } from './state-file.ts';
 import { connect, machineryOf } from './engine.ts';
 import { loadView } from './load-view.ts';
@@ -13,7 +13,7 @@ export interface PreviewOptions {
   /** As it would be. */
   readonly config: TransformConfig;
   readonly inputs: readonly string[];
-  readonly broker: Broker;
+  readonly broker: { readonly changelogs: Changelogs; readonly bus: Bus };
   /** Of each kind of difference, at most so many rows are shown. */
   readonly samples: number;
   readonly signal: AbortSignal;
@@ -21,6 +21,8 @@ export interface PreviewOptions {
 
 /** A row that differs: by column, as PostgreSQL's text; null = it is not there. */
 export interface SampleRow {
+  /** The texts of its key columns, joined by commas. */
+  readonly key: string;
   readonly before: Readonly<Record<string, Cell>> | null;
   readonly after: Readonly<Record<string, Cell>> | null;
 }
@@ -132,6 +134,8 @@ async function compareResults(
 
 interface Row {
   readonly key: Buffer;
+  /** The key, to be read. */
+  readonly name: string;
   readonly cells: Readonly<Record<string, Cell>>;
 }
 
@@ -152,7 +156,8 @@ async function compareTable(
   for await (const [old, now] of paired(rowsOf(before), rowsOf(after))) {
     if (old) counts.rowsBefore++;
     if (now) counts.rows++;
-    const sample = { before: old?.cells ?? null, after: now?.cells ?? null };
+    const key = (now ?? old)?.name ?? '';
+    const sample = { key, before: old?.cells ?? null, after: now?.cells ?? null };
     if (!old) tell('added', sample);
     else if (!now) tell('removed', sample);
     else if (common.some((name) => old.cells[name] !== now.cells[name])) tell('changed', sample);
@@ -190,6 +195,7 @@ async function* rowsOf(result: ResultState | null): AsyncGenerator<Row> {
       const own = cells.map((column) => column[row]);
       yield {
         key: Buffer.from(keyText(own, key), 'utf8'),
+        name: key.map((c) => own[c]).join(','),
         cells: Object.fromEntries(columns.map(({ name }, c) => [name, own[c]])),
       };
     }

@@ -19,6 +19,7 @@ import fc from 'fast-check';
 import { afterEach, beforeEach, describe, expect, it, vi } from 'vitest';
 import { namedType, type SqlType } from './sql-types.ts';
 import { TransformActor } from './transform-actor.ts';
+import { verifyTransform } from './verify.ts';
 
 const columns = { id: 'int', status: 'text', qty: 'int', doc: 'text' };
 const schema: TableSchema = {
@@ -237,6 +238,34 @@ describe('a transform', () => {
     await a.commit([{ id: 1, to: 3, status: 'paid', qty: 2, doc: 0 }]);
     await through(config([filter]), ['a']);
     expect([...(await projected(broker, 't')).values()]).toEqual(passed(a.rows.values()));
+  });
+
+  it('is verified: its changelog beside what steps make of its inputs', async () => {
+    const a = await Source.open(broker, 'a');
+    for (const [i, status] of ['new', 'paid', 'draft'].entries())
+      await a.commit([{ id: i + 1, to: i + 1, status, qty: 1, doc: 1 }]);
+    await through(config([filter]), ['a']);
+    const verified = async (...steps: TransformStep[]) => {
+      const given = { config: config(steps), inputs: ['a'], ...broker, signal: new AbortController().signal };
+      const tables = [];
+      for await (const one of verifyTransform(given, { table: 'public.orders' })) tables.push(one);
+      return tables;
+    };
+    const table = { source: 't', table: 'public.orders', projection: 'transform' };
+    expect(await verified(filter)).toEqual([{ ...table, rows: 2, equal: true, differences: [] }]);
+    // As if it had been made by other steps.
+    const other: TransformStep = { kind: 'filter', condition: `status <> 'paid'` };
+    const set: TransformStep = { kind: 'set', columns: { qty: 'qty + 1' }, when: null };
+    const differences = [
+      { key: '3', problem: 'missing' },
+      { key: '2', problem: 'extra' },
+      { key: '1', problem: 'different' },
+    ];
+    expect(await verified(other, set)).toEqual([{ ...table, rows: 2, equal: false, differences }]);
+    const more: TransformStep = { kind: 'set', columns: { twice: 'qty * 2' }, when: null };
+    expect(await verified(filter, more)).toMatchObject([
+      { equal: false, differences: [{ key: 'column twice integer', problem: 'missing' }] },
+    ]);
   });
 
   /** Columns of the tables that its changelog tells of. */

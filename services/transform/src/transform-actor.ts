@@ -74,7 +74,7 @@ export class TransformActor implements Actor {
       const output = this.#open(writer);
       await output.stored;
       await this.#seat(output);
-      stops.push(...(await this.#serve(output)));
+      stops.push(...(await this.#serve(output, signal)));
       const engines = new Engines(this.#options);
       this.#running = await engines.open(output, signal);
       for (const [input, place] of output.vector) await inputs.follow(input, place);
@@ -171,13 +171,13 @@ export class TransformActor implements Actor {
     if (committedAt !== undefined) this.#lagMs = Math.max(0, this.#appliedAt - committedAt / 1_000);
   }
 
-  #serve(output: Output): Promise<(() => Promise<void>)[]> {
-    const { config, inputs, bus } = this.#options;
+  #serve(output: Output, signal: AbortSignal): Promise<(() => Promise<void>)[]> {
+    const { config, inputs, changelogs, bus } = this.#options;
     const settled = async (reached: ReadonlyMap<string, number>) => {
       await this.#until(() => output.level && [...reached].every(([input, seq]) => (output.vector.get(input)?.seq ?? 0) >= seq));
       return output.stored;
     };
-    return serveCommands({ config, inputs, bus, settled });
+    return serveCommands({ config, inputs, changelogs, bus, signal, settled });
   }
 
   /** Resolves when something holds, which is looked at after every group. */

@@ -36,14 +36,14 @@ interface Repaired {
 /** Differences up to this number are repaired key by key; more by reading the whole table. */
 const KEYS_MAX = 2_000;
 
-/** What was compared, and the projections of transforms, which were not: their rows stand in no database that could be asked. */
+/** What was compared, and what was not, with why: rows that transforms make stand in no database that could be asked. */
 interface Comparison {
   readonly tables: readonly VerifiedTable[];
   readonly notCompared: readonly string[];
 }
 
 /**
- * Compares every projection of a database with it, table by table. With `--repair` what differs is read again from the source,
+ * Compares every projection of a database with it, table by table, and what every transform made with what its steps make now. With `--repair` what differs is read again from the source,
  * through the changelog into every projection, and compared again. @returns true when all are equal (in the end)
  */
 export async function verify(options: VerifyOptions, output: Output): Promise<boolean> {
@@ -62,7 +62,7 @@ export async function verify(options: VerifyOptions, output: Output): Promise<bo
     else {
       for (const one of repaired) output.line(`Read again from source ${one.source}: ${repairedText(one)}`);
       show(tables, output);
-      if (notCompared.length > 0) output.line(`Not compared, as transforms make their rows: ${notCompared.join(', ')}`);
+      if (notCompared.length > 0) output.line(`Not compared: ${notCompared.join('; ')}`);
       output.line(
         tables.length === 0 ? 'There is nothing to compare.' : equal ? 'Everything is equal.' : 'There are differences.',
       );
@@ -76,16 +76,11 @@ export async function verify(options: VerifyOptions, output: Output): Promise<bo
 async function compare(connected: Connected, options: VerifyOptions, output: Output): Promise<Comparison> {
   const layout = await layoutOf(connected);
   const databases = layout.sources.filter((one) => !layout.transforms.has(one));
-  if (options.source !== undefined && layout.transforms.has(options.source)) {
-    throw new Fault(
-      'config_invalid',
-      `${options.source} is a transform: there is no database that its rows could be compared with`,
-    );
+  if (options.source !== undefined && !layout.sources.includes(options.source)) {
+    throw new Fault('not_found', `there is no source ${options.source}. Sources: ${layout.sources.join(', ')}`);
   }
-  if (options.source !== undefined && !databases.includes(options.source)) {
-    throw new Fault('not_found', `there is no source ${options.source}. Sources: ${databases.join(', ')}`);
-  }
-  const sources = options.source === undefined ? databases : [options.source];
+  const chosenOf = (names: readonly string[]) => names.filter((one) => options.source === undefined || options.source === one);
+  const sources = chosenOf(databases);
   const sourceOf = (name: string) => name.slice(name.indexOf('/') + 1);
   // Events keep no rows that could be compared, and what KPIs keep is no copy of a table.
   const comparable = layout.projections.filter(({ kind }) => !['events', 'kpi', 'process'].includes(kind));
@@ -111,8 +106,27 @@ async function compare(connected: Connected, options: VerifyOptions, output: Out
     }
   }
   progress.end();
-  const transformed = options.source === undefined ? comparable.filter(({ name }) => layout.transforms.has(sourceOf(name))) : [];
-  return { tables: await withQuarantine(connected, tables), notCompared: transformed.map(({ name }) => name) };
+  const notCompared: string[] = [];
+  for (const transform of chosenOf([...layout.transforms].toSorted())) {
+    try {
+      tables.push(...(await verifyTransform(connected, transform, wanted)));
+    } catch (error) {
+      if (!(error instanceof Fault)) throw error;
+      notCompared.push(`transform ${transform} (${error.message})`);
+    }
+    const projected = comparable.filter(({ name }) => sourceOf(name) === transform);
+    notCompared.push(...projected.map(({ name }) => `${name} (its rows are those of transform ${transform})`));
+  }
+  return { tables: await withQuarantine(connected, tables), notCompared };
+}
+
+/** What the transform's changelog holds, beside what its steps make of its inputs up to the same place. */
+async function verifyTransform({ broker }: Connected, transform: string, table: string | undefined): Promise<VerifiedTable[]> {
+  const tables: VerifiedTable[] = [];
+  const question = table === undefined ? {} : { table };
+  for await (const part of broker.bus.ask(`tributary.source.${transform}.verify`, question, { idleMs: 600_000 }))
+    tables.push(part as VerifiedTable);
+  return tables;
 }
 
 /** Tells of tables whose changes are put aside: no wonder that they differ. */
