@@ -66,6 +66,16 @@ function failuresOf(stage, files, status) {
   return told.length > 0 ? told : [`${stage}: vitest ended with ${status}; what it said stands above`];
 }
 
+/** Files that took longest, in seconds: where to look when all of it takes too long. */
+function longestOf(files) {
+  const took = files.map(({ name, startTime, endTime }) => ({
+    name: relative(ROOT, name),
+    seconds: (endTime - startTime) / 1_000,
+  }));
+  const longest = took.toSorted((a, b) => b.seconds - a.seconds).slice(0, 12);
+  return longest.map(({ name, seconds }) => `${name} ${Math.round(seconds)}`).join(', ');
+}
+
 const firstLines = (text) =>
   text
     .split('\n')
@@ -92,13 +102,13 @@ for (const { tiers: all, atOnce } of STAGES) {
   passed += result?.numPassedTests ?? 0;
   skipped += (result?.numPendingTests ?? 0) + (result?.numTodoTests ?? 0);
   const broken = result?.numFailedTests ?? 0;
-  times.push(`${stage}: ${Math.round((performance.now() - began) / 1_000)} s`);
+  times.push(`${stage}: ${Math.round((performance.now() - began) / 1_000)} s (longest: ${longestOf(result?.testResults ?? [])})`);
   // A suite that could not even begin counts as a failure of its own.
   failed += status !== 0 && broken === 0 ? 1 : broken;
   if (status !== 0) failures.push(...failuresOf(stage, result?.testResults ?? [], status));
 }
 rmSync(reports, { recursive: true, force: true });
 for (const line of failures) console.log(`\nfailed  ${line}`);
-console.log(`\n${times.join('; ')}`);
+console.log(`\n${times.join('\n')}`);
 console.log(`${passed} passed, ${failed} failed${skipped > 0 ? `, ${skipped} skipped` : ''}`);
 process.exit(failed === 0 ? 0 : 1);
