@@ -1,10 +1,12 @@
 import type { Output } from '../output.ts';
 import { Thread } from '../system.ts';
-import { measureLatency } from './latency.ts';
+import { type Latency, measureLatency } from './latency.ts';
 import { peakRssMb, round } from './measure.ts';
 import { ODS_LOADS, type OdsLoad } from './ods-loads.ts';
 import { captured, caughtUp, type Cost, cost, Held, odsSink, reached, speed, speedLine } from './ods-world.ts';
 import { openWorld, type World } from './world.ts';
+
+const TICKS = 'CREATE TABLE public.ticks (n bigint PRIMARY KEY, at timestamptz NOT NULL)';
 
 interface Figures {
   readonly load: OdsLoad['name'];
@@ -19,7 +21,7 @@ interface Figures {
 
 /**
  * Source to ODS for three kinds of work, beside PostgreSQL's own subscription: both run and are at rest, both are held while the work
- * is done, then each applies the same WAL while the other is held. Then the latency of numbered commits at a steady rate.
+ * is done, then each applies the same WAL while the other is held. Then the latency of numbered commits at a steady rate, of each alone.
  */
 export async function benchOds(rows: number, output: Output): Promise<void> {
   const world = await openWorld(['bench', 'ods', 'subscriber']);
@@ -27,7 +29,7 @@ export async function benchOds(rows: number, output: Output): Promise<void> {
   const held = new Held(world);
   try {
     const source = await world.session('bench');
-    await source.run('CREATE TABLE public.ticks (n bigint PRIMARY KEY, at timestamptz NOT NULL)');
+    await source.run(TICKS);
     for (const load of ODS_LOADS) {
       for (const table of load.tables) await source.run(table);
       await load.fill(source);
@@ -50,19 +52,27 @@ export async function benchOds(rows: number, output: Output): Promise<void> {
       figures.push(one);
       if (!output.json) tell(one, output);
     }
+    const release = await held.hold('ours');
+    const referenceLatency = await measureLatency(world, { database: 'subscriber', table: 'public.ticks' });
+    release();
     await reference.drop();
-    const latency = await measureLatency(world);
     await caughtUp(world, 'ods');
-    if (output.json) output.value({ ...result(figures), latency });
-    else
-      output.line(
-        `commit to ODS  p50 ${latency.p50Ms} ms, p99 ${latency.p99Ms} ms, max ${latency.maxMs} ms at ${latency.rate} transactions/s`,
-      );
+    const latency = await measureLatency(world, { database: 'ods', table: 'bench.ticks' });
+    await caughtUp(world, 'ods');
+    if (output.json) output.value({ ...result(figures), latency, referenceLatency });
+    else {
+      output.line(latencyLine('commit to ODS', latency));
+      output.line(latencyLine('  subscription', referenceLatency));
+    }
   } finally {
     held.releaseAll();
     await Promise.all(threads.map((thread) => thread.stop()));
     await world.close();
   }
+}
+
+function latencyLine(name: string, { p50Ms, p99Ms, maxMs, commitP99Ms, rate }: Latency): string {
+  return `${name.padEnd(16)}p50 ${p50Ms} ms, p99 ${p99Ms} ms, max ${maxMs} ms at ${rate} transactions/s (p99 of the commits alone ${commitP99Ms} ms)`;
 }
 
 /** Two rounds of the same work: in the first both go the whole way, in the second our changelog is written before the sink may apply it. */
@@ -121,7 +131,7 @@ class Subscription {
     const target = await world.session('subscriber');
     await source.run('CREATE TABLE public.marks (n int PRIMARY KEY)');
     await target.run('CREATE TABLE public.marks (n int PRIMARY KEY)');
-    const tables = ODS_LOADS.flatMap((load) => load.tables);
+    const tables = [TICKS, ...ODS_LOADS.flatMap((load) => load.tables)];
     for (const table of tables) await target.run(table);
     const names = tables.map((table) => /TABLE (\S+)/.exec(table)?.[1] as string);
     await source.run(`CREATE PUBLICATION reference FOR TABLE public.marks, ${names.join(', ')}`);
