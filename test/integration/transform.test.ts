@@ -235,7 +235,7 @@ postgres: "${postgres.url('ods')}"
   });
 
   it('is compared by verify with what its steps make of its inputs', async () => {
-    const all = await system.run(['verify', '--timeout', '60s']);
+    const all = await system.run(['verify', '--timeout', '60s'], { timeoutMs: 240_000 });
     expect(all.code, all.stderr).toBe(0);
     const { equal, tables, notCompared } = lastJson<{ equal: boolean; tables: object[]; notCompared: string[] }>(all);
     expect(equal).toBe(true);

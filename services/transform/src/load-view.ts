@@ -15,8 +15,9 @@ import { runsOf } from './run.ts';
 import { START, type Vector } from './vector.ts';
 import type { View } from './view.ts';
 
-/** Messages read between two commits. */
+/** Messages read between two commits, and applied together. */
 const COMMIT_BATCHES = 200;
+const GROUP_BYTES = 512 * 1024;
 /** A source may have to read its tables first. */
 export const ANSWER_MS = 600_000;
 
@@ -51,18 +52,29 @@ export async function loadView(
   await view.begin();
   for (const input of inputs) {
     const until = target.get(input) ?? START;
+    let group: StoredBatch[] = [];
+    let bytes = 0;
     let batches = 0;
     let first = true;
+    const apply = async () => {
+      for (const run of runsOf(group, (table) => readsTable(transform, input, table))) await view.apply(input, run);
+      group = [];
+      bytes = 0;
+    };
     for await (const batch of between(given, input, { from: held.get(input) ?? START, to: until })) {
       if (first && !held.has(input) && compareSourcePosition(batch.header.follows, START) !== 0) trimmed.push(input);
       first = false;
-      for (const run of runsOf([batch], (table) => readsTable(transform, input, table))) await view.apply(input, run);
+      group.push(batch);
+      bytes += batch.bytes;
       held = behind(held, input, batch);
-      if (++batches % COMMIT_BATCHES !== 0 || batch.header.more) continue;
+      const due = ++batches % COMMIT_BATCHES === 0 && !batch.header.more;
+      if (due || bytes >= GROUP_BYTES) await apply();
+      if (!due) continue;
       await view.commit(definition, held);
       await view.begin();
       await view.note();
     }
+    await apply();
   }
   await view.commit(definition, target);
   await view.takeReshaped();
