@@ -37,13 +37,14 @@ const LAYER: Readonly<Record<string, number>> = {
   ops: 2,
   embedded: 2,
   projection: 3,
-  source: 4,
-  transform: 4,
-  sink: 4,
-  kpi: 4,
-  console: 4,
-  monitor: 4,
-  cli: 5,
+  alerts: 4,
+  source: 5,
+  transform: 5,
+  sink: 5,
+  kpi: 5,
+  console: 5,
+  monitor: 5,
+  cli: 6,
 };
 
 /** The only room for each of these. */

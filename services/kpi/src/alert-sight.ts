@@ -2,7 +2,7 @@ import type { AlertBaseline, AlertExpression, AlertValue, Grain, KpiAlert } from
 import { unreachable } from '@tributary/core';
 import type { Duck } from '@tributary/duckdb';
 import { shift, trunc } from './grains.ts';
-import type { Sight } from './alert-state.ts';
+import type { Sight } from '@tributary/alerts';
 import type { Compiled } from './definition.ts';
 
 /** Values that a condition names, as it names them; null = there is none. */

@@ -4,8 +4,8 @@ import { systemClock } from '@tributary/core';
 import type { Answer, Message } from '@tributary/projection';
 import { describe, expect, it } from 'vitest';
 import { evaluate } from './alert-sight.ts';
-import type { Sight } from './alert-state.ts';
-import { Alerts } from './alerts.ts';
+import type { Sight } from '@tributary/alerts';
+import { KpiAlerts } from './alerts.ts';
 
 const hook = (name: string): HookConfig => ({
   name,
@@ -49,7 +49,7 @@ function world(judge: (hook: string, message: Message) => Answer | Promise<Answe
       },
     });
     const options = { config, hooks: [hook('ops'), hook('boss')], positions, clock: systemClock, chance: () => 0, receiverOf };
-    const alerts = new Alerts({ ...options, warn: (_facts, message) => warned.push(message) });
+    const alerts = new KpiAlerts({ ...options, warn: (_facts, message) => warned.push(message) });
     await alerts.open();
     const see = (sight: Sight, name = 'drop') =>
       alerts.take({ at: at++, freshness: null, alerts: new Map([[name, { sight, named: { 'gmv(hour)': 0.5 } }]]) });

@@ -4,7 +4,7 @@ import { aborted, type Actor, together } from '@tributary/cluster';
 import type { HookConfig, KpiConfig, KpiReader } from '@tributary/config';
 import { askOne, type Bus, describeError, Fault, type Kv, LIMITS } from '@tributary/core';
 import { EVERYTHING, type Scope, scopeOf } from './access.ts';
-import { Alerts, type Look } from './alerts.ts';
+import { KpiAlerts, type Look } from './alerts.ts';
 import {
   type Answered,
   lookedAt,
@@ -49,7 +49,7 @@ export class KpiActor implements Actor {
   readonly #name: string;
   readonly #options: KpiActorOptions;
   #engine: Engine | null = null;
-  #alerts: Alerts | null = null;
+  #alerts: KpiAlerts | null = null;
   /** Of the short form: the last answer to the whole question, and when (monotonic ms) it was made. */
   #answered: { readonly position: string; readonly at: number; readonly answer: Answered } | null = null;
 
@@ -127,7 +127,7 @@ export class KpiActor implements Actor {
   async #watch(engine: Engine, kpi: EngineKpi, ending: AbortSignal): Promise<void> {
     const { positions, hooks, warn } = this.#options;
     const { config } = kpi;
-    const alerts = new Alerts({ config, hooks, positions, clock: engine.clock, warn });
+    const alerts = new KpiAlerts({ config, hooks, positions, clock: engine.clock, warn });
     await alerts.open();
     this.#alerts = alerts;
     const everyMs = Math.min(...config.alerts.map((alert) => alert.everyMs));

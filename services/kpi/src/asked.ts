@@ -4,7 +4,7 @@ import { Fault, LIMITS } from '@tributary/core';
 import { type Duck, duckLiteral } from '@tributary/duckdb';
 import { EVERYTHING, type Scope, scopeOf } from './access.ts';
 import { look, type Named, type ReadValue } from './alert-sight.ts';
-import type { Sight } from './alert-state.ts';
+import type { Sight } from '@tributary/alerts';
 import type { Look } from './alerts.ts';
 import { type Compiled, versionOf } from './definition.ts';
 import type { Engine, EngineKpi } from './engine.ts';

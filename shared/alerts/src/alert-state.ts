@@ -1,7 +1,6 @@
-import type { KpiAlert } from '@tributary/config';
 import { unreachable } from '@tributary/core';
 
-/** What a look at a KPI found. */
+/** What a look found. */
 export type Sight = 'met' | 'unmet' | 'no_data' | 'stale';
 
 /** `keep_firing`: the condition no longer holds, but has not been away for long enough. */
@@ -43,7 +42,19 @@ export interface Step {
   readonly notice: Notice | null;
 }
 
-export type AlertRule = Pick<KpiAlert, 'forMs' | 'keepFiringMs' | 'noData' | 'stale' | 'renotifyMs'>;
+/** How an alert goes through its life. */
+export interface AlertRule {
+  /** What it is about must have been so for so long. */
+  readonly forMs: number;
+  /** And not so for so long before the alert is over. */
+  readonly keepFiringMs: number;
+  /** A value that decides is missing: as if it were so, as if not, or nothing changes. */
+  readonly noData: 'alert' | 'ok' | 'hold';
+  /** What is known is too old: nothing changes, or as if it were so. */
+  readonly stale: 'hold' | 'alert';
+  /** Whoever was told is told again after so long; null: told once. */
+  readonly renotifyMs: number | null;
+}
 
 /**
  * One look at an alert. Pure: all transitions of the life cycle are here (SPEC.md, Alerts), and nothing else.

@@ -18,32 +18,37 @@ export interface Letter {
   readonly attempts: number;
 }
 
-/** Where the alerts of one KPI stand, and what is still to be told of them: written together, so neither is lost or made twice. */
-export interface Noted {
+/**
+ * Where the alerts of one owner stand, and what is still to be told of them: written together, so neither is lost or made twice.
+ * @typeParam Kept what the owner keeps beside, by alert
+ */
+export interface Noted<Kept = undefined> {
   readonly v: 1;
   readonly states: Readonly<Record<string, AlertState>>;
   readonly past: readonly PastAlert[];
   readonly letters: readonly Letter[];
+  readonly kept?: Kept;
 }
 
-const NOTHING: Noted = { v: 1, states: {}, past: [], letters: [] };
+const NOTHING = { v: 1, states: {}, past: [], letters: [] } as const;
 
-/** The note of one KPI's alerts, in the bucket of positions. Whoever opened it last may write; the one before is `fenced`. */
-export class AlertNote {
+/** The note of one owner's alerts, in the bucket of positions. Whoever opened it last may write; the one before is `fenced`. */
+export class AlertNote<Kept> {
   readonly #positions: Kv;
   readonly #key: string;
   #revision: number | null = null;
 
-  constructor(positions: Kv, kpi: string) {
+  /** @param key of the note, such as `kpi-alerts.gmv` */
+  constructor(positions: Kv, key: string) {
     this.#positions = positions;
-    this.#key = `kpi-alerts.${kpi}`;
+    this.#key = key;
   }
 
   /** Takes the note over. @throws Fault `changelog_format` for a note of another version, `fenced` */
-  async open(): Promise<Noted> {
+  async open(): Promise<Noted<Kept>> {
     const entry = await this.#positions.get(this.#key);
     this.#revision = entry?.revision ?? null;
-    const noted = (entry?.value ?? NOTHING) as Noted;
+    const noted = (entry?.value ?? NOTHING) as Noted<Kept>;
     if (noted.v !== 1) throw new Fault('changelog_format', `the note ${this.#key} was written by another version of Tributary`);
     // Also when nothing has changed: from now on no earlier worker can note anything.
     if (entry) await this.write(noted);
@@ -51,7 +56,7 @@ export class AlertNote {
   }
 
   /** @throws Fault `fenced` when another worker has opened it since */
-  async write(noted: Noted): Promise<void> {
+  async write(noted: Noted<Kept>): Promise<void> {
     const revision =
       this.#revision === null
         ? await this.#positions.create(this.#key, noted)
