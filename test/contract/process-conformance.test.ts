@@ -2,13 +2,21 @@ import { mkdtemp, rm } from 'node:fs/promises';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { memoryBroker } from '@tributary/changelog';
-import { configReading } from '@tributary/config';
-import { type Cell, Op, systemClock, type TableSchema, WHOLE } from '@tributary/core';
-import { answerProcess, type JudgedCase, ProcessProjection, ProcessStore } from '@tributary/monitor';
+import { configReading, type HookConfig } from '@tributary/config';
+import { askOne, type Cell, Op, systemClock, type TableSchema, WHOLE } from '@tributary/core';
+import {
+  answerProcess,
+  type FoundCase,
+  type JudgedCase,
+  ProcessActor,
+  ProcessProjection,
+  ProcessStore,
+} from '@tributary/monitor';
 import { ProjectionActor } from '@tributary/projection';
 import { afterAll, beforeAll, describe, expect, it } from 'vitest';
 import { text, Written } from '../fixtures/history.ts';
 import { until } from '../fixtures/wait.ts';
+import { WebhookReceiver } from '../fixtures/webhook-receiver.ts';
 
 const HOUR = 3_600_000_000;
 const ORDERS = 400;
@@ -29,7 +37,10 @@ rules:
   - { name: pay_before_ship, precedence: [payment.captured, parcel.handed_over], severity: critical }
   - { name: ship_in_24h, response: [payment.captured, parcel.handed_over], within: 24h }
   - { name: arrives, response: [parcel.handed_over, parcel.delivered], within: 120h }
+stuck: { min_cases: 100 }
+alerts: [{ on: [rule, stuck, missing, silent], to: [ops] }]
 `;
+const SECRET = 'whsec_c2lnbmVkIHdpdGggdHdlbnR5LWZvdXIgYnl0ZXM=';
 const SOURCES = ['shop', 'payments', 'logistics'] as const;
 type Source = (typeof SOURCES)[number];
 
@@ -83,19 +94,26 @@ describe('planted faults', () => {
   const written = new Map<Source, Written>();
   let folder = '';
   let store: ProcessStore;
+  let receiver: WebhookReceiver;
+  let hooks: readonly HookConfig[];
 
   beforeAll(async () => {
     folder = await mkdtemp(join(tmpdir(), 'tributary-conformance-'));
     const { configOf } = await configReading();
     const sources = SOURCES.map((name) => `kind: Source\nname: ${name}\npostgres: postgres://a@b/c\n---\n`).join('');
-    const [process] = configOf([{ name: 'a.yaml', text: sources + PROCESS }], { env: {} }).processes;
+    receiver = await WebhookReceiver.start(SECRET);
+    const hook = `---\nkind: Hook\nname: ops\nwebhook: { url: "${receiver.url}", secret: "${SECRET}" }\n`;
+    const config = configOf([{ name: 'a.yaml', text: sources + PROCESS + hook }], { env: {} });
+    ({ hooks } = config);
+    const [process] = config.processes;
     if (!process) throw new Error('the definition is not read');
     store = await ProcessStore.open({ dataDir: folder, process, warn: () => {} });
     for (const source of SOURCES)
       written.set(source, new Written(await broker.changelogs.write(source, { replicas: 1, maxAgeMs: 0, maxBytes: 0 }), source));
   });
   afterAll(async () => {
-    store.close();
+    store?.close();
+    await receiver?.stop();
     await rm(folder, { recursive: true, force: true });
   });
 
@@ -140,6 +158,39 @@ describe('planted faults', () => {
     }
   }
 
+  /** Cases that are not as usual, and what is not known of others. */
+  async function unusual(nowUs: number, state: string): Promise<{ found: Record<string, string[]>; unknown: string[] }> {
+    const found: Record<string, string[]> = {};
+    const unknown: string[] = [];
+    for (const one of (await cases(nowUs, { state })) as unknown as FoundCase[])
+      for (const { rule, verdict } of one.findings) {
+        if (verdict === 'unknown') unknown.push(`${rule} ${one.case}`);
+        else found[rule] = [...(found[rule] ?? []), one.case].toSorted((a, b) => Number(a) - Number(b));
+      }
+    return { found, unknown };
+  }
+
+  /** Letters of an alert, as their receiver took them. */
+  const letters = () =>
+    receiver.taken.map(({ body }) => body as { alert: string; state: string; count: number; findings: { case: string }[] });
+  const brief = () => letters().map(({ alert, state, count }) => `${alert} ${state} ${count}`);
+
+  /** A worker that looks at the process, and tells, while `work` runs. */
+  async function watched(work: () => Promise<unknown>): Promise<void> {
+    const stop = new AbortController();
+    const { changelogs, bus } = broker;
+    const { process } = store;
+    const told = { hooks, positions: changelogs.positions, bus, clock: systemClock, warn: () => {} };
+    const actor = new ProcessActor({ ...told, process, open: async () => store });
+    const run = actor.run(stop.signal, () => {});
+    try {
+      await work();
+    } finally {
+      stop.abort();
+      await run;
+    }
+  }
+
   const keysOf = (found: readonly JudgedCase[]) => found.map((one) => one.case).toSorted((a, b) => Number(a) - Number(b));
   const keys = ([from, to]: readonly [number, number]) => Array.from({ length: to - from }, (_, i) => String(from + i));
 
@@ -156,6 +207,13 @@ describe('planted faults', () => {
       expect.objectContaining({ rule: 'ship_in_24h', verdict: 'unknown', reason: `source logistics lags ${48 * 3_600} s` }),
     );
     expect(await cases(middle, { state: 'violated', rule: 'pay_before_ship' })).toEqual([]);
+    // Of a parcel only its own database can say that it does not move.
+    expect((await unusual(middle, 'stuck')).found).toEqual({ 'stuck.order.paid': keys(PLANTED.lost) });
+    expect((await unusual(middle, 'stuck')).unknown).not.toEqual([]);
+    expect((await unusual(middle, 'missing')).found).toEqual({});
+    const known = ['allowed.order firing 50', 'ship_in_24h firing 20', 'stuck.order.paid firing 10'];
+    await watched(() => until('what is known to be told', async () => brief().length === known.length));
+    expect(brief().toSorted()).toEqual(known);
 
     for (const source of ['logistics', 'shop', 'payments'] as const)
       await tell(source, source === 'logistics' ? stopped : middle, end);
@@ -177,7 +235,20 @@ describe('planted faults', () => {
         rule,
       ).toEqual(expected);
     }
-    const planted = Object.values(found).flat().length;
+    const learned = {
+      stuck: { 'stuck.order.paid': keys(PLANTED.lost), 'stuck.parcel.handed_over': keys(PLANTED.lost) },
+      missing: { 'missing.parcel delivered': keys(PLANTED.lost) },
+      silent: {},
+    };
+    for (const [state, expected] of Object.entries(learned)) {
+      const told = await unusual(end, state);
+      for (const [rule, one] of Object.entries(told.found)) {
+        right += one.filter((key) => (expected as Record<string, string[]>)[rule]?.includes(key)).length;
+        raised += one.length;
+      }
+      expect(told, state).toEqual({ found: expected, unknown: [] });
+    }
+    const planted = [...Object.values(found), ...Object.values(learned).flatMap((one) => Object.values(one))].flat().length;
     process.stderr.write(`planted ${planted}, raised ${raised}: precision ${right / raised}, recall ${right / planted}\n`);
 
     const [illegal] = await cases(end, { state: 'violated', rule: 'allowed.order' });
@@ -190,5 +261,36 @@ describe('planted faults', () => {
     expect(await cases(end, { state: 'done' })).toHaveLength(ORDERS - 10);
     expect(await cases(end, { state: 'met' })).toEqual([]);
     await expect(cases(end, { rule: 'no_rule' })).rejects.toThrow('Rules: allowed.order, pay_before_ship, ship_in_24h, arrives');
+  });
+
+  it('are told once each, signed, whoever watches, until somebody takes note', async () => {
+    const late = ['arrives firing 10', 'missing.parcel delivered firing 10', 'stuck.parcel.handed_over firing 10'];
+    await watched(async () => {
+      await until('what is known since to be told', async () => brief().length === 6);
+      expect(brief().slice(3).toSorted()).toEqual(late);
+      expect(
+        letters()
+          .find(({ alert }) => alert === 'arrives')
+          ?.findings.map((one) => one.case),
+      ).toEqual(keys(PLANTED.lost));
+      await askOne(broker.bus, 'tributary.process.flow.acknowledge', { alert: 'arrives', by: 'ops' }, { idleMs: 5_000 });
+      await until('it to be over', async () => brief().length === 7);
+      const { alerts } = await askOne<{ alerts: { alert: string; state: string; findings: object[] }[] }>(
+        broker.bus,
+        'tributary.process.flow.alerts',
+        {},
+        { idleMs: 5_000 },
+      );
+      expect(alerts.map(({ alert, state }) => `${alert} ${state}`).toSorted()).toEqual([
+        'allowed.order firing',
+        'arrives resolved',
+        'missing.parcel delivered firing',
+        'ship_in_24h firing',
+        'stuck.order.paid firing',
+        'stuck.parcel.handed_over firing',
+      ]);
+    });
+    expect(brief()[6]).toBe('arrives resolved 0');
+    expect([receiver.forged, new Set(receiver.taken.map(({ id }) => id)).size]).toEqual([0, 7]);
   });
 });

@@ -128,8 +128,8 @@ describe('tributary check', () => {
   });
 
   it('refuses what is not built yet by name, and a missing file', async () => {
-    const process = 'kind: Process\nname: p\nroot: a\nobjects: { a: { table: s.public.a, key: id } }\nstuck: {}\n';
-    expect((await check(process)).stderr).toMatch(/config\.yaml:5:\d+: .*stuck.* is not built yet/);
+    const source = 'kind: Source\nname: s\npostgres: postgres://a@b/c\nrows: {}\n';
+    expect((await check(source)).stderr).toMatch(/config\.yaml:4:\d+: .*rows.* is not built yet/);
     const missing = await tributary(['check', '-f', '/nowhere/x.yaml']);
     expect(missing.code).toBe(1);
     expect(missing.stderr).toContain('/nowhere/x.yaml: there is no such file or folder');

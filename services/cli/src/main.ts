@@ -3,6 +3,7 @@ import { Command, InvalidArgumentError } from 'commander';
 import type { apply } from './commands/apply.ts';
 import type { demo } from './commands/demo.ts';
 import type { KpiOptions } from './commands/kpi.ts';
+import type { AlertOptions } from './commands/alert.ts';
 import type { ProcessOptions } from './commands/process.ts';
 import type { QuarantineOptions } from './commands/quarantine.ts';
 import type { runOne } from './commands/run.ts';
@@ -191,6 +192,12 @@ talking(
   .action((action: string, name: string | undefined, options: Options & KpiOptions) =>
     run(async (output) => (await import('./commands/kpi.ts')).kpi(action, name, options, output), options),
   );
+talking('alert <action> [id]', 'alerts of sources, KPIs and processes: list them, or ack ID (take note of one)')
+  .option('--all', 'list: also those that are over')
+  .option('--by <name>', 'ack: who takes note', 'local')
+  .action((action: string, id: string | undefined, options: Options & AlertOptions) =>
+    run(async (output) => (await import('./commands/alert.ts')).alertCommand(action, id, { options, output }), options),
+  );
 talking('transform <action> [name]', 'transforms: preview [NAME] -f FILE (what it would make, beside what it makes now)')
   .option('-f, --file <file>', 'config file or folder (may be repeated)', collect, [])
   .option('--samples <n>', 'rows that are shown of each kind of difference', '3')
@@ -213,7 +220,7 @@ talking(
   .option('--limit <n>', 'variants, cases, timeline, spectrum: at most so many')
   .option('--format <format>', 'export: ocel2-json, xes or csv; map: json, svg or dot; wip, spectrum: json or svg')
   .option('--write <file>', 'discover, export, pictures: into this file')
-  .option('--state <state>', 'cases: open, done, met (its beginning was not seen) or violated')
+  .option('--state <state>', 'cases: open, done, met (its beginning was not seen), violated, stuck, missing or silent')
   .option('--rule <name>', 'cases: of which this rule is violated, for good or for now')
   .option('--ended <true|false>', 'cases: only those that ended, or that go on')
   .option('--sort <order>', 'cases: newest, longest or waiting')

@@ -1,6 +1,7 @@
 import {
   type Bottleneck,
   type Drift,
+  type FoundCase,
   durationText,
   type JudgedCase,
   type ProcessCase,
@@ -17,7 +18,7 @@ import { type Output, table } from './output.ts';
 export function showProcess(what: ProcessQuestion['what'], answer: unknown, output: Output): void {
   if (what === 'map') showMap(answer as ProcessMap, output);
   else if (what === 'variants') showVariants((answer as { variants: readonly Variant[] }).variants, output);
-  else if (what === 'cases') showCases((answer as { cases: readonly (ProcessCase | JudgedCase)[] }).cases, output);
+  else if (what === 'cases') showCases((answer as { cases: readonly (ProcessCase | JudgedCase | FoundCase)[] }).cases, output);
   else if (what === 'bottlenecks') showBottlenecks((answer as { activities: readonly Bottleneck[] }).activities, output);
   else if (what === 'wip') showWip(answer as WorkInProgress, output);
   else if (what === 'spectrum') showSpectrum(answer as Spectrum, output);
@@ -30,7 +31,9 @@ function showVariants(variants: readonly Variant[], output: Output): void {
   output.line(table(['cases', 'share', 'median', 'variant'], rows));
 }
 
-function showCases(cases: readonly (ProcessCase | JudgedCase)[], output: Output): void {
+function showCases(cases: readonly (ProcessCase | JudgedCase | FoundCase)[], output: Output): void {
+  const found = cases.filter((one): one is FoundCase => 'findings' in one);
+  if (found.length > 0) return showFound(found, output);
   const judged = cases.filter((one): one is JudgedCase => 'state' in one);
   if (judged.length > 0) return showJudged(judged, output);
   const rows = (cases as readonly ProcessCase[]).map((one) => [
@@ -43,6 +46,16 @@ function showCases(cases: readonly (ProcessCase | JudgedCase)[], output: Output)
     one.waitingMs === null ? '' : durationText(one.waitingMs),
   ]);
   output.line(table(['case', 'events', 'last activity', 'first', 'last', 'took', 'waits'], rows));
+}
+
+function showFound(cases: readonly FoundCase[], output: Output): void {
+  const rows = cases.map(({ case: own, activity, last, findings }) => [
+    own,
+    activity,
+    last,
+    findings.map(({ verdict, at, reason }) => `${verdict === 'unknown' ? 'unknown: ' : ''}${reason} (${at})`).join('; '),
+  ]);
+  output.line(table(['case', 'last activity', 'last', 'what is unusual'], rows));
 }
 
 function showJudged(cases: readonly JudgedCase[], output: Output): void {

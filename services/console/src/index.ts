@@ -4,6 +4,7 @@ export { startHealth } from './health.ts';
 export { type ConsoleOptions, type RunningConsole, startConsole } from './main.ts';
 export type {
   ActorStateView,
+  AlertView,
   ChangelogView,
   FaultView,
   LeaseView,

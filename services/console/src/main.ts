@@ -7,6 +7,7 @@ import { type ConfiguredService, registeredActors, type Runtime } from '@tributa
 import type { Config } from '@tributary/config';
 import { watchProcess } from '@tributary/ops';
 import type { FastifyInstance } from 'fastify';
+import { alertRoutes } from './api/alerts.ts';
 import { assertHostAllowed } from './api/access.ts';
 import { changesRoute } from './api/changes.ts';
 import { commandRoutes } from './api/commands.ts';
@@ -106,6 +107,7 @@ async function buildServer({ runtime, observer, tokens, connected }: Parts): Pro
   changesRoute(server, runtime.changelogs, runtime.log);
   kpiRoutes(server, runtime);
   processRoutes(server, runtime);
+  alertRoutes(server, runtime.bus);
   server.get('/openapi.json', () => openapi());
   await servePage(server);
   return server;

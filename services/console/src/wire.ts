@@ -128,7 +128,7 @@ export interface LeaseView {
 }
 
 /** Something that somebody must know of, once raised until it is resolved. */
-export type AlertView = ContractAlertView | KpiAlertView;
+export type AlertView = ContractAlertView | KpiAlertView | ProcessAlertView;
 
 interface RaisedView {
   readonly problem: string;
@@ -157,6 +157,22 @@ export interface KpiAlertView extends RaisedView {
   readonly state: 'pending' | 'firing' | 'keep_firing' | 'resolved';
   /** `condition`, `no_data` or `stale`. */
   readonly cause: string | null;
+  /** For whoever takes note of it. */
+  readonly id: string;
+  readonly acknowledged: { readonly by: string; readonly at: number } | null;
+}
+
+/** Something is wrong in cases of a process: a rule or a deadline is broken, or it goes otherwise than usual. */
+export interface ProcessAlertView extends RaisedView {
+  readonly kind: 'process';
+  readonly process: string;
+  readonly alert: string;
+  /** `rule`, `sla`, `stuck`, `missing`, `silent`, `drift`. */
+  readonly on: readonly string[];
+  readonly severity: string;
+  readonly state: 'pending' | 'firing' | 'keep_firing' | 'resolved';
+  readonly id: string;
+  readonly acknowledged: { readonly by: string; readonly at: number } | null;
 }
 
 export interface StatusView {

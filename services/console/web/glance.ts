@@ -79,13 +79,20 @@ export function showFaults(place: HTMLElement, status: StatusView): void {
     ...status.alerts.map((alert) => {
       const { problem, owner, raisedAt } = alert;
       const card = element('article', '', 'fault');
-      const firing = alert.kind === 'kpi' && alert.state !== 'pending';
+      const firing = alert.kind !== 'contract' && alert.state !== 'pending' && alert.acknowledged === null;
       card.dataset['tone'] = firing ? 'bad' : 'warn';
-      const what = alert.kind === 'kpi' ? `KPI ${alert.kpi}: ${alert.alert}` : `Contract of ${alert.source}, ${alert.table}`;
+      const what =
+        alert.kind === 'kpi'
+          ? `KPI ${alert.kpi}: ${alert.alert}`
+          : alert.kind === 'process'
+            ? `Process ${alert.process}: ${alert.alert}`
+            : `Contract of ${alert.source}, ${alert.table}`;
       const title = element('h3', what);
-      const how = alert.kind === 'kpi' ? alert.state.replace('_', ' ') : 'broken';
+      const how = alert.kind === 'contract' ? 'broken' : alert.state.replace('_', ' ');
       title.append(element('span', `${how} since ${new Date(raisedAt).toLocaleString()}`));
       card.append(title, element('p', problem));
+      if (alert.kind !== 'contract' && alert.acknowledged)
+        card.append(element('p', `${alert.acknowledged.by} has taken note of it.`, 'advice'));
       if (owner) card.append(element('p', `${owner} answers for it.`, 'advice'));
       return card;
     }),

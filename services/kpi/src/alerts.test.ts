@@ -87,6 +87,7 @@ describe('alerts of a KPI', () => {
         owner: 'bi@shop',
         raisedAt: 1_001,
         resolvedAt: 1_003,
+        acknowledged: null,
       },
     ]);
   });
@@ -141,6 +142,23 @@ describe('alerts of a KPI', () => {
     expect(posted.filter((one) => one.startsWith('ops')).length).toBe(4);
     expect(posted.filter((one) => one.startsWith('boss')).length).toBe(2);
     expect(warned.filter((one) => one.includes('given up')).length).toBe(1);
+  });
+
+  it('remind nobody once somebody has taken note, also after a restart', async () => {
+    const { open, posted } = world();
+    const reminding = kpi({ ...drop, to: ['ops'], renotifyMs: 1 });
+    const first = await open(reminding);
+    await first.see('met');
+    await first.see('met');
+    await first.alerts.acknowledge('drop', { by: 'night shift', at: 1_002 });
+    const second = await open(reminding);
+    await second.see('met');
+    await second.see('met');
+    expect(second.alerts.facts()).toMatchObject([{ state: 'firing', acknowledged: { by: 'night shift', at: 1_002 } }]);
+    await second.see('unmet');
+    await second.deliver(3);
+    expect(posted.map((one) => one.split(' ')[2])).toEqual(['firing', 'reminder', 'resolved']);
+    await expect(second.alerts.acknowledge('drop', { by: 'ops', at: 1 })).rejects.toMatchObject({ kind: 'not_found' });
   });
 
   it('are over when they are taken out of the definition', async () => {

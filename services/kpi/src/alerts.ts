@@ -22,6 +22,7 @@ interface AlertFact {
   readonly owner: string;
   readonly raisedAt: number;
   readonly resolvedAt: number | null;
+  readonly acknowledged: AlertState['acknowledged'];
 }
 
 /** The alerts of one KPI: what {@link Alerts} keeps, in its words. */
@@ -42,6 +43,11 @@ export class KpiAlerts {
   /** Sends letters as they come, until `signal` aborts. */
   deliver(signal: AbortSignal): Promise<void> {
     return this.#alerts.deliver(signal);
+  }
+
+  /** @throws Fault `not_found` when it does not fire */
+  acknowledge(alert: string, by: { readonly by: string; readonly at: number }): Promise<void> {
+    return this.#alerts.acknowledge(alert, by);
   }
 
   /** How many letters were not taken yet. */
@@ -87,12 +93,13 @@ export class KpiAlerts {
   facts(): readonly AlertFact[] {
     const owner = this.#config.owner ?? '';
     const raised = this.#config.alerts.flatMap((alert): AlertFact[] => {
-      const { phase: state, cause, raisedAt } = this.#alerts.states[alert.name] ?? ALL_WELL;
+      const { phase: state, cause, raisedAt, acknowledged = null } = this.#alerts.states[alert.name] ?? ALL_WELL;
       if (raisedAt === null) return [];
-      return [{ alert: alert.name, state, problem: this.#problem(alert, cause), cause, owner, raisedAt, resolvedAt: null }];
+      const problem = this.#problem(alert, cause);
+      return [{ alert: alert.name, state, problem, cause, owner, raisedAt, resolvedAt: null, acknowledged }];
     });
     const over = this.#alerts.past.map(({ alert, when, raisedAt, resolvedAt }) => {
-      return { alert, state: 'resolved' as const, problem: when, cause: null, owner, raisedAt, resolvedAt };
+      return { alert, state: 'resolved' as const, problem: when, cause: null, owner, raisedAt, resolvedAt, acknowledged: null };
     });
     return [...raised, ...over.toReversed()];
   }

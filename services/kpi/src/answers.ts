@@ -219,6 +219,7 @@ export class KpiActor implements Actor {
         yield { ...(await shownKpi(engine, kpi)), scope: scoped(question).scope.tag };
       }),
       await this.#bus.serve(subject('stream'), (question) => followed(question)),
+      await this.#bus.serve(subject('acknowledge'), (question) => this.#acknowledged(engine, question as Acknowledging)),
       await this.#bus.serve(subject('backfill'), async function* () {
         yield { done: true, kpi: kpi.config.name, ...(await computedAnew(engine, kpi)) };
       }),
@@ -238,6 +239,12 @@ export class KpiActor implements Actor {
     return answer;
   }
 
+  async *#acknowledged(engine: Engine, { alert, by }: Acknowledging): AsyncGenerator<object> {
+    if (!this.#alerts) throw new Fault('not_found', `Kpi ${this.#name} has no alerts`);
+    await this.#alerts.acknowledge(alert, { by, at: engine.clock.now() });
+    yield { kpi: this.#name, alert, acknowledgedBy: by };
+  }
+
   #follow(engine: Engine, kpi: EngineKpi, { ask, scope, signal, heard }: Following): AsyncGenerator<FollowedPart> {
     const listen = (told: () => void) => engine.listen(told);
     const answer = () => this.#answer(engine, kpi, ask, scope);
@@ -254,6 +261,12 @@ export class KpiActor implements Actor {
       throw error;
     }
   }
+}
+
+/** A person takes note of an alert. */
+interface Acknowledging {
+  readonly alert: string;
+  readonly by: string;
 }
 
 interface Following {

@@ -12,6 +12,8 @@ import { processVariants } from './analysis/variants.ts';
 import { judgedCases } from './conformance/cases.ts';
 import { Judge } from './conformance/judge.ts';
 import { processWip } from './analysis/wip.ts';
+import { foundCases } from './watch/finding.ts';
+import { findingsOf } from './watch/look.ts';
 import { exportProcess } from './exchange/export.ts';
 import { mapDot } from './pictures/map-dot.ts';
 import { mapSvg } from './pictures/map-svg.ts';
@@ -32,7 +34,7 @@ export interface ProcessQuestion {
   readonly limit?: number;
   /** `export`: `ocel2-json`, `xes` or `csv`; `map`: `json` (default), `svg` or `dot`; `spectrum`, `wip`: `json` or `svg`. */
   readonly format?: string;
-  /** `cases`: open, done, met or violated. */
+  /** `cases`: open, done, met or violated; stuck, missing or silent: with what is not usual in them. */
   readonly state?: string;
   /** `cases`: of which this rule is violated. */
   readonly rule?: string;
@@ -60,6 +62,8 @@ export interface Answering {
   readonly declared?: { readonly process: ProcessConfig; readonly nowUs: number };
 }
 
+/** States of cases that are learned, so that they need no rules. */
+const UNUSUAL = ['stuck', 'missing', 'silent'] as const;
 const LIMIT_DEFAULT = 100;
 const LIMIT_MAX = 100_000;
 /** Of lists that go in one part of an answer. */
@@ -130,11 +134,16 @@ function casesOf(
     throw new Fault('config_invalid', 'cases are sorted by newest, longest or waiting');
   const limit = limitOf(question);
   const plain = ended !== undefined || sort !== undefined;
+  const unusual = UNUSUAL.find((kind) => kind === state);
   const asked = state !== undefined || rule !== undefined;
   const parts = from !== undefined || to !== undefined || (object !== undefined && object !== root);
   if (asked && !declared) throw new Fault('config_invalid', 'an imported log has no rules: its cases have no states');
   if (asked && parts) throw new Fault('config_invalid', 'ask for states and rules of all cases: without from, to and object');
   if (asked && plain) throw new Fault('config_invalid', 'ask either for state and rule, or for ended and sort');
+  if (declared && unusual)
+    return findingsOf(duck, declared.process, { kinds: [unusual], nowUs: declared.nowUs }).then((found) =>
+      foundCases(duck, found, { rule, limit }),
+    );
   if (!declared || parts || plain || !(asked || Judge.judges(declared.process)))
     return processCases(duck, scope, {
       limit,

@@ -1,6 +1,6 @@
 import type { Changelogs } from '@tributary/changelog';
 import { type ActorSpec, type Assignment, type ConfiguredService, runService, type Runtime } from '@tributary/cluster';
-import { type Config, type ProcessConfig, sourcesOfProcess } from '@tributary/config';
+import { type Config, type HookConfig, type ProcessConfig, sourcesOfProcess } from '@tributary/config';
 import { WHOLE } from '@tributary/core';
 import { Shared } from '@tributary/duckdb';
 import { ProjectionActor } from '@tributary/projection';
@@ -15,11 +15,15 @@ const REST_MS = 50;
 
 /** Runs this worker's share of the processes. A process moves as a whole: all its sources write to one file. */
 export async function startMonitor(config: Config, runtime: Runtime<Changelogs>): Promise<ConfiguredService<Config>> {
-  const assignmentsOf = (desired: Config) => desired.processes.map((one) => assignmentOf(one, runtime));
+  const assignmentsOf = (desired: Config) => desired.processes.map((one) => assignmentOf(one, hooksOf(one, desired), runtime));
   return runService('monitor', runtime, { config, assignmentsOf });
 }
 
-function assignmentOf(process: ProcessConfig, { bus, changelogs, clock, log, dataDir }: Runtime<Changelogs>): Assignment {
+function assignmentOf(
+  process: ProcessConfig,
+  hooks: readonly HookConfig[],
+  { bus, changelogs, clock, log, dataDir }: Runtime<Changelogs>,
+): Assignment {
   const warn = (facts: object, message: string) => log.warn(facts, message);
   const shared = new Shared<ProcessStore>({
     open: () => ProcessStore.open({ dataDir, process, warn }),
@@ -47,13 +51,20 @@ function assignmentOf(process: ProcessConfig, { bus, changelogs, clock, log, dat
   const answers: ActorSpec = {
     name: `process.${process.name}`,
     kind: 'query',
-    make: () => new ProcessActor({ open: () => shared.open(), bus, clock }),
+    make: () =>
+      new ProcessActor({ open: () => shared.open(), process, hooks, positions: changelogs.positions, bus, clock, warn }),
   };
   return {
     name: `process/${process.name}`,
     labels: {},
-    fingerprint: JSON.stringify(process),
+    fingerprint: JSON.stringify([process, hooks]),
     actors: [answers, ...projections],
     close: () => shared.close(),
   };
+}
+
+/** Hooks that its alerts name: with another one of these it starts anew. */
+function hooksOf({ watch }: ProcessConfig, { hooks }: Config): HookConfig[] {
+  const named = new Set(watch.alerts.flatMap(({ to }) => to));
+  return hooks.filter(({ name }) => named.has(name));
 }

@@ -186,6 +186,27 @@ describe('an alert, look by look', () => {
     ]);
   });
 
+  it('is told once more when there is more of it, and reminds nobody once somebody has taken note', () => {
+    const rule: AlertRule = { ...RULE, renotifyMs: 100 };
+    let state = ALL_WELL;
+    const seen = (at: number, sight: Sight, news = false) => {
+      const next = step(rule, state, { sight, at, gapMs: GAP_MS, news });
+      state = next.state;
+      return next.notice;
+    };
+    expect([seen(0, 'met', true), seen(50, 'met'), seen(60, 'met', true), seen(70, 'stale', true)]).toEqual([
+      'firing',
+      null,
+      'firing',
+      null,
+    ]);
+    expect(state).toMatchObject({ phase: 'firing', raisedAt: 0, notifiedAt: 60, told: 2 });
+    state = { ...state, acknowledged: { by: 'ops', at: 80 } };
+    expect([seen(200, 'met'), seen(300, 'stale')]).toEqual([null, null]);
+    expect([seen(400, 'met', true), seen(500, 'met'), seen(510, 'unmet')]).toEqual(['firing', 'reminder', 'resolved']);
+    expect(state).toEqual({ ...ALL_WELL, lookedAt: 510 });
+  });
+
   it('tells firing and resolved in turns, whatever is seen', () => {
     const sights: readonly Sight[] = ['met', 'unmet', 'no_data', 'stale'];
     for (let seed = 0; seed < 500; seed++) {

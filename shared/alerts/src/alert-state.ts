@@ -22,6 +22,13 @@ export interface AlertState {
   readonly notifiedAt: number | null;
   /** How often somebody was told of this episode. */
   readonly told: number;
+  /** Who has taken note of it: nobody is reminded then. Absent in notes of earlier versions. */
+  readonly acknowledged?: Acknowledged | null;
+}
+
+export interface Acknowledged {
+  readonly by: string;
+  readonly at: number;
 }
 
 export const ALL_WELL: AlertState = {
@@ -32,6 +39,7 @@ export const ALL_WELL: AlertState = {
   lookedAt: null,
   notifiedAt: null,
   told: 0,
+  acknowledged: null,
 };
 
 /** What somebody is to be told of. */
@@ -62,11 +70,12 @@ export interface AlertRule {
  * `for` and `keep_firing` count time in which the condition was seen: between two looks that saw the same, and never more than
  * `gapMs`, so that neither a worker that was away nor data that stood still lets an alert fire, or be over, unseen.
  * @param gapMs longest time between two looks that counts as seen
+ * @param news while it fires there is more of the same: told once more, whoever has taken note of what was before
  */
 export function step(
   rule: AlertRule,
   before: AlertState,
-  { sight, at, gapMs }: { sight: Sight; at: number; gapMs: number },
+  { sight, at, gapMs, news = false }: { sight: Sight; at: number; gapMs: number; news?: boolean },
 ): Step {
   const { holds, cause } = meaning(rule, sight);
   const state = { ...before, lookedAt: at };
@@ -89,6 +98,10 @@ export function step(
       return { state: { ...state, cause, seenMs }, notice: null };
     }
     case 'firing':
+      if (holds && news) {
+        const told = { notifiedAt: at, told: before.told + 1, acknowledged: null };
+        return { state: { ...state, ...told, cause }, notice: 'firing' };
+      }
       if (holds) return reminded(rule, { ...state, cause }, at);
       if (rule.keepFiringMs === 0) return resolve();
       return reminded(rule, { ...state, phase: 'keep_firing', seenMs: 0 }, at);
@@ -122,6 +135,7 @@ function meaning({ noData, stale }: AlertRule, sight: Sight): { holds: boolean |
 /** Whoever was told that it fires is told again, also while nothing new is seen. */
 function reminded({ renotifyMs }: AlertRule, state: AlertState, at: number): Step {
   const fires = state.phase === 'firing' || state.phase === 'keep_firing';
-  if (!fires || renotifyMs === null || at - (state.notifiedAt ?? at) < renotifyMs) return { state, notice: null };
+  if (!fires || state.acknowledged || renotifyMs === null || at - (state.notifiedAt ?? at) < renotifyMs)
+    return { state, notice: null };
   return { state: { ...state, notifiedAt: at, told: state.told + 1 }, notice: 'reminder' };
 }

@@ -1,5 +1,5 @@
 import type { HookConfig } from '@tributary/config';
-import type { Clock, Kv } from '@tributary/core';
+import { type Clock, Fault, type Kv } from '@tributary/core';
 import { Backoff, Receiver } from '@tributary/projection';
 import { AlertNote, type Letter, type Noted, type PastAlert } from './alert-note.ts';
 import { type AlertCause, ALL_WELL, type AlertRule, type AlertState, type Notice, type Sight, step } from './alert-state.ts';
@@ -20,7 +20,9 @@ export interface SeenAlert {
   readonly sight: Sight;
   /** Longest time between two looks that counts as seen. */
   readonly gapMs: number;
-  /** What receivers are told, beside nothing else. */
+  /** While it fires there is more of the same: it is told once more. */
+  readonly news?: boolean;
+  /** What receivers are told. */
   readonly body: (told: Told) => object;
 }
 
@@ -31,6 +33,8 @@ export interface Told {
   readonly raisedAt: string;
   readonly resolvedAt: string | null;
   readonly at: string;
+  /** Who has taken note of it. */
+  readonly acknowledgedBy: string | null;
 }
 
 export interface Look<Kept> {
@@ -93,17 +97,37 @@ export class Alerts<Kept = undefined> {
   }
 
   /** Takes in what a look found. @throws Fault `fenced` when another worker has opened the note since */
-  async take(at: number, look: (kept: Kept | undefined) => Look<Kept>): Promise<void> {
+  async take(at: number, look: (noted: Noted<Kept>) => Look<Kept>): Promise<void> {
     await this.#change((noted) => {
-      const { seen, known, kept } = look(noted.kept);
+      const { seen, known, kept } = look(noted);
       let next = kept === undefined ? noted : { ...noted, kept };
       for (const alert of seen) {
         const before = next.states[alert.name] ?? ALL_WELL;
-        const { state, notice } = step(alert.rule, before, { sight: alert.sight, at, gapMs: alert.gapMs });
+        const { state, notice } = step(alert.rule, before, { ...alert, at });
         next = this.#stepped(next, { alert, before, state, notice, at });
       }
       for (const [name, before] of Object.entries(next.states)) if (!known(name)) next = forgotten(next, name, before, at);
       return next;
+    });
+  }
+
+  /**
+   * Somebody takes note of an alert: nobody is reminded of it, until there is more of it or it is raised again.
+   * @param kept what the owner keeps then
+   * @throws Fault `not_found` when there is no such alert, or it does not fire; `not_complete` before the note was read
+   */
+  async acknowledge(
+    alert: string,
+    { by, at, kept = (same) => same }: { by: string; at: number; kept?: (kept: Kept | undefined) => Kept | undefined },
+  ): Promise<void> {
+    if (!this.#noted) throw new Fault('not_complete', 'where the alerts stand is not read yet');
+    await this.#change((noted) => {
+      const state = noted.states[alert];
+      if (state?.phase !== 'firing' && state?.phase !== 'keep_firing')
+        throw new Fault('not_found', `there is no alert ${alert.slice(0, 128)} that fires`);
+      const states = { ...noted.states, [alert]: { ...state, acknowledged: { by, at } } };
+      const next = kept(noted.kept);
+      return { ...noted, states, ...(next === undefined ? {} : { kept: next }) };
     });
   }
 
@@ -140,6 +164,7 @@ export class Alerts<Kept = undefined> {
       raisedAt: iso(raisedAt),
       resolvedAt: resolved ? iso(at) : null,
       at: iso(at),
+      acknowledgedBy: (state.acknowledged ?? before.acknowledged)?.by ?? null,
     });
     const id = `${this.#options.prefix}.${alert.name}.${raisedAt}.${resolved ? before.told + 1 : state.told}`;
     const letters = alert.to
@@ -242,7 +267,9 @@ function worthNoting(before: Noted<unknown>, after: Noted<unknown>): boolean {
   const names = new Set([...Object.keys(before.states), ...Object.keys(after.states)]);
   return [...names].some((name) => {
     const [was, is] = [before.states[name] ?? ALL_WELL, after.states[name] ?? ALL_WELL];
-    return was.phase !== is.phase || was.seenMs !== is.seenMs || was.told !== is.told || was.cause !== is.cause;
+    return (['phase', 'seenMs', 'told', 'cause', 'acknowledged'] as const).some(
+      (what) => (was[what] ?? null) !== (is[what] ?? null),
+    );
   });
 }
 

@@ -55,7 +55,7 @@ export function assemble(documents: readonly Checked[], complaints: Complaint[])
   }
   const tokens = cluster?.http.tokens ?? [];
   checkKpis(documents, { sources, transforms, sinks, hooks, tokens }, complaints);
-  checkProcesses(documents, { sources, transforms, sinks, kpis }, complaints);
+  checkProcesses(documents, { sources, transforms, sinks, kpis, hooks }, complaints);
   return {
     cluster: clusterOf(cluster ?? kinds.cluster.parse({ kind: 'Cluster' })),
     sources,
@@ -165,12 +165,18 @@ export function checkKpis(
 /** What one Process document cannot know by itself. Its projections are called as it is, as those of sinks and engines are. */
 function checkProcesses(
   documents: readonly Checked[],
-  known: Readonly<Record<'sources' | 'transforms' | 'sinks', Names>> & Pick<Config, 'kpis'>,
+  known: Readonly<Record<'sources' | 'transforms' | 'sinks' | 'hooks', Names>> & Pick<Config, 'kpis'>,
   complaints: Complaint[],
 ): void {
   for (const document of documents) {
     if (document.kind !== 'Process') continue;
-    const { name, objects } = document.value;
+    const { name, objects, alerts } = document.value;
+    alerts.forEach(({ to }, i) => {
+      for (const hook of to) {
+        if (known.hooks.some((one) => one.name === hook)) continue;
+        complaints.push({ ...document.at(['alerts', String(i), 'to']), message: `"alerts.${i}.to": there is no Hook ${hook}` });
+      }
+    });
     const owner = known.sinks.some((sink) => sink.name === name) ? 'sink' : 'engine of KPIs';
     if (owner === 'sink' || known.kpis.some(({ engine }) => engine === name))
       complaints.push({ ...document.at(['name']), message: `"name": a ${owner} is called ${name} already` });

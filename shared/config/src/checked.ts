@@ -3,7 +3,7 @@ import type { z } from 'zod';
 import * as kinds from './kinds.ts';
 import { type HookDocument, hook } from './hooks.ts';
 import { kpi, type KpiDocument } from './kpi.ts';
-import { process, PROCESS_NOT_BUILT, type ProcessDocument } from './process.ts';
+import { process, type ProcessDocument } from './process.ts';
 
 export interface Place {
   readonly file: string;
@@ -99,8 +99,6 @@ export function check(parsed: Parsed, complaints: Complaint[]): Checked | null {
     return document && { kind: 'Kpi', place, value: document, at: (path) => placeOf(parsed, path) };
   }
   if (kind === 'Process') {
-    const unbuilt = PROCESS_NOT_BUILT.filter((key) => key in value);
-    if (unbuilt.length > 0) return complain(`"${unbuilt.join('", "')}" of a Process is not built yet`, [unbuilt[0] as string]);
     const document = run(process);
     return document && { kind: 'Process', place, value: document, at: (path) => placeOf(parsed, path) };
   }

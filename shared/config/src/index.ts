@@ -34,6 +34,7 @@ export {
 export { parseDuration } from './duration.ts';
 export type { EventPattern, ObjectType, ProcessConfig, TransactionActivity } from './process.ts';
 export type { CaseCondition, EventOf, ObjectsIn } from './case-condition.ts';
+export { FINDING_KINDS, type DriftConfig, type FindingKind, type ProcessAlert, type WatchConfig } from './process-watch.ts';
 export type { AllowedTransitions, Constraint, CycleTarget, ProcessRule, Severity, StageTarget } from './process-rules.ts';
 export type { ConnectionConfig } from './connection.ts';
 export type { ContractConfig, PromisedTable } from './contract.ts';

@@ -18,6 +18,8 @@ export interface ConformanceConfig {
   /** Commits of two databases closer than this are concurrent. */
   readonly skewMs: number;
   readonly allowed: readonly AllowedTransitions[];
+  /** Of types that `allowed` does not name: what was usual until then is allowed afterwards. */
+  readonly learned: LearnedTransitions | null;
   readonly rules: readonly ProcessRule[];
   readonly cycle: CycleTarget | null;
   readonly stages: readonly StageTarget[];
@@ -27,6 +29,15 @@ export interface ConformanceConfig {
 export interface AllowedTransitions {
   readonly object: string;
   readonly transitions: readonly (readonly [string | null, string])[];
+  /** Changes before then are not judged, µs since 1970. Absent: all are. */
+  readonly fromUs?: number;
+}
+
+export interface LearnedTransitions {
+  /** Milliseconds since 1970. */
+  readonly untilMs: number;
+  /** Of the changes that leave the same state; what is rarer is not usual. */
+  readonly minShare: number;
 }
 
 export type Severity = 'info' | 'warning' | 'critical';
@@ -101,14 +112,23 @@ const rule = z.strictObject({
 
 type RuleDocument = z.output<typeof rule>;
 
+const TRANSITIONS =
+  'expected transitions, such as "new>paid|cancelled; paid>shipped", or under "learned" { until: DATE, min_share: 0.002 }';
+const written = z.string().min(1, TRANSITIONS);
+const learned = z.strictObject({
+  until: z
+    .string()
+    .refine((text) => !Number.isNaN(Date.parse(text)), 'expected a date, such as 2026-01-31 or 2026-01-31T12:00:00Z')
+    .transform((text) => Date.parse(text)),
+  min_share: z.number().min(0).lt(1).default(0.002),
+});
+
 /** Keys of a Process document that say what it should look like. */
 export const conformanceKeys = {
   start: text.optional(),
   done: z.string().min(1).optional(),
   skew: duration('250ms'),
-  allowed: z
-    .record(z.string(), z.string().min(1, 'expected transitions, such as "new>paid|cancelled; paid>shipped"'))
-    .default({}),
+  allowed: z.record(z.string(), z.union([written, learned], { error: TRANSITIONS })).default({}),
   rules: z.array(rule).max(100).default([]),
   sla: z
     .strictObject({
@@ -129,7 +149,7 @@ interface ConformanceDocument {
   readonly start?: string | undefined;
   readonly done?: string | undefined;
   readonly skew: number;
-  readonly allowed: Readonly<Record<string, string>>;
+  readonly allowed: Readonly<Record<string, string | z.output<typeof learned>>>;
   readonly rules: readonly RuleDocument[];
   readonly sla: {
     readonly cycle?: { from: string; to: string; target: number; warn_at?: number | undefined } | undefined;
@@ -171,11 +191,16 @@ export function conformanceOf(
     start: start === undefined ? { object: names.root, what: 'created' } : event(start, 'start'),
     done: done === undefined ? null : condition(done, 'done'),
     skewMs: skew,
-    allowed: Object.entries(allowed).map(([object, written]) => {
+    allowed: Object.entries(allowed).flatMap(([object, given]) => {
       const complains: Complain = (message) => complain(message, 'allowed', object);
+      if (typeof given !== 'string') {
+        if (object !== 'learned') complains(TRANSITIONS);
+        return [];
+      }
       if (typeof names.states[object] !== 'string') complains(`there is no object ${object} with a state`);
-      return { object, transitions: transitionsOf(written, complains) };
+      return [{ object, transitions: transitionsOf(given, complains) }];
     }),
+    learned: learnedOf(allowed),
     rules: rules.map((one, i) => {
       if (seen.has(one.name)) complain(`there are two rules ${one.name}`, 'rules', i, 'name');
       seen.add(one.name);
@@ -196,6 +221,10 @@ export function conformanceOf(
       return { object: object ?? '', state: what, limitMs };
     }),
   };
+}
+
+function learnedOf({ learned: given }: ConformanceDocument['allowed']): LearnedTransitions | null {
+  return typeof given === 'object' ? { untilMs: given.until, minShare: given.min_share } : null;
 }
 
 /** `new>paid|cancelled; paid>shipped`; `>new`: objects may come to be as that. */

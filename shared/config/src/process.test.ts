@@ -79,7 +79,6 @@ describe('kind: Process', () => {
       ),
       'pay and order are in two databases',
     ],
-    ['what is not built', process(ORDER, 'drift: {}\n'), 'a.yaml:6:1: "drift" of a Process is not built yet'],
     ['the name of a sink', process(ORDER, '---\nkind: Sink\nname: flow\ntype: lake\n'), '"name": a sink is called flow already'],
   ])('refuses %s', (_, text, complaint) => {
     expect(complaints(text)).toContain(complaint);
@@ -118,6 +117,7 @@ sla: { cycle: { target: 3d, warn_at: 0.8 }, stage: { order.paid: 6h } }
           ],
         },
       ],
+      learned: null,
       rules: [
         {
           name: 'pay_first',
@@ -184,6 +184,45 @@ sla: { cycle: { target: 3d, warn_at: 0.8 }, stage: { order.paid: 6h } }
     ],
     ['a target without an end', 'sla: { cycle: { target: 3d } }', '"sla.cycle": say when a case is done'],
     ['a target without a time', 'sla: { cycle: { to: order.paid } }', '"sla.cycle.target": expected a duration'],
+  ])('refuses %s', (_, text, complaint) => {
+    expect(complaints(process(ORDER, `${text}\n`))).toContain(complaint);
+  });
+
+  it('says what it is watched for, and whom that is told', () => {
+    const hook =
+      '---\nkind: Hook\nname: ops\nwebhook: { url: "https://ops.example/x", secret: "a text of more than 24 bytes" }\n';
+    const text = process(
+      ORDER,
+      `allowed: { learned: { until: 2026-01-31, min_share: 0.01 } }
+stuck: { quantile: 0.99 }
+drift: { window: 1d }
+alerts: [{ on: [rule, drift], to: [ops], group_by: case, renotify: 4h }, { on: [stuck] }]
+${hook}`,
+    );
+    expect(processOf(text).conformance.learned).toEqual({ untilMs: Date.UTC(2026, 0, 31), minShare: 0.01 });
+    expect(processOf(text).watch).toEqual({
+      usual: { quantile: 0.99, casesMin: 200 },
+      drift: { windowMs: 86_400_000, againstMs: 28 * 86_400_000, alpha: 0.001 },
+      alerts: [
+        { on: ['rule', 'drift'], to: ['ops'], groupBy: 'case', renotifyMs: 4 * 3_600_000 },
+        { on: ['stuck'], to: [], groupBy: 'rule', renotifyMs: null },
+      ],
+    });
+    expect(processOf(process(ORDER)).watch).toEqual({ usual: { quantile: 0.995, casesMin: 200 }, drift: null, alerts: [] });
+  });
+
+  it.each([
+    ['alerts of nothing', 'alerts: [{ on: [], to: [] }]', '"alerts.0.on": expected what it is about'],
+    [
+      'alerts of what is none',
+      'alerts: [{ on: [lost] }]',
+      '"alerts.0.on.0": expected some of rule, sla, stuck, missing, silent, drift',
+    ],
+    ['a hook that is not there', 'alerts: [{ on: [rule], to: [ops] }]', 'a.yaml:6:24: "alerts.0.to": there is no Hook ops'],
+    ['drift that is not said', 'alerts: [{ on: [drift] }]', '"alerts.0.on": say what drift is'],
+    ['too few to learn from', 'stuck: { min_cases: 2 }', '"stuck.min_cases": expected at least 10'],
+    ['a date that is none', 'allowed: { learned: { until: soon } }', '"allowed.learned'],
+    ['learned transitions of one type', 'allowed: { order: { until: 2026-01-31 } }', '"allowed.order": expected transitions'],
   ])('refuses %s', (_, text, complaint) => {
     expect(complaints(process(ORDER, `${text}\n`))).toContain(complaint);
   });

@@ -1,6 +1,7 @@
 import { z } from 'zod';
 import type { CaseNames } from './case-condition.ts';
 import { type ConformanceConfig, conformanceKeys, conformanceOf } from './process-rules.ts';
+import { type WatchConfig, watchKeys, watchOf } from './process-watch.ts';
 
 /** A process with every default filled in. JSON, so that it travels, and its fingerprint is its version. */
 export interface ProcessConfig {
@@ -12,6 +13,8 @@ export interface ProcessConfig {
   readonly activities: readonly TransactionActivity[];
   /** What it should look like. */
   readonly conformance: ConformanceConfig;
+  /** What is looked for beside, and whom it is told. */
+  readonly watch: WatchConfig;
 }
 
 /** Rows of one table are objects of one type. */
@@ -92,6 +95,7 @@ export const process = z
       )
       .default([]),
     ...conformanceKeys,
+    ...watchKeys,
   })
   .superRefine((document, context) => {
     const { objects, root, events } = document;
@@ -126,6 +130,7 @@ export const process = z
       }
     });
     conformanceOf(document, named(document), complain);
+    watchOf(document, complain);
   });
 
 export type ProcessDocument = z.output<typeof process>;
@@ -183,8 +188,5 @@ export function processOf(document: ProcessDocument): ProcessConfig {
   });
   // Whatever could be complained of was, when the document was read.
   const conformance = conformanceOf(document, named(document), () => {});
-  return { name: own, root, objects: types, activities, conformance };
+  return { name: own, root, objects: types, activities, conformance, watch: watchOf(document, () => {}) };
 }
-
-/** Keys that the interface names and that later versions bring. */
-export const PROCESS_NOT_BUILT = ['stuck', 'drift', 'alerts'] as const;

@@ -21,6 +21,7 @@ export const METRICS = {
   tributary_slot_lost_state: gauge('1 when the slot lost, or is about to lose, log that it needs.', 'source'),
   tributary_slot_confirm_age_seconds: gauge('Time since the confirmed position last moved.', 'source'),
   tributary_contract_breaches: gauge('Ways in which a table does not keep what its owner promised.', 'source', 'table', 'owner'),
+  tributary_process_alerts_firing: gauge('Alerts of a process that fire.', 'process', 'severity'),
   tributary_kpi_alert_firing_state: gauge('1 while an alert of a KPI fires.', 'kpi', 'alert', 'owner'),
   tributary_kpi_value: gauge(
     'Value of a measure, over all dimensions, in the bucket of a grain that is not over yet.',

@@ -20,7 +20,7 @@ export async function status(options: StatusOptions, output: Output): Promise<vo
     if (options.wait !== undefined) {
       await caughtUp(connected, await layoutOf(connected), Date.now() + milliseconds(options.timeout));
     }
-    const view = await observe(connected);
+    const view = await observe(connected, (observer) => observer.status());
     if (output.json) output.value(view);
     else show(view, output);
   } finally {
@@ -28,7 +28,8 @@ export async function status(options: StatusOptions, output: Output): Promise<vo
   }
 }
 
-async function observe(connected: Connected): Promise<StatusView> {
+/** What is told within a moment. */
+export async function observe<View>(connected: Connected, viewOf: (observer: Observer) => View): Promise<View> {
   const { changelogs, bus } = connected.broker;
   const observer = new Observer({
     bus,
@@ -40,7 +41,7 @@ async function observe(connected: Connected): Promise<StatusView> {
   });
   await observer.start();
   await new Promise((resolve) => setTimeout(resolve, LISTEN_MS));
-  const view = observer.status();
+  const view = viewOf(observer);
   await observer.close();
   return view;
 }
@@ -107,10 +108,11 @@ function show({ sources, alerts, changelogs, projections, workers, leases }: Sta
   );
   for (const alert of alerts) {
     const { problem, owner, raisedAt } = alert;
-    if (alert.kind === 'kpi') {
+    if (alert.kind !== 'contract') {
       const since = new Date(raisedAt).toISOString();
+      const whose = alert.kind === 'kpi' ? `Kpi ${alert.kpi}` : `Process ${alert.process}`;
       output.line(
-        `\nKpi ${alert.kpi}, alert ${alert.alert}: ${problem}\n  ${alert.state} since ${since}.${owner ? ` ${owner} answers for it.` : ''}`,
+        `\n${whose}, alert ${alert.alert}: ${problem}\n  ${alert.state} since ${since}.${owner ? ` ${owner} answers for it.` : ''}`,
       );
       continue;
     }

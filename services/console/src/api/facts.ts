@@ -130,23 +130,49 @@ export function unassignedProjection(name: string, kind: string): ProjectionView
   return { ...projectionView('', actor), state: 'unassigned', worker: null };
 }
 
-/** What an actor says of alerts: a source of its contract, a KPI of its own. */
+/** What an actor says of alerts: a source of its contract, a KPI and a process of their own. */
 export function alertViews({ name, kind, facts }: ActorStatus): AlertView[] {
   if (kind === 'source') return contractAlerts(name.slice(name.indexOf('/') + 1), facts);
-  const kpi = text(facts['kpi']);
-  return kpi === null ? [] : kpiAlerts(kpi, facts);
+  const [kpi, process] = [text(facts['kpi']), text(facts['process'])];
+  if (kpi !== null) return kpiAlerts(kpi, facts);
+  return process === null ? [] : processAlerts(process, facts);
 }
 
-const KPI_ALERT_STATES = ['pending', 'firing', 'keep_firing', 'resolved'] as const;
+const ALERT_STATES = ['pending', 'firing', 'keep_firing', 'resolved'] as const;
 
 function kpiAlerts(kpi: string, facts: Facts): AlertView[] {
   return told(facts).flatMap((one) => {
     const [alert, problem, raisedAt] = [text(one['alert']), text(one['problem']), number(one['raisedAt'])];
-    const state = KPI_ALERT_STATES.find((known) => known === one['state']);
+    const state = ALERT_STATES.find((known) => known === one['state']);
     if (alert === null || problem === null || raisedAt === null || !state) return [];
     const [cause, owner, resolvedAt] = [text(one['cause']), text(one['owner']) ?? '', number(one['resolvedAt'])];
-    return [{ kind: 'kpi', kpi, alert, state, cause, problem, owner, raisedAt, resolvedAt }];
+    const id = `kpi.${kpi}.${alert}`;
+    return [
+      { kind: 'kpi', id, kpi, alert, state, cause, problem, owner, raisedAt, resolvedAt, acknowledged: acknowledgedOf(one) },
+    ];
   });
+}
+
+function processAlerts(process: string, facts: Facts): AlertView[] {
+  return told(facts).flatMap((one) => {
+    const [alert, problem, raisedAt] = [text(one['alert']), text(one['problem']), number(one['raisedAt'])];
+    const state = ALERT_STATES.find((known) => known === one['state']);
+    if (alert === null || raisedAt === null || !state) return [];
+    const rest = {
+      on: texts(one['on']),
+      severity: text(one['severity']) ?? 'warning',
+      owner: '',
+      acknowledged: acknowledgedOf(one),
+    };
+    const id = `process.${process}.${alert}`;
+    const resolvedAt = number(one['resolvedAt']);
+    return [{ kind: 'process', id, process, alert, state, problem: problem ?? alert, raisedAt, resolvedAt, ...rest }];
+  });
+}
+
+function acknowledgedOf(alert: Facts): { by: string; at: number } | null {
+  const { by, at } = inside(alert, 'acknowledged');
+  return typeof by === 'string' && typeof at === 'number' ? { by, at } : null;
 }
 
 function told(facts: Facts): Facts[] {

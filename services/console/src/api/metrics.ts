@@ -56,9 +56,17 @@ function ofAlerts(alerts: readonly AlertView[]): Sample[] {
   const firing = new Map<string, Sample>();
   // The newest counts; an alert that is over is told as 0, as long as its worker remembers it.
   for (const alert of alerts.toSorted((a, b) => a.raisedAt - b.raisedAt)) {
-    if (alert.kind !== 'kpi') continue;
-    const { kpi, alert: name, state, owner } = alert;
-    const fires = state === 'firing' || state === 'keep_firing';
+    if (alert.kind === 'contract') continue;
+    const fires = alert.state === 'firing' || alert.state === 'keep_firing';
+    if (alert.kind === 'process') {
+      // Alerts are many where each case is one: what is told is whether some fires, of a severity.
+      const { process, severity } = alert;
+      const id = JSON.stringify([process, severity]);
+      const count = (firing.get(id)?.value ?? 0) + Number(fires);
+      firing.set(id, sample('tributary_process_alerts_firing', { process, severity }, count));
+      continue;
+    }
+    const { kpi, alert: name, owner } = alert;
     firing.set(
       JSON.stringify([kpi, name]),
       sample('tributary_kpi_alert_firing_state', { kpi, alert: name, owner }, Number(fires)),

@@ -64,7 +64,10 @@ export const QUESTIONS = [
     asked('Cases, the newest first; of a process with rules each with its verdicts, unless sort or ended is given', {
       ...scope,
       limit,
-      state: choice(['open', 'done', 'met', 'violated'], 'Cases in this state'),
+      state: choice(
+        ['open', 'done', 'met', 'violated', 'stuck', 'missing', 'silent'],
+        'Cases in this state; stuck, missing, silent: with what is learned to be unusual in them',
+      ),
       rule: text('Cases of which this rule is violated, for good or for now'),
       ended: { type: 'boolean', description: 'Only cases that ended, or that go on' },
       sort: choice(

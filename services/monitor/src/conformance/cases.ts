@@ -7,7 +7,7 @@ import { byCase } from './by-case.ts';
 import { Judge } from './judge.ts';
 
 /** `open`: begun, and not done. `met`: its beginning was not seen, so only its state changes are judged. */
-const CASE_STATES = ['open', 'done', 'met', 'violated'] as const;
+const CASE_STATES = ['open', 'done', 'met', 'violated', 'stuck', 'missing', 'silent'] as const;
 
 export interface JudgedCase extends ProcessCase {
   readonly state: 'open' | 'done' | 'met';

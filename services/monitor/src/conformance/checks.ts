@@ -83,12 +83,12 @@ function together(found: readonly Found[]): Found {
   return { violations: found.flatMap(({ violations }) => violations), owed: found.flatMap(({ owed }) => owed) };
 }
 
-export function transitionCheck({ object, transitions }: AllowedTransitions): Check {
+export function transitionCheck({ object, transitions, fromUs = -Infinity }: AllowedTransitions): Check {
   const allowed = new Set(transitions.map(([before, after]) => `${before ?? ''}>${after}`));
   const begins = transitions.some(([before]) => before === null);
   const run = ({ events }: Context): Found => {
     const broken = events.filter((event) => {
-      if (event.object !== object || event.after === null) return false;
+      if (event.object !== object || event.after === null || event.atUs < fromUs) return false;
       if (event.kind === 'created') return begins && !allowed.has(`>${event.after}`);
       return (
         event.kind === 'state' && ![null, event.after].includes(event.before) && !allowed.has(`${event.before}>${event.after}`)

@@ -1,8 +1,10 @@
 import { type Actor, aborted } from '@tributary/cluster';
-import { sourcesOfProcess } from '@tributary/config';
-import { type Bus, type Clock, formatSourcePosition, isoMicros, LIMITS } from '@tributary/core';
+import { type HookConfig, type ProcessConfig, sourcesOfProcess } from '@tributary/config';
+import { type Bus, type Clock, formatSourcePosition, isoMicros, type Kv, LIMITS } from '@tributary/core';
 import type { Duck } from '@tributary/duckdb';
 import { answerProcess, type ProcessQuestion } from '../answers.ts';
+import { ProcessAlerts } from '../watch/process-alerts.ts';
+import { watching } from '../watch/watching.ts';
 import { readPlaces } from './place.ts';
 import type { ProcessStore } from './store.ts';
 
@@ -11,8 +13,13 @@ const PIECE = 64 * 1024;
 
 export interface ProcessActorOptions {
   readonly open: () => Promise<ProcessStore>;
+  readonly process: ProcessConfig;
+  /** Those that its alerts name. */
+  readonly hooks: readonly HookConfig[];
+  readonly positions: Kv;
   readonly bus: Bus;
   readonly clock: Clock;
+  readonly warn: (facts: object, message: string) => void;
 }
 
 /** How far the sources of a process are in an answer. */
@@ -24,25 +31,26 @@ interface ProcessFreshness {
 
 /**
  * Answers for one process: `tributary.process.<name>.ask` takes a {@link ProcessQuestion} and gives what `answerProcess` gives, of one
- * moment, with how fresh that is; `show` tells of what it is made.
+ * moment, with how fresh that is; `show` tells of what it is made, `alerts` which alerts there are and of which findings; `acknowledge` takes
+ * `{alert, by}`. As long as it runs, whoever its alerts name is told what is found.
  */
 export class ProcessActor implements Actor {
   readonly #options: ProcessActorOptions;
-  #facts: Record<string, unknown> = {};
+  #alerts: ProcessAlerts | null = null;
 
   constructor(options: ProcessActorOptions) {
     this.#options = options;
   }
 
   facts(): Record<string, unknown> {
-    return this.#facts;
+    return { process: this.#options.process.name, alerts: this.#alerts?.facts() ?? [] };
   }
 
   async run(signal: AbortSignal, ready: () => void): Promise<void> {
     const store = await this.#options.open();
     const { name, root, objects } = store.process;
-    this.#facts = { process: name };
-    const { bus, clock } = this.#options;
+    const { process, hooks, positions, bus, clock, warn } = this.#options;
+    const alerts = new ProcessAlerts({ process, hooks, positions, clock, warn });
     const stops = [
       await bus.serve(`tributary.process.${name}.ask`, (question) => answer(store, question as ProcessQuestion, clock)),
       await bus.serve(`tributary.process.${name}.show`, () =>
@@ -51,10 +59,24 @@ export class ProcessActor implements Actor {
           yield { name, root, objects: shown, freshness: await freshnessOf(store, duck) };
         }),
       ),
+      await bus.serve(`tributary.process.${name}.alerts`, async function* () {
+        yield { alerts: alerts.details() };
+      }),
+      await bus.serve(`tributary.process.${name}.acknowledge`, async function* (question) {
+        const { alert, by } = question as { readonly alert: string; readonly by: string };
+        await alerts.acknowledge(alert, { by, at: clock.now() });
+        store.tell();
+        yield { process: name, alert, acknowledgedBy: by };
+      }),
     ];
     try {
       ready();
-      await aborted(AbortSignal.any([signal, store.invalid]));
+      const ended = AbortSignal.any([signal, store.invalid]);
+      if (process.watch.alerts.length === 0) await aborted(ended);
+      else {
+        this.#alerts = alerts;
+        await watching(store, alerts, { clock, signal: ended });
+      }
     } finally {
       for (const stop of stops) await stop();
     }
@@ -68,7 +90,7 @@ function answer(store: ProcessStore, question: ProcessQuestion, clock: Clock): A
     const parts = answerProcess(duck, question, {
       name: store.process.name,
       root: store.process.root,
-      declared: { process: store.process, nowUs: clock.now() * 1_000 },
+      declared: { process: store.judging, nowUs: clock.now() * 1_000 },
     });
     if (question.what === 'export') return yield* pieces(parts as AsyncGenerator<{ text: string }>);
     for await (const part of parts) yield* pages(part as object, freshness);

@@ -246,7 +246,9 @@ export class ProcessProjection implements Projection {
     await this.#store.verdicts.follow(duck);
     await duck.run('COMMIT');
     this.#place = place;
+    await this.#store.learn();
     this.#unlock();
+    this.#store.tell();
   }
 
   #unlock(): void {
@@ -264,6 +266,7 @@ export class ProcessProjection implements Projection {
     } finally {
       release();
     }
+    this.#store.tell();
   }
 
   async #rollback(): Promise<void> {

@@ -1,6 +1,7 @@
 import { join } from 'node:path';
 import type { ProcessConfig } from '@tributary/config';
 import { type Database, type Duck, openDisposable, Turns } from '@tributary/duckdb';
+import { keepLearned, LEARNED_TABLE, learnedBefore, learnTransitions, withLearned } from '../conformance/learned.ts';
 import { TOUCHED, VERDICT_TABLES, Verdicts } from '../conformance/verdicts.ts';
 import { openState } from '../state.ts';
 
@@ -11,7 +12,19 @@ export interface StoreOptions {
 }
 
 /** Emptied when the definition is another one. */
-const TABLES = ['event', 'relation', 'object', 'link', 'place', 'snapshot', 'definition', 'followed', 'violation', 'owed'];
+const TABLES = [
+  'event',
+  'relation',
+  'object',
+  'link',
+  'place',
+  'snapshot',
+  'definition',
+  'followed',
+  'violation',
+  'owed',
+  'learned',
+];
 
 /** What one transaction notes for its end. */
 const SCRATCH = [
@@ -31,15 +44,19 @@ const SCRATCH = [
 export class ProcessStore {
   readonly process: ProcessConfig;
   readonly writer: Duck;
-  readonly verdicts: Verdicts;
+  /** As it is judged: with what it has learned. */
+  #judging: ProcessConfig;
+  #verdicts: Verdicts;
   readonly #database: Database;
   readonly #turns = new Turns();
+  readonly #listeners = new Set<() => void>();
 
   private constructor(process: ProcessConfig, database: Database, writer: Duck) {
     this.process = process;
     this.#database = database;
     this.writer = writer;
-    this.verdicts = new Verdicts(process);
+    this.#judging = process;
+    this.#verdicts = new Verdicts(process);
   }
 
   /** @throws Fault `database_unreachable` when another process holds the file, `disk_full` */
@@ -49,7 +66,7 @@ export class ProcessStore {
     const database = await openDisposable(path, () => openState(path), aside);
     try {
       const writer = await database.connect();
-      for (const statement of [...VERDICT_TABLES, ...SCRATCH]) await writer.run(statement);
+      for (const statement of [...VERDICT_TABLES, LEARNED_TABLE, ...SCRATCH]) await writer.run(statement);
       const store = new ProcessStore(process, database, writer);
       await store.#define(warn);
       return store;
@@ -62,6 +79,40 @@ export class ProcessStore {
   /** Aborts when DuckDB gave the file up; it is then to be opened anew. */
   get invalid(): AbortSignal {
     return this.#database.invalid;
+  }
+
+  /** The process as it is judged: with the transitions that it has learned. */
+  get judging(): ProcessConfig {
+    return this.#judging;
+  }
+
+  get verdicts(): Verdicts {
+    return this.#verdicts;
+  }
+
+  /** With the lock, outside of a transaction: once all sources were read up to where it is to learn, what is learned judges all cases. */
+  async learn(): Promise<void> {
+    if (!this.process.conformance.learned || this.#judging !== this.process) return;
+    const learned = await learnTransitions(this.writer, this.process);
+    if (!learned) return;
+    const judging = withLearned(this.process, learned);
+    const verdicts = new Verdicts(judging);
+    await this.transaction(async (duck) => {
+      await keepLearned(duck, this.process, learned);
+      await verdicts.judgeAll(duck);
+    });
+    [this.#judging, this.#verdicts] = [judging, verdicts];
+  }
+
+  /** Hears of every commit of a source. @returns the function that ends it */
+  listen(told: () => void): () => void {
+    this.#listeners.add(told);
+    return () => this.#listeners.delete(told);
+  }
+
+  /** Something was committed. */
+  tell(): void {
+    for (const told of this.#listeners) told();
   }
 
   /** Waits for its turn to write. @returns the function that ends it */
@@ -95,8 +146,13 @@ export class ProcessStore {
 
   /** What says which events there are, and what judges them: of other rules alone all cases are judged anew, from what is here. */
   async #define(warn: StoreOptions['warn']): Promise<void> {
-    const { conformance, ...made } = this.process;
+    const { conformance, watch: _watched, ...made } = this.process;
     const [version, rules] = [JSON.stringify(made), JSON.stringify(conformance)];
+    const learned = await learnedBefore(this.writer, this.process);
+    if (learned && this.process.conformance.learned) {
+      this.#judging = withLearned(this.process, learned);
+      this.#verdicts = new Verdicts(this.#judging);
+    }
     const [kept] = await this.writer.rows<{ version: string }>('SELECT version FROM definition');
     const [judged] = await this.writer.rows<{ version: string }>('SELECT version FROM judged');
     if (kept?.version === version && judged?.version === rules) return;
@@ -105,9 +161,11 @@ export class ProcessStore {
     await this.transaction(async (duck) => {
       if (anew) for (const table of TABLES) await duck.run(`DELETE FROM ${table}`);
       if (anew) await duck.run('INSERT INTO definition VALUES ($1)', [version]);
+      if (anew) [this.#judging, this.#verdicts] = [this.process, new Verdicts(this.process)];
       await this.verdicts.judgeAll(duck);
       await duck.run('DELETE FROM judged');
       await duck.run('INSERT INTO judged VALUES ($1)', [rules]);
     });
+    await this.learn();
   }
 }
