@@ -23,6 +23,8 @@ objects:
   refund:  { table: pay.refunds, of: { payment: payment_id } }
 root: order
 events: [{ name: place order, when: order.insert, with: [item.insert] }]
+rules: [{ name: kept, absence: order.cancelled, severity: critical }]
+alerts: [{ on: [rule] }]
 `;
 
 interface Map {
@@ -150,6 +152,71 @@ describe('a process over two databases', () => {
     ]);
     const { processes } = lastJson<{ processes: object[] }>(await system.run(['process', 'list']));
     expect(processes).toEqual([{ name: 'order_to_cash', kind: 'declared' }]);
+  });
+
+  it('answers every other question over HTTP', async () => {
+    const bottlenecks = await json<{ activities: { activity: string }[] }>('/order_to_cash/bottlenecks');
+    expect(bottlenecks.activities.map(({ activity }) => activity)).toContain('payment captured');
+    const spectrum = encodeURIComponent('payment authorised>payment captured');
+    expect(await json(`/order_to_cash/spectrum?segment=${spectrum}`)).toMatchObject({ total: 2, from: 'payment authorised' });
+    expect(await json('/order_to_cash/wip?buckets=3')).toMatchObject({
+      times: [{}, {}, {}].map(() => expect.any(String) as string),
+    });
+    expect(await json('/order_to_cash/drift?window=1h')).toMatchObject({ edges: { drifted: false } });
+    expect(await json('/order_to_cash/cases?state=stuck')).toMatchObject({ cases: [] });
+    expect(await json('/order_to_cash/cases?sort=longest&limit=1')).toMatchObject({
+      cases: [{ case: expect.any(String) as string }],
+    });
+    const timeline = (await (await fetch(`${system.console}/v1/objects/payment/10/timeline`)).json()) as {
+      events: { activity: string }[];
+    };
+    expect(timeline.events.map(({ activity }) => activity)).toEqual(['payment authorised', 'payment captured']);
+    for (const [path, type] of [
+      ['map', 'image/svg+xml'],
+      ['wip', 'image/svg+xml'],
+      [`spectrum?segment=${spectrum}`, 'image/svg+xml'],
+    ] as const) {
+      const picture = await get(`/order_to_cash/${path}${path.includes('?') ? '&' : '?'}format=svg`);
+      expect([picture.headers.get('content-type'), (await picture.text()).startsWith('<svg')]).toEqual([
+        `${type}; charset=utf-8`,
+        true,
+      ]);
+    }
+    expect((await get('/order_to_cash/spectrum?segment=nothing')).status).toBe(400);
+    expect((await get('/order_to_cash/cases?state=lost')).status).toBe(400);
+  });
+
+  it('tells a broken rule to whoever looks, until somebody takes note', async () => {
+    const alerts = async (query = '') =>
+      (await (await fetch(`${system.console}/v1/alerts${query}`)).json()) as Record<string, unknown>[];
+    await shop.query("INSERT INTO orders VALUES (12, 'new')");
+    await shop.query("UPDATE orders SET status = 'cancelled' WHERE id = 12");
+    const [alert] = await until('the alert', async () => {
+      const raised = await alerts();
+      return raised.length > 0 ? raised : null;
+    });
+    const id = 'process.order_to_cash.kept';
+    expect(alert).toMatchObject({
+      kind: 'process',
+      id,
+      state: 'firing',
+      severity: 'critical',
+      problem: 'kept in 1 case',
+      on: ['rule'],
+    });
+    expect(await json('/order_to_cash/cases?state=violated')).toMatchObject({
+      cases: [{ case: '12', violations: [{ rule: 'kept' }] }],
+    });
+    const told = lastJson<{ alerts: object[] }>(await system.run(['alert', 'list']));
+    expect(told.alerts).toMatchObject([
+      { id, findings: [{ case: '12', rule: 'kept', event: { before: 'new', after: 'cancelled' } }] },
+    ]);
+    const ack = (name: string) => fetch(`${system.console}/v1/alerts/${encodeURIComponent(name)}:ack`, { method: 'POST' });
+    expect([(await ack('kept')).status, (await ack('process.order_to_cash.other')).status]).toEqual([400, 404]);
+    expect(await (await ack(id)).json()).toEqual({ process: 'order_to_cash', alert: 'kept', acknowledgedBy: 'local' });
+    await until('it to be over', async () => (await alerts()).length === 0);
+    expect(await alerts('?state=all')).toMatchObject([{ id, state: 'resolved', problem: 'kept' }]);
+    expect((await system.run(['alert', 'ack', id])).code).toBe(1);
   });
 
   it('is proposed from what the changelogs hold', async () => {

@@ -206,7 +206,7 @@ talking('transform <action> [name]', 'transforms: preview [NAME] -f FILE (what i
   );
 talking(
   'process <action> [name...]',
-  'processes: list; discover; map, variants, cases, bottlenecks, wip, drift or export NAME; spectrum NAME "A>B"; timeline NAME TYPE KEY; import FILE (XES, CSV, OCEL 2.0 JSON)',
+  'processes: list; discover; map, variants, cases, bottlenecks, wip, drift or export NAME; spectrum NAME "A>B"; timeline NAME TYPE KEY; replay NAME -f FILE (what other rules would have said); import FILE (XES, CSV, OCEL 2.0 JSON)',
 )
   .option('--name <name>', 'import: what to call it; default: after the file')
   .option('--case <column>', 'import of CSV: the column of the case')
@@ -226,6 +226,7 @@ talking(
   .option('--sort <order>', 'cases: newest, longest or waiting')
   .option('--window <span>', 'drift: the newest stretch of time (default: 7d)')
   .option('--against <span>', 'drift: what it is compared with (default: 28d)')
+  .option('-f, --file <file>', 'replay: config file with the changed definition (may be repeated)', collect, [])
   .option('--alpha <share>', 'drift: how probable a false alarm may be (default: 0.001)')
   .action((action: string, name: readonly string[], options: Options & ProcessOptions) =>
     run(async (output) => (await import('./commands/process.ts')).processCommand(action, name, { options, output }), options),

@@ -10,6 +10,7 @@ import {
   type Spectrum,
   type Timeline,
   type Variant,
+  type WhatIf,
   type WorkInProgress,
 } from '@tributary/monitor';
 import { type Output, table } from './output.ts';
@@ -56,6 +57,14 @@ function showFound(cases: readonly FoundCase[], output: Output): void {
     findings.map(({ verdict, at, reason }) => `${verdict === 'unknown' ? 'unknown: ' : ''}${reason} (${at})`).join('; '),
   ]);
   output.line(table(['case', 'last activity', 'last', 'what is unusual'], rows));
+}
+
+export function showReplay({ cases, fired, rules, violations }: WhatIf, output: Output): void {
+  output.line(`It would have fired ${fired} times in ${cases} cases.\n`);
+  const counts = rules.map((one) => [one.rule, one.fired, one.cases, one.more, one.fewer]);
+  output.line(table(['rule', 'fired', 'cases', 'more than now', 'fewer'], counts));
+  const told = violations.map(({ change, rule, case: own, at, event }) => [change, rule, own, at, event.activity]);
+  output.line(`\n${table(['', 'rule', 'case', 'at', 'event'], told)}`);
 }
 
 function showJudged(cases: readonly JudgedCase[], output: Output): void {

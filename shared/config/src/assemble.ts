@@ -163,9 +163,9 @@ export function checkKpis(
 }
 
 /** What one Process document cannot know by itself. Its projections are called as it is, as those of sinks and engines are. */
-function checkProcesses(
+export function checkProcesses(
   documents: readonly Checked[],
-  known: Readonly<Record<'sources' | 'transforms' | 'sinks' | 'hooks', Names>> & Pick<Config, 'kpis'>,
+  known: Readonly<Record<'sources' | 'transforms' | 'sinks', Names>> & { readonly hooks: Names | null } & Pick<Config, 'kpis'>,
   complaints: Complaint[],
 ): void {
   for (const document of documents) {
@@ -173,7 +173,7 @@ function checkProcesses(
     const { name, objects, alerts } = document.value;
     alerts.forEach(({ to }, i) => {
       for (const hook of to) {
-        if (known.hooks.some((one) => one.name === hook)) continue;
+        if (known.hooks?.some((one) => one.name === hook) ?? true) continue;
         complaints.push({ ...document.at(['alerts', String(i), 'to']), message: `"alerts.${i}.to": there is no Hook ${hook}` });
       }
     });

@@ -3,12 +3,13 @@ import { readFileSync } from 'node:fs';
 import { join } from 'node:path';
 import { Fault } from '@tributary/core';
 import { visit } from 'yaml';
-import { assemble, checkKpis } from './assemble.ts';
+import { assemble, checkKpis, checkProcesses } from './assemble.ts';
 import { check, type Checked, type Complaint, parse, type Parsed, placeText } from './checked.ts';
 import type { Config } from './config.ts';
 import { type KpiConfig, kpiOf } from './kpi.ts';
 import { type KpiTest, testOf } from './kpi-tests.ts';
 import { bundleModules } from './modules.ts';
+import { type ProcessConfig, processOf } from './process.ts';
 
 export interface LoadOptions {
   /** Values of `${env:NAME}`. */
@@ -83,6 +84,22 @@ export function kpisOf(given: ConfigFile, changelogs: readonly string[]): KpiCon
     complaints.push({ file: given.name, message: 'expected a document of kind: Kpi' });
   if (complaints.length > 0) refuse(complaints);
   return checked.flatMap((one) => (one.kind === 'Kpi' ? [kpiOf(one.value, (path) => placeText(one.at(path)))] : []));
+}
+
+/**
+ * Definitions of processes among the documents of a text; others are passed over, and nothing is filled in.
+ * @param changelogs sources and transforms that there are
+ * @throws Fault `config_invalid` as {@link configOf}
+ */
+export function processesOf(given: ConfigFile, changelogs: readonly string[]): ProcessConfig[] {
+  const complaints: Complaint[] = [];
+  const checked = parse(given.name, given.text, complaints)
+    .filter(({ document }) => (document.toJS() as { kind?: unknown } | null)?.kind === 'Process')
+    .flatMap((document) => check(document, complaints) ?? []);
+  const named = changelogs.map((name) => ({ name }));
+  checkProcesses(checked, { sources: named, transforms: [], sinks: [], kpis: [], hooks: null }, complaints);
+  if (complaints.length > 0) refuse(complaints);
+  return checked.flatMap((one) => (one.kind === 'Process' ? [processOf(one.value)] : []));
 }
 
 /** A definition, and what it is to say of its fixtures. */

@@ -2,12 +2,21 @@ import { createWriteStream } from 'node:fs';
 import { writeFile } from 'node:fs/promises';
 import { once } from 'node:events';
 import { registeredActors } from '@tributary/cluster';
-import { Fault } from '@tributary/core';
-import { answerImported, discover, importedNames, importLog, type ProcessQuestion, proposalYaml } from '@tributary/monitor';
+import { configReading } from '@tributary/config';
+import { askOne, Fault } from '@tributary/core';
+import {
+  answerImported,
+  discover,
+  importedNames,
+  importLog,
+  type ProcessQuestion,
+  proposalYaml,
+  type WhatIf,
+} from '@tributary/monitor';
 import { connect, type Connected, readAddresses, type Where } from '../addresses.ts';
 import { layoutOf } from '../cluster.ts';
 import { type Output, table } from '../output.ts';
-import { showProcess } from '../process-tables.ts';
+import { showProcess, showReplay } from '../process-tables.ts';
 import { stopSignal } from '@tributary/ops';
 
 export interface ProcessOptions extends Where {
@@ -30,12 +39,13 @@ export interface ProcessOptions extends Where {
   readonly window?: string;
   readonly against?: string;
   readonly alpha?: string;
+  readonly file: readonly string[];
 }
 
 /** A map over a long history takes its time. */
 const ANSWER_IDLE_MS = 120_000;
 const QUESTIONS = ['map', 'variants', 'cases', 'bottlenecks', 'wip', 'spectrum', 'drift', 'timeline', 'export'] as const;
-const ACTIONS = ['list', 'discover', ...QUESTIONS, 'import'].join(', ');
+const ACTIONS = ['list', 'discover', ...QUESTIONS, 'replay', 'import'].join(', ');
 
 /** `tributary process ACTION [NAME or FILE] [REST]`; REST: of `timeline` the type and key of an object, of `spectrum` a segment. */
 export async function processCommand(
@@ -45,7 +55,7 @@ export async function processCommand(
 ): Promise<void> {
   if (action === 'list') return list(options, output);
   if (action === 'discover') return propose(options, output);
-  if (action !== 'import' && !QUESTIONS.includes(action as ProcessQuestion['what']))
+  if (action !== 'import' && action !== 'replay' && !QUESTIONS.includes(action as ProcessQuestion['what']))
     throw new Fault('config_invalid', `there is no action "${action}"; actions: ${ACTIONS}`);
   if (subject === undefined) {
     throw new Fault(
@@ -54,6 +64,7 @@ export async function processCommand(
     );
   }
   if (action === 'import') return importFile(subject, options, output);
+  if (action === 'replay') return replay(subject, options, output);
   const question = questionOf(action as ProcessQuestion['what'], rest, options);
   if (question.what === 'export' || (question.format ?? 'json') !== 'json')
     return exportTo(subject, question, { options, output });
@@ -120,6 +131,27 @@ async function* ask(name: string, question: ProcessQuestion, options: Where): As
     for await (const part of bus.ask(`tributary.process.${name}.ask`, question, { idleMs: ANSWER_IDLE_MS })) yield part;
   } finally {
     await connected?.broker.close();
+  }
+}
+
+/** What a changed definition would have said of the cases that are here. */
+async function replay(name: string, options: ProcessOptions, output: Output): Promise<void> {
+  if (options.file.length === 0) throw new Fault('config_invalid', 'tributary process replay NAME -f FILE');
+  const { processesOf, readFiles } = await configReading();
+  const connected = await connect(options);
+  try {
+    const { bus, changelogs } = connected.broker;
+    const there = await changelogs.list();
+    const configs = (await readFiles(options.file)).flatMap((file) => processesOf(file, there));
+    const config = configs.find((one) => one.name === name);
+    if (!config) throw new Fault('config_invalid', `the files hold no document of kind: Process with the name ${name}`);
+    const limit = options.limit === undefined ? {} : { limit: Number(options.limit) };
+    const subject = `tributary.process.${name}.replay`;
+    const told = await askOne<WhatIf>(bus, subject, { config, ...limit }, { idleMs: ANSWER_IDLE_MS });
+    if (output.json) output.value({ process: name, ...told });
+    else showReplay(told, output);
+  } finally {
+    await connected.broker.close();
   }
 }
 

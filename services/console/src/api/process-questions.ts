@@ -43,6 +43,15 @@ const pictured = (summary: string, properties: object, formats: readonly (keyof 
   produces: formats.map((format) => PICTURE_TYPES[format]),
 });
 
+export const replaySchema = {
+  summary: 'What-if: how often another definition would have fired on the cases that are here, and where',
+  description:
+    'Body: a document of kind: Process (YAML or JSON) with the same objects, root and events and other rules. Nothing is changed.',
+  params,
+  querystring: { type: 'object', additionalProperties: false, properties: { limit: { ...limit, maximum: 10_000 } } },
+  response: { 200: object },
+} as const;
+
 /** Questions about one process, at `/v1/processes/{process}/…`, with who may ask. Cases name keys of rows and variants show single ones; the others only count. */
 export const QUESTIONS = [
   [

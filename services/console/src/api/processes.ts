@@ -1,5 +1,7 @@
 import { Readable } from 'node:stream';
+import type { Changelogs } from '@tributary/changelog';
 import { registeredActors } from '@tributary/cluster';
+import { configReading } from '@tributary/config';
 import { askOne, type Bus, Fault, type Kv } from '@tributary/core';
 import type { FastifyInstance } from 'fastify';
 import {
@@ -13,6 +15,7 @@ import {
   type ProcessAsked,
   QUESTIONS,
   questionOf,
+  replaySchema,
   text,
   viewer,
 } from './process-questions.ts';
@@ -23,6 +26,7 @@ const ANSWER_IDLE_MS = 120_000;
 const SHOW_IDLE_MS = 3_000;
 
 interface ProcessRoutesOptions {
+  readonly changelogs: Changelogs;
   readonly bus: Bus;
   readonly kv: Kv;
 }
@@ -68,8 +72,29 @@ export function processRoutes(server: FastifyInstance, options: ProcessRoutesOpt
         return reply.type(pictureType(query.format)).send(answer.text);
       },
     );
+  replayRoute(server, options);
   timelineRoute(server, options);
   exportRoute(server, options);
+}
+
+/** What another definition would say of the cases that are here; nothing is changed. References to secrets stay text. */
+function replayRoute(server: FastifyInstance, options: ProcessRoutesOptions): void {
+  server.post<Named & { Body: unknown; Querystring: { limit?: number } }>(
+    '/v1/processes/:process(^[a-z0-9_]+)::replay',
+    { config: analyst, schema: replaySchema },
+    async ({ params: at, body, query }) => {
+      const name = await known(options, at.process);
+      const { processesOf } = await configReading();
+      const text = typeof body === 'string' ? body : JSON.stringify(body, null, 2);
+      const [config, ...more] = processesOf({ name: 'body', text }, await options.changelogs.list());
+      if (!config || more.length > 0) throw new Fault('config_invalid', 'body: expected one document of kind: Process');
+      const subject = `tributary.process.${name}.replay`;
+      const told = await answering(name, () =>
+        askOne<object>(options.bus, subject, { config, ...query }, { idleMs: ANSWER_IDLE_MS }),
+      );
+      return { process: name, ...told };
+    },
+  );
 }
 
 async function answered(bus: Bus, name: string, question: object): Promise<Record<string, unknown>> {

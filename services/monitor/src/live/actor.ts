@@ -4,10 +4,13 @@ import { type Bus, type Clock, formatSourcePosition, isoMicros, type Kv, LIMITS 
 import type { Duck } from '@tributary/duckdb';
 import { answerProcess, type ProcessQuestion } from '../answers.ts';
 import { ProcessAlerts } from '../watch/process-alerts.ts';
+import { whatIf } from '../watch/what-if.ts';
 import { watching } from '../watch/watching.ts';
 import { readPlaces } from './place.ts';
 import type { ProcessStore } from './store.ts';
 
+/** Violations that a replay shows when nobody says how many. */
+const REPLAYED = 100;
 /** Characters of an export in one part of an answer. */
 const PIECE = 64 * 1024;
 
@@ -31,7 +34,8 @@ interface ProcessFreshness {
 
 /**
  * Answers for one process: `tributary.process.<name>.ask` takes a {@link ProcessQuestion} and gives what `answerProcess` gives, of one
- * moment, with how fresh that is; `show` tells of what it is made, `alerts` which alerts there are and of which findings; `acknowledge` takes
+ * moment, with how fresh that is; `show` tells of what it is made, `replay` what another
+ * definition (`config`) would say, `alerts` which alerts there are and of which findings; `acknowledge` takes
  * `{alert, by}`. As long as it runs, whoever its alerts name is told what is found.
  */
 export class ProcessActor implements Actor {
@@ -57,6 +61,14 @@ export class ProcessActor implements Actor {
         reading(store, async function* (duck) {
           const shown = objects.map((type) => ({ object: type.name, table: `${type.source}.${type.table}` }));
           yield { name, root, objects: shown, freshness: await freshnessOf(store, duck) };
+        }),
+      ),
+      await bus.serve(`tributary.process.${name}.replay`, (question) =>
+        reading(store, async function* (duck) {
+          const { config, limit = REPLAYED } = question as { readonly config: ProcessConfig; readonly limit?: number };
+          const freshness = await freshnessOf(store, duck);
+          const told = await whatIf(duck, store.process, { definition: config, limit: Math.min(limit, LIMITS.answerRows) });
+          yield { ...told, freshness };
         }),
       ),
       await bus.serve(`tributary.process.${name}.alerts`, async function* () {

@@ -164,7 +164,7 @@ export class ProcessAlerts {
   }
 
   facts(): readonly ProcessAlertFact[] {
-    return this.#details().map(({ findings: _, ...fact }) => fact);
+    return this.#details().map(({ findings: _findings, ...fact }) => fact);
   }
 
   /** With the findings, which name cases. */
@@ -240,7 +240,7 @@ export class ProcessAlerts {
       sight: held ? 'stale' : open.length > 0 ? 'met' : 'unmet',
       gapMs: 0,
       news,
-      body: ({ cause: _, ...told }: Told) => ({
+      body: ({ cause: _cause, ...told }: Told) => ({
         type: 'tributary.process.alert',
         process,
         alert: name,

@@ -11,6 +11,7 @@ import { missingEvents } from './missing.ts';
 import { sightOf } from './sight.ts';
 import { silentChanges } from './silent.ts';
 import { stuckObjects } from './stuck.ts';
+import { whatIf } from './what-if.ts';
 
 const { configOf } = await configReading();
 
@@ -232,5 +233,38 @@ describe('what is usual is learned, and what is not is found', () => {
     await later.transaction(async (duck) => later.verdicts.judgeAll(duck));
     expect(await broken(later)).toEqual(expected);
     later.close();
+  });
+
+  it('what other rules would have said of the cases that are here, beside what the running ones say', async () => {
+    const rule = (name: string, rest: string) => `{ name: ${name}, ${rest} }`;
+    const kept = rule('kept', 'absence: order.cancelled');
+    const own = await opened('asked', `rules: [${kept}, ${rule('present', 'absence: order.deleted')}]\n`);
+    const changed = `${CONFIG.replace('name: flow', 'name: asked')}rules: [${kept}, ${rule('paid', 'precedence: [parcel.delivered, order.done]')}, ${rule('sent', 'response: [order.paid, parcel.handed_over], within: 48h')}]\n`;
+    const before = await own.writer.rows('SELECT * FROM violation ORDER BY ALL');
+    const asked = async (text: string) => {
+      const [definition] = configOf([{ name: 'a.yaml', text }], { env: {} }).processes;
+      if (!definition) throw new Error('there is no process');
+      const duck = await own.reader();
+      try {
+        return await whatIf(duck, own.process, { definition, limit: 5 });
+      } finally {
+        duck.close();
+      }
+    };
+    const told = await asked(changed);
+    const unsent = keys('unpacked', 'deleted').length;
+    expect(told).toMatchObject({ cases: ORDERS, fired: 10 + unsent });
+    expect(told.rules).toEqual([
+      { rule: 'kept', fired: 10, cases: 10, more: 0, fewer: 0 },
+      { rule: 'present', fired: 0, cases: 0, more: 0, fewer: 4 },
+      { rule: 'sent', fired: unsent, cases: unsent, more: unsent, fewer: 0 },
+    ]);
+    expect(told.violations[0]).toMatchObject({ rule: 'sent', case: '123', change: 'more', event: { after: 'paid' } });
+    expect(told.violations).toHaveLength(5);
+    expect(await own.writer.rows('SELECT * FROM violation ORDER BY ALL')).toEqual(before);
+    await expect(asked(changed.replace('key: id, state: status }', 'key: id }'))).rejects.toThrow(
+      'has another objects than process asked',
+    );
+    own.close();
   });
 });
