@@ -32,6 +32,7 @@ const PROCESS = `kind: Process
 name: errands
 root: errand
 objects: { errand: { table: shop.errands, state: status, created: state } }
+allowed: { errand: ">asked; asked>done" }
 `;
 
 if (!CHROMIUM) console.warn('BROWSER TESTS ARE SKIPPED: no Chromium on this machine. Install it: apt-get install chromium');
@@ -121,7 +122,6 @@ describe.skipIf(!CHROMIUM)('the console in a browser', () => {
       await client.query(`INSERT INTO errands VALUES (${id}, 'asked')`);
       if (id <= 5) await client.query(`UPDATE errands SET status = 'done' WHERE id = ${id}`);
     }
-    await client.end();
     await page.getByText('Most cases stand after “errand asked”: 1,').waitFor();
     await page.locator('#process-map [data-activity="errand done"]').waitFor();
     // The one that goes on; then one that has ended.
@@ -132,6 +132,11 @@ describe.skipIf(!CHROMIUM)('the console in a browser', () => {
     await way.nth(1).waitFor();
     expect((await way.allInnerTexts()).map((text) => text.split('\n')[0])).toEqual(['errand asked', 'errand done']);
     expect(await way.nth(1).innerText()).toMatch(/asked\s+done\s+shop/);
+    await client.query(`UPDATE errands SET status = 'asked' WHERE id = 4`);
+    await client.end();
+    await page.getByText('Not as it should be: allowed.errand in 1 (newest: 4).').waitFor();
+    await page.locator('#process-wrong tbody tr[data-key]').click();
+    await page.getByText('errand 4', { exact: true }).waitFor();
     expect(problems).toEqual([]);
   });
 

@@ -211,6 +211,17 @@ describe('a process over two databases', () => {
     expect(told.alerts).toMatchObject([
       { id, findings: [{ case: '12', rule: 'kept', event: { before: 'new', after: 'cancelled' } }] },
     ]);
+    // Another rule, on the cases that are here.
+    const body = `kind: Process${CONFIG('', '').split('kind: Process')[1]}`.replace(
+      'absence: order.cancelled',
+      'absence: order.paid',
+    );
+    const replayed = await fetch(`${system.console}/v1/processes/order_to_cash:replay`, {
+      method: 'POST',
+      headers: { 'Content-Type': 'application/yaml' },
+      body,
+    });
+    expect(await replayed.json()).toMatchObject({ fired: 2, rules: [{ rule: 'kept', fired: 2, cases: 2, more: 2, fewer: 1 }] });
     const ack = (name: string) => fetch(`${system.console}/v1/alerts/${encodeURIComponent(name)}:ack`, { method: 'POST' });
     expect([(await ack('kept')).status, (await ack('process.order_to_cash.other')).status]).toEqual([400, 404]);
     expect(await (await ack(id)).json()).toEqual({ process: 'order_to_cash', alert: 'kept', acknowledgedBy: 'local' });

@@ -6,6 +6,9 @@ import { tokenHeaders } from './stream.js';
 const ASK_MS = 5_000;
 const CASES_SHOWN = 12;
 const VARIANTS_SHOWN = 8;
+const WRONG_SHOWN = 10;
+/** Cases that are counted, of each kind. */
+const WRONG_COUNTED = 500;
 
 interface Bottleneck {
   readonly activity: string;
@@ -30,6 +33,37 @@ interface Case {
   readonly durationMs: number;
   readonly open: boolean;
   readonly waitingMs: number | null;
+}
+
+/** What is wrong with a case. */
+interface Wrong {
+  readonly case: string;
+  readonly rule: string;
+  readonly severity: string;
+  readonly at: string;
+  readonly what: string;
+}
+
+interface JudgedCase {
+  readonly case: string;
+  readonly violations: readonly {
+    readonly rule: string;
+    readonly severity: string;
+    readonly level: string;
+    readonly at: string;
+    readonly event: { readonly activity: string; readonly object: string; readonly key: string };
+  }[];
+}
+
+interface FoundCase {
+  readonly case: string;
+  readonly findings: readonly {
+    readonly rule: string;
+    readonly severity: string;
+    readonly verdict: string;
+    readonly at: string;
+    readonly reason: string;
+  }[];
 }
 
 interface TimelineEvent {
@@ -101,6 +135,16 @@ const CASES: readonly Column<Case>[] = [
   { label: 'First to last', number: true, cell: ({ durationMs, first }) => ({ text: duration(durationMs), note: clock(first) }) },
 ];
 
+const WRONG: readonly Column<Wrong>[] = [
+  { label: 'Case', cell: (row) => ({ text: row.case }) },
+  {
+    label: 'Rule',
+    cell: ({ rule, severity }) => ({ text: rule, tone: severity === 'critical' ? 'bad' : 'warn', form: 'badge' }),
+  },
+  { label: 'What happened', cell: ({ what }) => ({ text: what }) },
+  { label: 'At', cell: ({ at }) => ({ text: clock(at) }) },
+];
+
 const TIMELINE: readonly Column<TimelineEvent>[] = [
   { label: 'Event', cell: ({ activity, object, key }) => ({ text: activity, note: `${object} ${key}` }) },
   { label: 'Committed', cell: ({ at }) => ({ text: clock(at) }) },
@@ -131,6 +175,7 @@ export class ProcessCard {
   );
   readonly #variants = tableOf(byId('process-variants'), VARIANTS, ({ activities }) => activities.join('\n'), 'No case yet.');
   readonly #cases = tableOf(byId('process-cases'), CASES, (row) => row.case, 'No such case.');
+  readonly #wrong = tableOf(byId('process-wrong'), WRONG, wrongKey, 'Nothing is wrong.');
   readonly #timeline = tableOf(
     byId('case-timeline'),
     TIMELINE,
@@ -144,10 +189,11 @@ export class ProcessCard {
 
   constructor() {
     for (const choice of Object.values(this.#choices)) choice.addEventListener('change', () => void this.#refreshed());
-    byId('process-cases').addEventListener('click', ({ target }) => {
-      const row = (target as HTMLElement).closest<HTMLElement>('tr[data-key]');
-      if (row) this.#open(row.dataset['key'] as string);
-    });
+    for (const table of ['process-cases', 'process-wrong'])
+      byId(table).addEventListener('click', ({ target }) => {
+        const row = (target as HTMLElement).closest<HTMLElement>('tr[data-key]');
+        if (row) this.#open((row.dataset['key'] as string).split('\n')[0] as string);
+      });
     byId<HTMLFormElement>('case-ask').addEventListener('submit', (event) => {
       event.preventDefault();
       const key = byId<HTMLInputElement>('case-key').value.trim();
@@ -197,6 +243,7 @@ export class ProcessCard {
     set(byId('process-told'), headline(spent.activities));
     set(byId('process-fresh'), `Complete to ${completeTo === null ? 'nothing yet' : clock(completeTo)}.`);
     await this.#showCases(path, within);
+    await this.#showWrong(process.name, path);
     if (this.#case !== null) await this.#showCase(process, this.#case);
   }
 
@@ -214,6 +261,23 @@ export class ProcessCard {
       byId('process-cases').hidden = true;
       set(byId('case-note'), 'Cases are shown to analysts: this token may only look at counts.');
     }
+  }
+
+  /** Which rule was broken by which case, and what is stuck or missing. Rules are of all the time. */
+  async #showWrong(name: string, path: string): Promise<void> {
+    const [broken, stuck, missing] = await Promise.all([
+      // A process without rules has no cases that broke one.
+      optional<{ cases: readonly JudgedCase[] }>(`${path}/cases?state=violated&limit=${WRONG_COUNTED}`),
+      optional<{ cases: readonly FoundCase[] }>(`${path}/cases?state=stuck&limit=${WRONG_COUNTED}`),
+      optional<{ cases: readonly FoundCase[] }>(`${path}/cases?state=missing&limit=${WRONG_COUNTED}`),
+    ]);
+    if (this.#process?.name !== name) return;
+    const wrong = [...brokenIn(broken?.cases ?? []), ...foundIn([...(stuck?.cases ?? []), ...(missing?.cases ?? [])])];
+    wrong.sort((a, b) => (a.at < b.at ? 1 : -1));
+    byId('process-wrong-place').hidden = wrong.length === 0;
+    byId('process-wrong-told').hidden = wrong.length === 0;
+    set(byId('process-wrong-told'), wrongHeadline(wrong));
+    this.#wrong.show(wrong.slice(0, WRONG_SHOWN));
   }
 
   #open(key: string): void {
@@ -251,6 +315,38 @@ export class ProcessCard {
   }
 }
 
+function brokenIn(cases: readonly JudgedCase[]): Wrong[] {
+  return cases.flatMap(({ case: key, violations }) =>
+    violations
+      .filter(({ level }) => level === 'violation')
+      .map(({ rule, severity, at, event }) => {
+        return { case: key, rule, severity, at, what: `broken by “${event.activity}” of ${event.object} ${event.key}` };
+      }),
+  );
+}
+
+function foundIn(cases: readonly FoundCase[]): Wrong[] {
+  return cases.flatMap(({ case: key, findings }) =>
+    findings
+      .filter(({ verdict }) => verdict === 'found')
+      .map(({ rule, severity, at, reason }) => ({ case: key, rule, severity, at, what: reason })),
+  );
+}
+
+const wrongKey = ({ case: key, rule, at }: Wrong) => `${key}\n${rule}\n${at}`;
+
+/** How many cases broke which rule, the most first, and the newest of them. */
+function wrongHeadline(wrong: readonly Wrong[]): string {
+  const cases = new Map<string, Set<string>>();
+  for (const { rule, case: key } of wrong) cases.set(rule, (cases.get(rule) ?? new Set()).add(key));
+  const rules = [...cases].sort((a, b) => b[1].size - a[1].size);
+  const told = rules.slice(0, 4).map(([rule, own]) => {
+    const newest = wrong.find((one) => one.rule === rule);
+    return `${rule} in ${count(own.size)}${own.size >= WRONG_COUNTED ? ' or more' : ''} (newest: ${newest?.case ?? ''})`;
+  });
+  return `Not as it should be: ${told.join(', ')}${rules.length > 4 ? ', and more' : ''}.`;
+}
+
 /** The one sentence for somebody who has never seen the process. */
 function headline(activities: readonly Bottleneck[]): string {
   const [first] = activities;
@@ -262,6 +358,14 @@ function headline(activities: readonly Bottleneck[]): string {
 }
 
 class Refused extends Error {}
+
+/** What cannot be asked, by this token or of this process, is not there. */
+async function optional<Answer>(path: string): Promise<Answer | null> {
+  const response = await fetch(`/v1/${path}`, { headers: tokenHeaders() });
+  if (response.status === 403 || response.status === 400) return null;
+  if (!response.ok) throw new Error(`${path}: ${response.status}`);
+  return response.json() as Promise<Answer>;
+}
 
 async function ask<Answer>(path: string): Promise<Answer> {
   return (await asked(path)).json() as Promise<Answer>;

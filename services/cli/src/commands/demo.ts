@@ -80,6 +80,8 @@ function greet(output: Output, url: string, { data, file }: { data: string; file
     npx tributary tail shop${at}
     npx tributary query${at} "SELECT status, count(*), sum(total) FROM shop.orders GROUP BY 1 ORDER BY 2 DESC"
     npx tributary process map order_to_delivery${at}
+    npx tributary process cases order_to_delivery --state violated${at}
+    npx tributary alert list${at}
     npx tributary verify${at}
 
   Ctrl-C stops everything.
@@ -122,6 +124,15 @@ objects:
   scan:    { table: logistics.scans, of: { parcel: parcel_id } }
 events:
   - { name: place order, when: order.insert, with: [order_items.insert] }
+done: "order.status in ('delivered', 'cancelled', 'returned')"
+allowed: { order: ">placed; placed>paid|cancelled; paid>packed; packed>shipped; shipped>delivered; delivered>returned" }
+rules:
+  - { name: pay_before_ship, precedence: [payment.captured, parcel.shipped], severity: critical }
+  - { name: ship_in_30s, response: [payment.captured, parcel.shipped], within: 30s }
+sla: { cycle: { target: 2m }, stage: { order.packed: 40s } }
+# What is usual is learned.
+stuck: { quantile: 0.99, min_cases: 50 }
+alerts: [{ on: [rule, sla, stuck, missing] }]
 `,
   );
   return file;

@@ -47,7 +47,7 @@ export async function whatIf(
     if (!isDeepStrictEqual(JSON.parse(JSON.stringify(running[part])), JSON.parse(JSON.stringify(definition[part]))))
       throw new Fault(
         'config_invalid',
-        `the definition has another ${part === 'activities' ? 'events' : part} than process ${running.name}: a replay judges the events that are here by other rules`,
+        `the definition differs from process ${running.name} in "${part === 'activities' ? 'events' : part}": a replay judges the events that are here by other rules`,
       );
   const [here] = await duck.rows<{ name: string }>('SELECT current_database() AS name');
   const kept = `${duckIdent(here?.name ?? '')}.main.violation`;
