@@ -126,6 +126,7 @@ export async function foundCases(
     if (own) own.push(one);
     else if (byCase.size < limit) byCase.set(key as string, [one]);
   }
+  if (byCase.size === 0) return [];
   const rows = await duck.rows<Omit<FoundCase, 'findings'>>(
     `SELECT "case", count(*) AS events, ${isoSql('min(at_us)')} AS first, ${isoSql('max(at_us)')} AS last,
             (max(at_us) - min(at_us)) / 1000.0 AS "durationMs", arg_max(activity, (tick, source)) AS activity
