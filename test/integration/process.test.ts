@@ -159,9 +159,8 @@ describe('a process over two databases', () => {
     expect(bottlenecks.activities.map(({ activity }) => activity)).toContain('payment captured');
     const spectrum = encodeURIComponent('payment authorised>payment captured');
     expect(await json(`/order_to_cash/spectrum?segment=${spectrum}`)).toMatchObject({ total: 2, from: 'payment authorised' });
-    expect(await json('/order_to_cash/wip?buckets=3')).toMatchObject({
-      times: [{}, {}, {}].map(() => expect.any(String) as string),
-    });
+    const { times } = await json<{ times: string[] }>('/order_to_cash/wip?buckets=3');
+    expect(times).toHaveLength(4);
     expect(await json('/order_to_cash/drift?window=1h')).toMatchObject({ edges: { drifted: false } });
     expect(await json('/order_to_cash/cases?state=stuck')).toMatchObject({ cases: [] });
     expect(await json('/order_to_cash/cases?sort=longest&limit=1')).toMatchObject({
