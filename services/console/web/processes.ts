@@ -4,6 +4,8 @@ import { tokenHeaders } from './stream.js';
 
 /** A process is asked for this often while the page is seen: a map counts its whole history. */
 const ASK_MS = 5_000;
+/** What is not as usual is learned anew from all events: it is asked for less often. */
+const WRONG_ASK_MS = 15_000;
 const CASES_SHOWN = 12;
 const VARIANTS_SHOWN = 8;
 const WRONG_SHOWN = 10;
@@ -186,6 +188,8 @@ export class ProcessCard {
   #picture = '';
   #case: string | null = null;
   #asking = 0;
+  /** Of which process it was asked what is wrong, and when. */
+  #wrongAsked = { name: '', at: -Infinity };
 
   constructor() {
     for (const choice of Object.values(this.#choices)) choice.addEventListener('change', () => void this.#refreshed());
@@ -265,6 +269,9 @@ export class ProcessCard {
 
   /** Which rule was broken by which case, and what is stuck or missing. Rules are of all the time. */
   async #showWrong(name: string, path: string): Promise<void> {
+    const at = performance.now();
+    if (this.#wrongAsked.name === name && at - this.#wrongAsked.at < WRONG_ASK_MS) return;
+    this.#wrongAsked = { name, at };
     const [broken, stuck, missing] = await Promise.all([
       // A process without rules has no cases that broke one.
       optional<{ cases: readonly JudgedCase[] }>(`${path}/cases?state=violated&limit=${WRONG_COUNTED}`),
@@ -320,7 +327,9 @@ function brokenIn(cases: readonly JudgedCase[]): Wrong[] {
     violations
       .filter(({ level }) => level === 'violation')
       .map(({ rule, severity, at, event }) => {
-        return { case: key, rule, severity, at, what: `broken by “${event.activity}” of ${event.object} ${event.key}` };
+        // Of a deadline it is the event that something should have followed.
+        const how = rule.startsWith('sla.') ? 'overdue after' : 'broken with';
+        return { case: key, rule, severity, at, what: `${how} “${event.activity}” of ${event.object} ${event.key}` };
       }),
   );
 }
