@@ -1,5 +1,5 @@
 import { createHash } from 'node:crypto';
-import { type KpiConfig, type KpiReader, ROLES, type RowFilter } from '@tributary/config';
+import { admits, type KpiConfig, type KpiReader, type RowFilter } from '@tributary/config';
 import { Fault } from '@tributary/core';
 
 /** What one reader sees of a KPI: a condition on its dimensions, whose values are bound, never written into SQL. */
@@ -23,9 +23,8 @@ export function scopeOf({ name: kpi, access }: Pick<KpiConfig, 'name' | 'access'
   if (!access || reader === 'local') return EVERYTHING;
   const refused = (why: string) => new Fault('access_refused', `Kpi ${kpi}: ${why}`, { kpi });
   if (!reader) throw refused('the question does not say who asks');
-  const { read, rowFilter } = access;
-  if (read && !read.some((one) => admits(one, reader)))
-    throw refused(`the token ${reader.name} (${reader.role}) is not among those that may read it`);
+  const { rowFilter } = access;
+  if (!admits(access, reader)) throw refused(`the token ${reader.name} (${reader.role}) is not among those that may read it`);
   if (!rowFilter) return EVERYTHING;
   const values: string[] = [];
   const bound = (texts: readonly string[]) => texts.map((text) => `$${values.push(text)}`).join(', ');
@@ -53,10 +52,4 @@ export function scopeOf({ name: kpi, access }: Pick<KpiConfig, 'name' | 'access'
     .digest('hex')
     .slice(0, 12);
   return { condition, values, tag };
-}
-
-/** A word that is a role is never the name of a token. */
-function admits(word: string, { name, role }: Exclude<KpiReader, 'local'>): boolean {
-  const rank = ROLES.findIndex((one) => one === word);
-  return rank === -1 ? word === name : ROLES.indexOf(role) >= rank;
 }

@@ -1,19 +1,17 @@
 import { readFile, rm } from 'node:fs/promises';
 import type { EventStreams } from '@tributary/changelog';
 import { aborted, type Actor, together } from '@tributary/cluster';
-import type { HookConfig, KpiConfig, KpiReader } from '@tributary/config';
+import type { HookConfig, KpiReader } from '@tributary/config';
 import { askOne, type Bus, describeError, Fault, type Kv, LIMITS } from '@tributary/core';
 import { EVERYTHING, type Scope, scopeOf } from './access.ts';
 import { KpiAlerts, type Look } from './alerts.ts';
 import {
   type Answered,
   lookedAt,
-  previewed,
   type RevisionsQuestion,
   revisionsOf,
   rowsBehind,
   type RowsQuestion,
-  validated,
   valuesAt,
   writeParquet,
 } from './asked.ts';
@@ -274,41 +272,6 @@ interface Following {
   readonly scope: Scope;
   readonly signal: AbortSignal;
   readonly heard?: () => Promise<boolean>;
-}
-
-/** Answers what concerns no KPI that runs: how another definition would differ. */
-export class EngineActor implements Actor {
-  readonly #open: () => Promise<Engine>;
-  readonly #bus: Bus;
-  readonly #engine: string;
-
-  constructor({ open, bus, engine }: { open: () => Promise<Engine>; bus: Bus; engine: string }) {
-    this.#open = open;
-    this.#bus = bus;
-    this.#engine = engine;
-  }
-
-  facts(): Record<string, unknown> {
-    return {};
-  }
-
-  async run(signal: AbortSignal, ready: () => void): Promise<void> {
-    const engine = await this.#open();
-    const subject = (what: string) => `tributary.kpi-engine.${this.#engine}.${what}`;
-    const stops = [
-      await this.#bus.serve(subject('preview'), async function* (question) {
-        const { config, ask, reader } = question as { config: KpiConfig; ask: ValuesQuestion; reader?: KpiReader };
-        yield await engine.store.read((duck) => previewed(engine, config, { duck, ask, reader }));
-      }),
-      await this.#bus.serve(subject('validate'), async function* (question) {
-        yield await validated(engine, (question as { config: KpiConfig }).config);
-      }),
-    ];
-    ready();
-    await aborted(AbortSignal.any([signal, engine.store.invalid]));
-    for (const stop of stops) await stop();
-    if (!signal.aborted) throw engine.store.invalid.reason as Error;
-  }
 }
 
 /** A value with its bucket and dimensions beside each other, as tables have it. */

@@ -1,8 +1,7 @@
-import { isDeepStrictEqual } from 'node:util';
-import type { Grain, KpiConfig, KpiReader } from '@tributary/config';
+import type { Grain, KpiConfig } from '@tributary/config';
 import { Fault, LIMITS } from '@tributary/core';
 import { type Duck, duckLiteral } from '@tributary/duckdb';
-import { EVERYTHING, type Scope, scopeOf } from './access.ts';
+import { EVERYTHING, type Scope } from './access.ts';
 import { look, type Named, type ReadValue } from './alert-sight.ts';
 import type { Sight } from '@tributary/alerts';
 import type { Look } from './alerts.ts';
@@ -11,7 +10,7 @@ import type { Engine, EngineKpi } from './engine.ts';
 import { bucketColumns, bucketText, type Calendar, writtenInstant } from './grains.ts';
 import { Maintained } from './maintain.ts';
 import { freshnessOf, type KpiFreshness, sourcesAt, type Viewed, viewed } from './moment.ts';
-import { queryOver, tablesOfQuery } from './query-kpi.ts';
+import { queryOver } from './query-kpi.ts';
 import type { SourceState } from './source-state.ts';
 import { type ValueRow, ValuesReader, type ValuesQuestion } from './values.ts';
 
@@ -212,66 +211,4 @@ export async function revisionsOf(
     position: row['vector'],
   }));
   return { revisions, more: rows.length > revisions.length };
-}
-
-/** Does a definition fit the tables? @throws Fault `config_invalid`, with the place of the mistake */
-export async function validated(engine: Engine, config: KpiConfig): Promise<object> {
-  const told = { kpi: config.name, version: versionOf(config), running: engine.kpis.has(config.name) };
-  const named =
-    config.definition.kind === 'measures'
-      ? config.definition.from
-      : await engine.store.read((duck) => tablesOfQuery(duck, config, [...engine.sources.keys()]));
-  const tables = [...new Set(named.map(({ source, table }) => `${source}.${table}`))];
-  const missing = named.find(({ source, table }) => !engine.sources.get(source)?.tables.has(table));
-  if (missing)
-    return {
-      ...told,
-      tables,
-      bound: false,
-      reason: `engine ${engine.name} does not hold ${missing.source}.${missing.table} yet`,
-    };
-  await engine.store.read(async (duck) => {
-    if (config.definition.kind === 'measures') return void (await engine.compile(duck, config));
-    const kpi: EngineKpi = { config, tables: named, maintained: null, fault: null, checkedAt: 0 };
-    const { sql } = await queryAt(engine, kpi, { duck, ask: {} });
-    await duck.query(`DESCRIBE ${sql}`);
-  });
-  return { ...told, tables, bound: true, reason: null };
-}
-
-/** What a definition would say beside what the running one of that name says, at one moment, where they differ. */
-export async function previewed(
-  engine: Engine,
-  config: KpiConfig,
-  { duck, ask, reader }: Asked & { readonly reader: KpiReader | undefined },
-): Promise<object> {
-  assertMayPreview(engine, config, reader);
-  const after = await answerOf(engine, config, { duck, ask, kept: false });
-  const running = engine.kpis.get(config.name);
-  const before = running ? await answerOf(engine, running.config, { duck, ask, kept: false }) : null;
-  const key = (row: unknown) => JSON.stringify([(row as ValueRow).bucket, (row as ValueRow).dimensions]);
-  const valuesOf = (answered: Answered | null) => new Map((answered?.rows ?? []).map((row) => [key(row), row as ValueRow]));
-  const [old, fresh] = [valuesOf(before), valuesOf(after)];
-  const differences = [...new Set([...old.keys(), ...fresh.keys()])].flatMap((one) => {
-    const [was, is] = [old.get(one), fresh.get(one)];
-    if (isDeepStrictEqual(was?.values, is?.values)) return [];
-    const { bucket, dimensions } = (is ?? was) as ValueRow;
-    return [{ bucket, dimensions, before: was?.values ?? null, after: is?.values ?? null }];
-  });
-  return { kpi: config.name, running: running !== undefined, rows: after.rows.length, differences, freshness: after.freshness };
-}
-
-/**
- * A definition of one's own shows rows of its tables as no other does: it is for those who may read all of every KPI over these tables.
- * @throws Fault `access_refused`
- */
-function assertMayPreview(engine: Engine, config: KpiConfig, reader: KpiReader | undefined): void {
-  if (config.definition.kind === 'query') return;
-  const read = new Set(config.definition.from.map(({ source, table }) => `${source}.${table}`));
-  for (const kpi of engine.kpis.values()) {
-    const shares = kpi.config.name === config.name || kpi.tables.some(({ source, table }) => read.has(`${source}.${table}`));
-    if (!shares || scopeOf(kpi.config, reader).condition === null) continue;
-    const { name } = kpi.config;
-    throw new Fault('access_refused', `Kpi ${name} shows this token some of its rows: a preview would show all`, { kpi: name });
-  }
 }

@@ -71,6 +71,14 @@ export async function compile(
   return new Compiler(duck, config).compile(tableOf);
 }
 
+/** Trees of everything in a definition that is SQL over its tables. @throws Fault `config_invalid` that names file, line and column */
+export async function expressionsOf(
+  duck: Duck,
+  config: KpiConfig & { readonly definition: KpiDefinition },
+): Promise<readonly SqlNode[]> {
+  return new Compiler(duck, config).expressions();
+}
+
 class Compiler {
   readonly #duck: Duck;
   readonly #config: KpiConfig & { readonly definition: KpiDefinition };
@@ -113,6 +121,22 @@ class Compiler {
       measures: await this.#measures(measures, relation, additives),
       additives,
     };
+  }
+
+  async expressions(): Promise<SqlNode[]> {
+    const { from, time, where, dimensions, measures } = this.#config.definition;
+    const parts: (readonly [sql: string, path: string])[] = [
+      ...from.flatMap(({ alias, on }) => (on === null ? [] : [[on, `from.${alias}`] as const])),
+      ...(time ? [[time.column, 'time.column'] as const] : []),
+      ...(where === null ? [] : [[where, 'where'] as const]),
+      ...Object.entries(dimensions).map(([name, sql]) => [sql, `dimensions.${name}`] as const),
+      ...Object.entries(measures).flatMap(([name, one]) =>
+        one.kind === 'sql' ? [[one.sql, `measures.${name}.sql`] as const] : [],
+      ),
+    ];
+    const nodes: SqlNode[] = [];
+    for (const [sql, path] of parts) nodes.push((await this.#parse(sql, path)).node);
+    return nodes;
   }
 
   async #tables(tableOf: (source: string, table: string) => KpiTable | null): Promise<Joined[]> {

@@ -3,26 +3,35 @@ import type { Changelogs } from '@tributary/changelog';
 import { type ActorSpec, type Assignment, type ConfiguredService, runService, type Runtime } from '@tributary/cluster';
 import { type Config, type KpiConfig, sourcesOf, sourcesOfKpis, wantsTable } from '@tributary/config';
 import { WHOLE } from '@tributary/core';
-import { Shared } from '@tributary/duckdb';
+import { type SandboxLimits, Shared } from '@tributary/duckdb';
 import { ProjectionActor } from '@tributary/projection';
-import { EngineActor, KpiActor } from './answers.ts';
+import { KpiActor } from './answers.ts';
 import { Engine } from './engine.ts';
+import { EngineActor } from './engine-actor.ts';
 import { KpiProjection } from './projection.ts';
 import { KpiStore } from './store.ts';
+import { TRIAL_LIMITS } from './trial.ts';
 
 /** Changelog applied together while catching up. */
 const GROUP_BYTES = 4 * 2 ** 20;
 /** Changes are gathered this long between two groups: each costs a scan of the tables whatever its size. */
 const REST_MS = 50;
 
-/** Runs this worker's share of the engines. An engine moves as a whole: its tables and KPIs share one file. */
-export async function startKpis(config: Config, runtime: Runtime<Changelogs>): Promise<ConfiguredService<Config>> {
+/**
+ * Runs this worker's share of the engines. An engine moves as a whole: its tables and KPIs share one file.
+ * @param trials what trying a definition may take
+ */
+export async function startKpis(
+  config: Config,
+  runtime: Runtime<Changelogs>,
+  trials = TRIAL_LIMITS,
+): Promise<ConfiguredService<Config>> {
   const assignmentsOf = (desired: Config) =>
     [...new Set(desired.kpis.map(({ engine }) => engine))].map((engine) =>
       engineAssignment(
         engine,
         desired.kpis.filter((kpi) => kpi.engine === engine),
-        { config: desired, runtime },
+        { config: desired, runtime, trials },
       ),
     );
   return runService('kpi', runtime, { config, assignmentsOf });
@@ -31,10 +40,11 @@ export async function startKpis(config: Config, runtime: Runtime<Changelogs>): P
 function engineAssignment(
   name: string,
   kpis: readonly KpiConfig[],
-  { config, runtime }: { config: Config; runtime: Runtime<Changelogs> },
+  { config, runtime, trials }: { config: Config; runtime: Runtime<Changelogs>; trials: SandboxLimits },
 ): Assignment {
   const { bus, changelogs, clock, log } = runtime;
   const { memoryBytes, threads } = config.cluster.kpi;
+  const guarded = config.kpis.filter(({ access }) => access !== null);
   const sources = sourcesOfKpis(kpis, config);
   const warn = (facts: object, message: string) => log.warn(facts, message);
   const shared = new Shared<Engine>({
@@ -75,9 +85,16 @@ function engineAssignment(
   return {
     name: `kpi-engine/${name}`,
     labels: {},
-    fingerprint: JSON.stringify([kpis, memoryBytes, threads, sources, hooksOf(kpis, config)]),
+    fingerprint: JSON.stringify([kpis, memoryBytes, threads, sources, hooksOf(kpis, config), guarded]),
     actors: [
-      { name: `kpi-engine.${name}`, kind: 'query', make: () => new EngineActor({ open, bus, engine: name }) },
+      {
+        name: `kpi-engine.${name}`,
+        kind: 'query',
+        make: () => {
+          const folder = join(runtime.dataDir, 'kpi', `${name}.trials`);
+          return new EngineActor({ open, bus, engine: name, folder, limits: trials, guarded });
+        },
+      },
       ...kpis.map(
         (kpi): ActorSpec => ({
           name: `kpi.${kpi.name}`,

@@ -12,10 +12,11 @@ export interface NamedTable {
 
 /** Tables that a KPI of the short form reads. @throws Fault `config_invalid` with file, line and column */
 export async function tablesOfQuery(duck: Duck, config: KpiConfig, sources: readonly string[]): Promise<NamedTable[]> {
-  const { statement } = await parsed(duck, config);
+  const statement = await statementOf(duck, config);
   const found = new Map<string, NamedTable>();
   for (const node of baseTables(statement)) {
     const one = named(node);
+    if (one.source === '') throw wrong(config, 'names a table without its source: write SOURCE.SCHEMA.TABLE, or SOURCE.TABLE');
     if (!sources.includes(one.source))
       throw wrong(config, `there is no source ${one.source}: name tables SOURCE.SCHEMA.TABLE, or SOURCE.TABLE`);
     found.set(`${one.source}.${one.table}`, one);
@@ -33,7 +34,7 @@ export async function queryOver(
   config: KpiConfig,
   view: (table: NamedTable) => { table: KpiTable; select: string },
 ): Promise<string> {
-  const { statement } = await parsed(duck, config);
+  const statement = await statementOf(duck, config);
   const seen = new Map<string, string>();
   const known = new Set<string>();
   const over = replaced(statement, (node) => {
@@ -55,11 +56,12 @@ export async function queryOver(
   return `WITH ${views.join(', ')} SELECT * FROM (${sql})`;
 }
 
-async function parsed(duck: Duck, config: KpiConfig): Promise<{ statement: SqlNode }> {
+/** The SELECT of a KPI of the short form, as a tree. @throws Fault `config_invalid` with file, line and column */
+export async function statementOf(duck: Duck, config: KpiConfig): Promise<SqlNode> {
   const { definition } = config;
   if (definition.kind !== 'query') throw new Fault('config_invalid', `Kpi ${config.name} is not of the short form`);
   try {
-    return { statement: await parseSelect(duck, definition.sql.trim().replace(/;\s*$/, '')) };
+    return await parseSelect(duck, definition.sql.trim().replace(/;\s*$/, ''));
   } catch (error) {
     throw wrong(config, describeError(error));
   }

@@ -2,17 +2,17 @@ import { type Duck, duckIdent } from '@tributary/duckdb';
 import type { Compiled, Joined } from './definition.ts';
 import { FROM, type KpiTable, TO } from './table.ts';
 
-/** A SELECT of a table's columns as KPIs see them, at some moment. */
-export type View = (table: KpiTable) => string;
+/** A SELECT of a table at some moment; columns: as KPIs see them, unless others are named. */
+export type View = (table: KpiTable, columns?: string) => string;
 
-export const now: View = (table) => `SELECT ${table.shown} FROM ${table.current}`;
+export const now: View = (table, columns = table.shown) => `SELECT ${columns} FROM ${table.current}`;
 
 /** @param tickOf per source: the moment; rows stand there as they stood then (K3) */
 export function asOf(tickOf: (source: string) => number): View {
-  return (table) => {
+  return (table, columns = table.shown) => {
     const x = tickOf(table.source);
-    return `SELECT ${table.shown} FROM ${table.current} WHERE ${FROM} <= ${x}
-      UNION ALL SELECT ${table.shown} FROM ${table.history} WHERE ${FROM} <= ${x} AND ${TO} > ${x}`;
+    return `SELECT ${columns} FROM ${table.current} WHERE ${FROM} <= ${x}
+      UNION ALL SELECT ${columns} FROM ${table.history} WHERE ${FROM} <= ${x} AND ${TO} > ${x}`;
   };
 }
 

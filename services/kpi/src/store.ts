@@ -1,7 +1,7 @@
 import { randomUUID } from 'node:crypto';
 import { mkdir, rename, rm, stat } from 'node:fs/promises';
 import { join } from 'node:path';
-import { Database, type Duck, duckIdent, duckLiteral, openDisposable, Turns } from '@tributary/duckdb';
+import { copied, Database, type Duck, duckIdent, duckLiteral, openDisposable, Turns } from '@tributary/duckdb';
 
 const SETUP = [
   'CREATE SCHEMA IF NOT EXISTS _meta',
@@ -107,17 +107,31 @@ export class KpiStore {
   }
 
   /** Reads one moment. `work` is given a connection inside a read-only transaction. */
-  async read<T>(work: (duck: Duck) => Promise<T>): Promise<T> {
-    while (this.#swapping) await this.#swapping;
-    this.#readers++;
-    try {
-      const duck = await connect(this.#database);
+  read<T>(work: (duck: Duck) => Promise<T>): Promise<T> {
+    return this.#reading(async () => {
+      const duck = await this.#database.connect();
       try {
         await duck.run('BEGIN TRANSACTION READ ONLY');
         return await work(duck);
       } finally {
         duck.close();
       }
+    });
+  }
+
+  /** Reads one moment, and writes of it to a new file at `path`, which has the name `copy`. Ends early when `signal` aborts. */
+  copy<T>(
+    to: { readonly path: string; readonly signal: AbortSignal },
+    work: (duck: Duck, copy: string) => Promise<T>,
+  ): Promise<T> {
+    return this.#reading(() => copied((cut) => this.#database.connect(cut), to, work));
+  }
+
+  async #reading<T>(work: () => Promise<T>): Promise<T> {
+    while (this.#swapping) await this.#swapping;
+    this.#readers++;
+    try {
+      return await work();
     } finally {
       if (--this.#readers === 0) this.#drained();
     }
@@ -191,22 +205,17 @@ async function openFile(options: StoreOptions, path: string): Promise<{ database
     threads: options.threads,
     spillDir: join(options.folder, `${options.engine}.spill`),
     checkpointBytes: CHECKPOINT_BYTES,
+    // As KPIs are defined.
+    nullOverZero: true,
   });
   try {
-    const writer = await connect(database);
+    const writer = await database.connect();
     for (const statement of SETUP) await writer.run(statement);
     return { database, writer };
   } catch (error) {
     database.close();
     throw error;
   }
-}
-
-/** A quotient by zero is NULL, as KPIs are defined, not infinity. */
-async function connect(database: Database): Promise<Duck> {
-  const duck = await database.connect();
-  await duck.run('SET ieee_floating_point_ops = false');
-  return duck;
 }
 
 async function sizeOf(path: string): Promise<number> {

@@ -3,6 +3,7 @@ import type { ContractConfig } from './contract.ts';
 import type { EventsSinkConfig } from './events.ts';
 import type { HookConfig } from './hooks.ts';
 import type { KpiConfig } from './kpi.ts';
+import type { KpiAccess, KpiReader } from './kpi-access.ts';
 import type { ProcessConfig } from './process.ts';
 import type { TransformConfig } from './transforms.ts';
 
@@ -156,17 +157,46 @@ function matches(pattern: string, text: string): boolean {
   return new RegExp(`^${escaped}$`).test(text);
 }
 
+/** Names of what has a changelog. */
+interface Changelogs {
+  readonly sources: readonly { readonly name: string }[];
+  readonly transforms: readonly { readonly name: string }[];
+}
+
 /** Changelogs that the KPIs of an engine read: those whose tables they name; for a query, those whose names it holds. */
-export function sourcesOfKpis(
-  kpis: readonly KpiConfig[],
-  { sources, transforms }: Pick<Config, 'sources' | 'transforms'>,
-): string[] {
+export function sourcesOfKpis(kpis: readonly KpiConfig[], { sources, transforms }: Changelogs): string[] {
   const named = new Set(
     kpis.flatMap(({ definition }) => (definition.kind === 'measures' ? definition.from.map(({ source }) => source) : [])),
   );
   const queries = kpis.flatMap(({ definition }) => (definition.kind === 'query' ? [definition.sql] : []));
   const inQuery = (name: string) => queries.some((text) => new RegExp(`\\b${name}"?\\s*\\.`, 'i').test(text));
   return [...sources, ...transforms].map(({ name }) => name).filter((name) => named.has(name) || inQuery(name));
+}
+
+/** Could two KPIs read one table? Of a query it is known only which sources its text names. */
+export function mayShareTables(one: KpiConfig, other: KpiConfig, config: Changelogs): boolean {
+  const [a, b] = [one.definition, other.definition];
+  if (a.kind === 'measures' && b.kind === 'measures')
+    return a.from.some(({ source, table }) => b.from.some((its) => its.source === source && its.table === table));
+  const named = new Set(sourcesOfKpis([other], config));
+  return sourcesOfKpis([one], config).some((source) => named.has(source));
+}
+
+/** Is a reader among those that `access.read` names? A word that is a role is never the name of a token. */
+export function admits({ read }: Pick<KpiAccess, 'read'>, { name, role }: Exclude<KpiReader, 'local'>): boolean {
+  return (
+    read === null ||
+    read.some((word) => {
+      const rank = ROLES.findIndex((one) => one === word);
+      return rank === -1 ? word === name : ROLES.indexOf(role) >= rank;
+    })
+  );
+}
+
+/** May a reader see every row of a KPI? One whose question does not say who asks may not, where the KPI is not for everyone. */
+export function readsAll({ access }: { readonly access: KpiAccess | null }, reader: KpiReader | undefined): boolean {
+  if (!access || reader === 'local') return true;
+  return reader !== undefined && access.rowFilter === null && admits(access, reader);
 }
 
 /** Changelogs that a process reads. */

@@ -19,10 +19,13 @@ export type {
   Span,
 } from './kpi.ts';
 export {
+  admits,
   historySchema,
   inputsOf,
   lookupsOf,
   matchesTable,
+  mayShareTables,
+  readsAll,
   readsTable,
   ROLES,
   sourcesOf,

@@ -33,6 +33,8 @@ export interface DatabaseOptions {
    * it the next opening reads the WAL, as after a crash.
    */
   readonly checkpointAtClose?: boolean;
+  /** Whether a quotient by zero is NULL instead of infinity. */
+  readonly nullOverZero?: boolean;
   /** For SQL that is not ours: the file is read only, nothing outside of it can be reached, and no setting can be changed. */
   readonly sealed?: { readonly spillBytes: number };
 }
@@ -75,6 +77,7 @@ export class Database {
           allow_community_extensions: 'false',
           max_temp_directory_size: `${Math.round(options.sealed.spillBytes / 2 ** 20)}MiB`,
         }),
+        ...(options.nullOverZero && { ieee_floating_point_ops: 'false' }),
         ...(options.blockBytes === undefined ? {} : { default_block_size: String(options.blockBytes) }),
         ...(options.checkpointBytes === undefined ? {} : { checkpoint_threshold: `${options.checkpointBytes}B` }),
       });

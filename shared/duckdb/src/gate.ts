@@ -105,9 +105,9 @@ function inspect(
 
 /**
  * Every name of a column in a query; null where it may mean columns that it does not name: by `*`, by place, by the whole row,
- * or by what two tables have in common.
+ * or by what two tables have in common. Of expressions without a FROM: an object with an `alias` beside them names a relation.
  */
-function columnsMeant(tree: object): ReadonlySet<string> | null {
+export function columnsMeant(tree: object): ReadonlySet<string> | null {
   const named = new Set<string>();
   const relations = new Set<string>();
   let all = false;

@@ -1,16 +1,18 @@
-/** A line between a query's worker and the process that runs it. */
+import type { FaultFacts, FaultKind } from '@tributary/core';
+
+/** A line between a question's worker and the process that answers it. */
 export type SandboxAsk =
   /** Which tables does it read? */
-  | { readonly sql: string; readonly known: readonly string[] }
-  /** They are in this file. */
-  | { readonly path: string; readonly spillDir: string; readonly ms: number };
+  | { readonly question: unknown }
+  /** They are in this file; `given` is what whoever made it has to say. */
+  | { readonly path: string; readonly spillDir: string; readonly ms: number; readonly given: unknown };
 
 export type SandboxTold =
   | { readonly tables: readonly { readonly schema: string; readonly name: string; readonly columns: readonly string[] | null }[] }
   | { readonly columns: readonly { readonly name: string; readonly type: string }[] }
   | { readonly rows: readonly Readonly<Record<string, unknown>>[] }
   | { readonly done: true }
-  | { readonly refused: string };
+  | { readonly refused: string; readonly kind: FaultKind; readonly facts: FaultFacts };
 
 /** What a query may use, and its process beside what DuckDB counts: a single value can be larger than DuckDB's own limit. */
 export const SANDBOX_BYTES = { duck: 256 * 2 ** 20, process: 640 * 2 ** 20, spill: 2 ** 30 } as const;

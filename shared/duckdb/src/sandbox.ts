@@ -18,7 +18,8 @@ const OBEY_MS = 500;
 /** V8's and Node's own needs beside what DuckDB may take. The kernel refuses more where it counts data (Linux); elsewhere the process watches itself. */
 const DATA_KIB = (SANDBOX_BYTES.process + 256 * 2 ** 20) / 1_024;
 const COMMAND = `ulimit -c 0; ulimit -d ${DATA_KIB} 2>/dev/null; exec "$0" --max-old-space-size=192 "$@"`;
-const PROGRAM = fileURLToPath(new URL('../dist/sandbox-process.js', import.meta.url));
+/** Answers a {@link SandboxQuery} of SQL alone. */
+const QUERIES = new URL('../dist/sandbox-process.js', import.meta.url);
 
 export interface SandboxLimits {
   /** From the question to the last row, the wait for a turn included. */
@@ -29,17 +30,19 @@ export interface SandboxLimits {
 }
 
 export interface SandboxQuery {
-  readonly sql: string;
-  /** Lower-case `schema.table` names that it may read. */
-  readonly known: ReadonlySet<string>;
-  /** Makes a DuckDB file of the tables named; it is removed afterwards. Ends early when `signal` aborts. */
-  readonly publish: (tables: readonly ReadTable[], path: string, signal: AbortSignal) => Promise<void>;
+  /** What the program is asked, as JSON; of the one for queries: its SQL, and the lower-case `schema.table` names that it may read. */
+  readonly question: unknown;
+  /**
+   * Makes a DuckDB file of the tables named; it is removed afterwards. Ends early when `signal` aborts.
+   * @returns what the program is to know besides, as JSON
+   */
+  readonly publish: (tables: readonly ReadTable[], path: string, signal: AbortSignal) => Promise<unknown>;
   /** Ends the query, with its reason. */
   readonly signal: AbortSignal;
 }
 
 /**
- * Runs SQL that people write where it can do no harm: in a process of its own, over a file that holds copies of the tables that it
+ * Runs SQL that people write (a query, or whatever another program makes of it: {@link sandboxed}) where it can do no harm: in a process of its own, over a file that holds copies of the tables that it
  * names, as of one moment.
  *
  * 1. Nothing can be reached but those tables: DuckDB opens the copy read-only, without access to anything else and with its settings
@@ -54,15 +57,20 @@ export interface SandboxQuery {
 export class Sandbox {
   readonly #folder: string;
   readonly #limits: SandboxLimits;
+  readonly #program: string;
   readonly #idle = new Map<Process, NodeJS.Timeout>();
   readonly #waiting: (() => void)[] = [];
   #running = 0;
 
-  /** @param folder for the copies; nothing else may be in it */
-  constructor(folder: string, limits: SandboxLimits) {
+  /**
+   * @param folder for the copies; nothing else may be in it
+   * @param program a file that calls {@link sandboxed}; default: the one for queries
+   */
+  constructor(folder: string, limits: SandboxLimits, program: URL = QUERIES) {
     // The process has a working directory of its own.
     this.#folder = resolve(folder);
     this.#limits = limits;
+    this.#program = fileURLToPath(program);
   }
 
   /** Removes what an earlier process left. */
@@ -71,8 +79,11 @@ export class Sandbox {
     await mkdir(this.#folder, { recursive: true, mode: 0o700 });
   }
 
-  /** Parts of an answer; the first has the columns and perhaps no rows. @throws Fault `query_refused`; the reason of `signal` */
-  async *query({ sql, known, publish, signal }: SandboxQuery): AsyncGenerator<Answer> {
+  /**
+   * Parts of an answer; the first has the columns and perhaps no rows.
+   * @throws Fault `query_refused`, or what the program refuses it with; what `publish` throws; the reason of `signal`
+   */
+  async *query({ question, publish, signal }: SandboxQuery): AsyncGenerator<Answer> {
     const late = new AbortController();
     const timer = setTimeout(() => late.abort(new Fault('query_refused', TOO_LATE)), this.#limits.ms);
     const deadline = performance.now() + this.#limits.ms;
@@ -88,15 +99,15 @@ export class Sandbox {
     }
     try {
       process = this.#process();
-      const tables = tablesOf(await process.ask({ sql, known: [...known] }, ended));
-      await publish(tables, path, ended);
+      const tables = tablesOf(await process.ask({ question }, ended));
+      const given = (await publish(tables, path, ended)) ?? null;
       ended.throwIfAborted();
       const ms = Math.max(1, deadline - performance.now());
       // It interrupts itself at its time, in its own words; when it does not, it is killed.
       clearTimeout(timer);
       const killing = setTimeout(() => late.abort(new Fault('query_refused', TOO_LATE)), ms + OBEY_MS);
       try {
-        yield* this.#answer(process, { path, spillDir: join(this.#folder, id), ms }, ended);
+        yield* this.#answer(process, { path, spillDir: join(this.#folder, id), ms, given }, ended);
       } finally {
         clearTimeout(killing);
       }
@@ -149,7 +160,7 @@ export class Sandbox {
       this.#idle.delete(process);
       if (!process.ended) return process;
     }
-    return new Process(this.#folder);
+    return new Process(this.#folder, this.#program);
   }
 
   #keep(process: Process): void {
@@ -210,8 +221,8 @@ class Process {
   readonly #child: ChildProcess;
   readonly #lines: AsyncIterator<string>;
 
-  constructor(cwd: string) {
-    this.#child = spawn('/bin/sh', ['-c', COMMAND, process.execPath, PROGRAM], {
+  constructor(cwd: string, program: string) {
+    this.#child = spawn('/bin/sh', ['-c', COMMAND, process.execPath, program], {
       cwd,
       env: {},
       stdio: ['pipe', 'pipe', 'ignore'],
@@ -230,7 +241,7 @@ class Process {
     return this.next(ended);
   }
 
-  /** @throws Fault `query_refused` when it refuses or dies; the reason of `ended`, after which it is of no use */
+  /** @throws Fault of the kind that it refuses with; `query_refused` when it dies; the reason of `ended`, after which it is of no use */
   async next(ended: AbortSignal): Promise<SandboxTold> {
     ended.throwIfAborted();
     const kill = () => this.kill();
@@ -246,7 +257,7 @@ class Process {
       const told = JSON.parse(line.value) as SandboxTold;
       if (!('refused' in told)) return told;
       this.refused = true;
-      throw new Fault('query_refused', told.refused);
+      throw new Fault(told.kind, told.refused, told.facts);
     } finally {
       ended.removeEventListener('abort', kill);
     }

@@ -1,6 +1,6 @@
 import type { Changelogs } from '@tributary/changelog';
 import { type Bus, Fault, LIMITS } from '@tributary/core';
-import { type Duck, duckIdent, duckLiteral, type ReadTable, type Sandbox } from '@tributary/duckdb';
+import { copied, type Duck, duckIdent, type ReadTable, type Sandbox } from '@tributary/duckdb';
 import type { LakeStore } from './lake-store.ts';
 
 export interface QueryOptions {
@@ -45,7 +45,8 @@ async function* answer(options: QueryOptions, { sql, asOf, tables: allowed }: Qu
   const text = sql.trim().replace(/;\s*$/, '');
   let told = false;
   let rows: unknown[] = [];
-  for await (const part of sandbox.query({ sql: text, known: await known(store, allowed, cut), publish, signal: cut })) {
+  const question = { sql: text, known: [...(await known(store, allowed, cut))] };
+  for await (const part of sandbox.query({ question, publish, signal: cut })) {
     if (!told) yield { columns: part.columns, rows: [], freshness };
     told = true;
     rows.push(...part.rows);
@@ -71,37 +72,24 @@ async function known(store: LakeStore, allowed: Question['tables'], cut: AbortSi
 }
 
 /** Copies tables to a file of their own, in one transaction. @returns the freshness of every source, at the same moment */
-async function published(
+function published(
   store: LakeStore,
   { tables, path, signal }: { tables: readonly ReadTable[]; path: string; signal: AbortSignal },
 ): Promise<Record<string, unknown>> {
-  const duck = await store.connect(signal);
-  const copy = duckIdent(path);
-  let whole = false;
-  try {
-    await duck.run(`ATTACH ${duckLiteral(path)} AS ${copy} (BLOCK_SIZE 16384)`);
-    await duck.run('BEGIN');
-    const freshness = await positions(duck);
-    for (const schema of new Set(tables.map((table) => table.schema)))
-      await duck.run(`CREATE SCHEMA IF NOT EXISTS ${copy}.${duckIdent(schema)}`);
-    for (const { schema, name: table, columns } of tables) {
-      const name = `${duckIdent(schema)}.${duckIdent(table)}`;
-      await duck.run(`CREATE TABLE ${copy}.${name} AS SELECT ${await columnsOf(duck, name, columns)} FROM ${name}`);
-    }
-    await duck.run('COMMIT');
-    await duck.run(`DETACH ${copy}`);
-    whole = true;
-    return freshness;
-  } finally {
-    duck.close();
-    if (!whole) await letGo(store, copy);
-  }
-}
-
-/** What was given up is attached still, and its connection may not be able to say more. */
-async function letGo(store: LakeStore, copy: string): Promise<void> {
-  const duck = await store.connect();
-  await duck.run(`DETACH DATABASE IF EXISTS ${copy}`).finally(() => duck.close());
+  return copied(
+    (cut) => store.connect(cut),
+    { path, signal },
+    async (duck, copy) => {
+      const freshness = await positions(duck);
+      for (const schema of new Set(tables.map((table) => table.schema)))
+        await duck.run(`CREATE SCHEMA IF NOT EXISTS ${copy}.${duckIdent(schema)}`);
+      for (const { schema, name: table, columns } of tables) {
+        const name = `${duckIdent(schema)}.${duckIdent(table)}`;
+        await duck.run(`CREATE TABLE ${copy}.${name} AS SELECT ${await columnsOf(duck, name, columns)} FROM ${name}`);
+      }
+      return freshness;
+    },
+  );
 }
 
 /** A query that names no column (`count(*)`) still counts rows. */
