@@ -1,4 +1,4 @@
-import { mkdir, rm, writeFile } from 'node:fs/promises';
+import { mkdir, readFile, rm, writeFile } from 'node:fs/promises';
 import { join } from 'node:path';
 import { Database } from '@tributary/duckdb';
 import { startPostgres, temporaryFolder } from '@tributary/embedded';
@@ -337,6 +337,63 @@ describe('KPIs over HTTP', () => {
       expect(counts(published)).toContain(6);
     }
     expect(messages.at(-1)?.headers.get('tributary-position')).toMatch(/^shop:/);
+  });
+
+  it('takes definitions, changes and deletes them: at once, and only over the one that was known', async () => {
+    const own = (where: string) =>
+      `kind: Kpi\nname: own\nfrom: { o: shop.public.orders }\nwhere: "${where}"\nmeasures: { n: { sql: "count(*)" } }\n`;
+    const send = async (method: string, name: string, headers: Record<string, string>, body?: string) => {
+      const yaml = body === undefined ? {} : { body, headers: { 'Content-Type': 'application/yaml', ...headers } };
+      const answer = await fetch(`${system.console}/v1/kpis/${name}`, { method, headers, ...yaml });
+      const text = await answer.text();
+      return {
+        status: answer.status,
+        tag: answer.headers.get('etag') ?? '',
+        told: text === '' ? null : (JSON.parse(text) as object),
+      };
+    };
+    const counts = (n: number) =>
+      until(`${n} orders of its own`, async () => {
+        const answer = await get('kpis/own/values');
+        return answer.ok && ((await answer.json()) as Values).rows[0]?.values['n'] === n;
+      });
+    const made = await send('PUT', 'own', { 'If-None-Match': '*' }, own('o.id < 3'));
+    expect(made).toMatchObject({ status: 201, told: { kpi: 'own', origin: 'api', version: 1, bound: true } });
+    await counts(2);
+    expect(await json('kpis/own')).toMatchObject({ document: { origin: 'api', version: 1, text: own('o.id < 3') } });
+    expect(await json('kpis/sales')).toMatchObject({
+      document: { origin: 'file', file: expect.stringMatching(/\.yaml$/) as string },
+    });
+    const refused = [
+      await send('PUT', 'own', { 'If-None-Match': '*' }, own('true')),
+      await send('PUT', 'own', {}, own('true')),
+      await send('PUT', 'own', { 'If-Match': '"1-000000000000"' }, own('true')),
+      await send('PUT', 'own', { 'If-Match': made.tag }, own('o.di < 3')),
+      await send('PUT', 'other', {}, own('true')),
+      await send('PUT', 'sales', {}, SALES),
+      await send('DELETE', 'sales', { 'If-Match': '*' }),
+      await send('DELETE', 'nobody', {}),
+      await send('DELETE', 'own', {}),
+    ];
+    expect(refused.map(({ status }) => status)).toEqual([412, 428, 412, 400, 400, 409, 409, 404, 428]);
+    const changed = await send('PUT', 'own', { 'If-Match': made.tag }, own('o.id < 4'));
+    expect(changed).toMatchObject({ status: 200, told: { version: 2 } });
+    await counts(3);
+    // Files are applied around it, and may not take its name.
+    const file = join(folder, 'tributary.yaml');
+    expect(JSON.parse((await system.run(['diff', '-f', file])).stdout)).toEqual({
+      applied: true,
+      changes: [],
+      api: [{ kind: 'Kpi', name: 'own', version: 2 }],
+    });
+    const taken = join(folder, 'taken.yaml');
+    await writeFile(taken, `${await readFile(file, 'utf8')}---\n${own('true')}`);
+    const applied = await system.run(['apply', '-f', taken]);
+    expect([applied.code, applied.stderr]).toEqual([1, expect.stringContaining('Kpi own was defined over HTTP') as string]);
+    expect((await send('DELETE', 'own', { 'If-Match': made.tag })).status).toBe(412);
+    expect((await send('DELETE', 'own', { 'If-Match': changed.tag })).status).toBe(204);
+    await until('it to be gone', async () => (await get('kpis/own')).status === 404);
+    await until('the others to be answered again', async () => (await get('kpis/sales/values')).ok);
   });
 
   it('says the same by the command line', async () => {

@@ -29,18 +29,18 @@ function electing(kv: Kv, lost: 'question' | 'answer', meanwhile: () => Promise<
 describe('a state that is applied while the bucket elects its leader', () => {
   it.each(['question', 'answer'] as const)('is applied once, when the %s of the first write was lost', async (lost) => {
     const { kv } = memoryBroker();
-    await new DesiredState(electing(kv, lost), '').write(files('a'), 0, 1_000);
+    await new DesiredState(electing(kv, lost), '').write({ files: files('a'), documents: [] }, 0, 1_000);
     const made = await new DesiredState(kv, '').read();
     expect(made?.files).toEqual(files('a'));
-    await new DesiredState(electing(kv, lost), '').write(files('b'), made?.revision ?? 0, 2_000);
+    await new DesiredState(electing(kv, lost), '').write({ files: files('b'), documents: [] }, made?.revision ?? 0, 2_000);
     expect((await new DesiredState(kv, '').read())?.files).toEqual(files('b'));
   });
 
   it('is refused when somebody else applied another one meanwhile', async () => {
     const { kv } = memoryBroker();
-    const other = () => new DesiredState(kv, '').write(files('other'), 0, 1_000);
+    const other = () => new DesiredState(kv, '').write({ files: files('other'), documents: [] }, 0, 1_000);
     const state = new DesiredState(electing(kv, 'question', other), '');
-    await expect(state.write(files('mine'), 0, 1_000)).rejects.toThrow('somebody else applied');
+    await expect(state.write({ files: files('mine'), documents: [] }, 0, 1_000)).rejects.toThrow('somebody else applied');
     expect((await new DesiredState(kv, '').read())?.files).toEqual(files('other'));
   });
 });

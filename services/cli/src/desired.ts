@@ -19,12 +19,53 @@ interface Stored {
   readonly files?: readonly ConfigFile[];
   /** Base64 of nonce, tag and the encrypted JSON of the files. */
   readonly sealed?: string;
+  /** Documents that came over HTTP; they hold no secrets. */
+  readonly documents?: readonly ApiDocument[];
+}
+
+/** A definition of a KPI that came over HTTP. */
+export interface ApiDocument {
+  /** Of the KPI. */
+  readonly name: string;
+  readonly text: string;
+  /** From 1, one more with every change. */
+  readonly version: number;
+  /** Milliseconds since 1970. */
+  readonly at: number;
+}
+
+/** What is wanted of a cluster: files, which are applied together, and documents beside them, which come one by one. */
+export interface Desired {
+  readonly files: readonly ConfigFile[];
+  readonly documents: readonly ApiDocument[];
+}
+
+/** Documents as files that are read like others, but filled in with nothing. */
+export function filesOf(documents: readonly ApiDocument[]): ConfigFile[] {
+  return documents.map(({ name, text }) => ({ name: `kpis/${name}`, text, verbatim: true }));
+}
+
+/** A name belongs to whoever had it first. @throws Fault `config_invalid` that says how to mend it */
+export async function assertNotTaken({ files, documents }: Desired): Promise<void> {
+  const { fileOf } = await configReading();
+  for (const { name } of documents) {
+    const file = fileOf(files, 'Kpi', name);
+    if (file === null) continue;
+    throw new Fault(
+      'config_invalid',
+      `${file}: Kpi ${name} was defined over HTTP and is kept there: take it out of this file, or DELETE /v1/kpis/${name} first`,
+      { kpi: name },
+    );
+  }
 }
 
 /**
  * The desired state of a cluster, applied with `tributary apply`. All of it is one key, so a half-applied state never
  * runs. References to secrets are stored as written and filled in by each worker; a state that holds a secret itself
  * is sealed with the key in `TRIBUTARY_KEY`, or else with one that is made in the data folder.
+ *
+ * Definitions of KPIs that came over HTTP stand in it too, beside the files: `apply` and `up -f` put other files in the place of
+ * the files, and leave the documents alone. One that no longer fits the files is told and passed over, and kept.
  */
 export class DesiredState {
   readonly #kv: Kv;
@@ -36,18 +77,23 @@ export class DesiredState {
   }
 
   /** @returns null when nothing was ever applied. @throws Fault `config_invalid` when it is sealed with another key */
-  async read(): Promise<{ readonly files: readonly ConfigFile[]; readonly revision: number } | null> {
+  async read(): Promise<(Desired & { readonly revision: number }) | null> {
     const entry = await this.#kv.get(KEY);
-    return entry && { files: await this.#open(entry.value as Stored), revision: entry.revision };
+    if (!entry) return null;
+    const stored = entry.value as Stored;
+    return { files: await this.#open(stored), documents: stored.documents ?? [], revision: entry.revision };
   }
 
   /**
-   * Puts `files` in the place of the state read at `revision` (0 = of none), also while a broker cluster elects a leader.
-   * @throws Fault `config_invalid` when somebody else was faster
+   * Puts a state in the place of the one read at `revision` (0 = of none), also while a broker cluster elects a leader.
+   * @throws Fault `config_invalid` when somebody else was faster, or a name is taken by a document and a file
    */
-  async write(files: readonly ConfigFile[], revision: number, at: number): Promise<void> {
+  async write(desired: Desired, revision: number, at: number): Promise<void> {
     const { holdsSecret } = await configReading();
-    const stored: Stored = holdsSecret(files) ? { at, sealed: await this.#seal(files) } : { at, files };
+    await assertNotTaken(desired);
+    const { files, documents } = desired;
+    const more = documents.length === 0 ? {} : { documents };
+    const stored: Stored = holdsSecret(files) ? { at, sealed: await this.#seal(files), ...more } : { at, files, ...more };
     let asked = 0;
     const written = await outlastingElection(async () => {
       asked++;
@@ -101,14 +147,24 @@ export class DesiredState {
     }
   }
 
-  /** Makes `files` the applied state, whatever was before: for the one process of a cluster of its own. @returns its revision */
-  async replace(files: readonly ConfigFile[], at: number): Promise<number> {
+  /**
+   * Makes `files` the applied files, whatever was before: for the one process of a cluster of its own.
+   * @throws Fault `config_invalid`
+   */
+  async replace(
+    files: readonly ConfigFile[],
+    at: number,
+    log: OpsLog,
+  ): Promise<{ readonly config: Config; readonly revision: number }> {
     const { compareDocuments } = await configReading();
     const entry = await this.#kv.get(KEY);
     const before = entry ? await this.#open(entry.value as Stored).catch(() => null) : [];
+    const documents = (entry?.value as Stored | undefined)?.documents ?? [];
+    await assertNotTaken({ files, documents });
     if (!entry || before === null || compareDocuments(before, files).length > 0)
-      await this.write(files, entry?.revision ?? 0, at);
-    return (await this.#kv.get(KEY))?.revision ?? 0;
+      await this.write({ files, documents }, entry?.revision ?? 0, at);
+    const revision = (await this.#kv.get(KEY))?.revision ?? 0;
+    return { config: await this.#fitted({ files, documents }, log), revision };
   }
 
   /** Calls `changed` with every state applied after `revision`, until `signal` aborts; one that cannot be read is told and passed over. */
@@ -139,12 +195,22 @@ export class DesiredState {
 
   async #configOf(stored: Stored, log: OpsLog): Promise<Config | null> {
     try {
-      const { configOf } = await configReading();
-      return configOf(await this.#open(stored), { env: environment() });
+      return await this.#fitted({ files: await this.#open(stored), documents: stored.documents ?? [] }, log);
     } catch (error) {
       log.error({ error: describeError(error) }, 'the applied state cannot be run here; going on with what runs');
       return null;
     }
+  }
+
+  async #fitted({ files, documents }: Desired, log: OpsLog): Promise<Config> {
+    const { configWith } = await configReading();
+    const { config, unfit } = configWith(files, filesOf(documents), { env: environment() });
+    if (unfit.length > 0)
+      log.warn(
+        { unfit },
+        'definitions that came over HTTP do not fit the files: they are kept, and do not run; PUT or DELETE them',
+      );
+    return config;
   }
 
   async #seal(files: readonly ConfigFile[]): Promise<string> {

@@ -9,6 +9,7 @@ import type { OpsLog } from '@tributary/ops';
 import { claimFolder, removeAddresses, workerOf, writeAddresses } from './addresses.ts';
 import type { StatusTold } from '@tributary/cluster';
 import { DesiredState } from './desired.ts';
+import { KpiDocuments } from './kpi-documents.ts';
 import type { ThreadMessage, ThreadTask } from './thread.ts';
 
 export interface SystemOptions {
@@ -67,6 +68,7 @@ export class System {
       if (config.processes.length > 0) threads.push(new Thread({ ...task, service: 'monitor' }));
       const consoleStarted = startConsole(config, runtime, {
         connected: broker.connected,
+        documents: new KpiDocuments(new DesiredState(kv, options.data), systemClock),
         ...(options.port === undefined ? {} : { port: options.port }),
       });
       await Promise.all([...threads.map((thread) => thread.started), consoleStarted]);
@@ -157,7 +159,7 @@ interface Parts {
 async function beginWith(options: SystemOptions, kv: Kv, own: boolean): Promise<{ config: Config; revision: number }> {
   const state = new DesiredState(kv, options.data);
   if (!own) return state.begin(options.files, options.log);
-  return { config: options.config, revision: await state.replace(options.files, systemClock.now()) };
+  return state.replace(options.files, systemClock.now(), options.log);
 }
 
 async function embeddedNats({ data, say }: SystemOptions): Promise<NatsServer> {

@@ -1,4 +1,5 @@
 export type { Token } from './api/access.ts';
+export type { DocumentChanged, KpiDocument, KpiDocuments } from './api/kpi-documents.ts';
 export { Observer } from './api/observer.ts';
 export { startHealth } from './health.ts';
 export { type ConsoleOptions, type RunningConsole, startConsole } from './main.ts';

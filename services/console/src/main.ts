@@ -12,6 +12,7 @@ import { assertHostAllowed } from './api/access.ts';
 import { changesRoute } from './api/changes.ts';
 import { commandRoutes } from './api/commands.ts';
 import { healthRoutes } from './api/health.ts';
+import type { KpiDocuments } from './api/kpi-documents.ts';
 import { kpiSamples } from './api/kpi-metrics.ts';
 import { kpiRoutes } from './api/kpis.ts';
 import { processRoutes } from './api/processes.ts';
@@ -28,6 +29,8 @@ export interface ConsoleOptions {
   readonly host?: string;
   /** Is the connection to the broker whole? */
   readonly connected: () => boolean;
+  /** Where definitions of KPIs that come over HTTP are kept; absent: none may come. */
+  readonly documents?: KpiDocuments;
 }
 
 export interface RunningConsole extends ConfiguredService<ConsoleConfig> {
@@ -66,7 +69,13 @@ export async function startConsole(
     sources: config.sources.map((source) => source.name),
     registered: () => registeredActors(runtime.kv),
   });
-  const server = await buildServer({ runtime, observer, tokens, connected: options.connected });
+  const server = await buildServer({
+    runtime,
+    observer,
+    tokens,
+    connected: options.connected,
+    documents: options.documents ?? null,
+  });
   await observer.start();
   try {
     const url = await server.listen({ port: options.port ?? config.cluster.http.port, host });
@@ -90,9 +99,10 @@ interface Parts {
   readonly observer: Observer;
   readonly tokens: ConsoleConfig['cluster']['http']['tokens'];
   readonly connected: () => boolean;
+  readonly documents: KpiDocuments | null;
 }
 
-async function buildServer({ runtime, observer, tokens, connected }: Parts): Promise<FastifyInstance> {
+async function buildServer({ runtime, observer, tokens, connected, documents }: Parts): Promise<FastifyInstance> {
   const server = await openServer(tokens, runtime.log);
   const openapi = describeRoutes(server, version());
   healthRoutes(server, {
@@ -105,7 +115,7 @@ async function buildServer({ runtime, observer, tokens, connected }: Parts): Pro
   statusRoutes(server, observer);
   commandRoutes(server, { bus: runtime.bus, observer, log: runtime.log });
   changesRoute(server, runtime.changelogs, runtime.log);
-  kpiRoutes(server, runtime);
+  kpiRoutes(server, { ...runtime, documents });
   processRoutes(server, runtime);
   alertRoutes(server, runtime.bus);
   server.get('/openapi.json', () => openapi());

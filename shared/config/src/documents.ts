@@ -24,6 +24,16 @@ export function compareDocuments(before: readonly ConfigFile[], after: readonly 
   return changes;
 }
 
+/** The file that holds a document; null = none does. */
+export function fileOf(files: readonly ConfigFile[], kind: string, name: string): string | null {
+  const holds = ({ name: file, text }: ConfigFile) =>
+    parse(file, text, []).some(({ document }) => {
+      const value = document.toJS() as { kind?: unknown; name?: unknown } | null;
+      return value?.kind === kind && value.name === name;
+    });
+  return files.find(holds)?.name ?? null;
+}
+
 interface Known {
   readonly kind: string;
   readonly name: string | null;

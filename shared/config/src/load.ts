@@ -20,6 +20,8 @@ export interface LoadOptions {
 export interface ConfigFile {
   readonly name: string;
   readonly text: string;
+  /** References to secrets in it stay as they are written: whoever sent it may not read secrets. */
+  readonly verbatim?: true;
 }
 
 /**
@@ -56,9 +58,9 @@ function modulesIn({ name: file, text }: ConfigFile): { file: string; module: st
 export function configOf(given: readonly ConfigFile[], options: LoadOptions): Config {
   const complaints: Complaint[] = [];
   const documents: Checked[] = [];
-  for (const { name, text } of given) {
+  for (const { name, text, verbatim } of given) {
     for (const document of parse(name, text, complaints)) {
-      substitute(document, options, complaints);
+      if (!verbatim) substitute(document, options, complaints);
       const checked = check(document, complaints);
       if (checked) documents.push(checked);
     }
@@ -66,6 +68,31 @@ export function configOf(given: readonly ConfigFile[], options: LoadOptions): Co
   const config = assemble(documents, complaints);
   if (complaints.length > 0) refuse(complaints);
   return config;
+}
+
+/**
+ * The config of some files, and of documents beside them whatever fits: one that does not must not keep the rest from running.
+ * @returns also which did not fit, and why
+ * @throws Fault `config_invalid` where the files are wrong by themselves
+ */
+export function configWith(
+  files: readonly ConfigFile[],
+  documents: readonly ConfigFile[],
+  options: LoadOptions,
+): { readonly config: Config; readonly unfit: readonly { readonly name: string; readonly reason: string }[] } {
+  let config = configOf(files, options);
+  const fitting = [...files];
+  const unfit: { name: string; reason: string }[] = [];
+  for (const document of documents) {
+    try {
+      config = configOf([...fitting, document], options);
+      fitting.push(document);
+    } catch (error) {
+      if (!(error instanceof Fault)) throw error;
+      unfit.push({ name: document.name, reason: error.message });
+    }
+  }
+  return { config, unfit };
 }
 
 /**

@@ -3,7 +3,7 @@ import { systemClock } from '@tributary/core';
 import { environment } from '@tributary/ops';
 import { connect, type Where } from '../addresses.ts';
 import { outlastingElection } from '../cluster.ts';
-import { DesiredState } from '../desired.ts';
+import { assertNotTaken, DesiredState, filesOf } from '../desired.ts';
 import type { Output } from '../output.ts';
 
 export interface ApplyOptions extends Where {
@@ -15,7 +15,8 @@ const SIGN = { added: '+', changed: '~', removed: '-' } as const;
 /** Puts the files in the place of the cluster's desired state; workers go over to it by themselves. */
 export async function apply(options: ApplyOptions, output: Output): Promise<void> {
   await withState(options, async (state, { files, before, changes }) => {
-    if (changes.length > 0) await state.write(files, before?.revision ?? 0, systemClock.now());
+    if (changes.length > 0)
+      await state.write({ files, documents: before?.documents ?? [] }, before?.revision ?? 0, systemClock.now());
     if (output.json) output.value({ applied: changes.length > 0, changes });
     else if (changes.length === 0) output.line('Nothing to change: the cluster wants this already.');
     else show(changes, output);
@@ -31,10 +32,13 @@ export async function apply(options: ApplyOptions, output: Output): Promise<void
 /** Shows what {@link apply} would change, and changes nothing. */
 export async function diff(options: ApplyOptions, output: Output): Promise<void> {
   await withState(options, async (_state, { before, changes }) => {
-    if (output.json) return output.value({ applied: before !== null, changes });
+    const api = (before?.documents ?? []).map(({ name, version }) => ({ kind: 'Kpi', name, version }));
+    if (output.json) return output.value({ applied: before !== null, changes, ...(api.length > 0 ? { api } : {}) });
     if (before === null) output.line('Nothing was applied yet: workers run the files they were started with.');
     else if (changes.length === 0) output.line('No difference.');
     show(changes, output);
+    for (const { kind, name, version } of api)
+      output.line(`= ${kind} ${name} (defined over HTTP, version ${version}; left alone)`);
   });
 }
 
@@ -53,6 +57,10 @@ async function withState(options: ApplyOptions, work: (state: DesiredState, comp
   try {
     const state = new DesiredState(broker.kv, options.data);
     const before = await outlastingElection(() => state.read());
+    // Together with what came over HTTP, too: a source that a definition reads there must not go unnoticed.
+    const documents = before?.documents ?? [];
+    await assertNotTaken({ files, documents });
+    if (documents.length > 0) configOf([...files, ...filesOf(documents)], { env: environment() });
     await work(state, { files, before, changes: compareDocuments(before?.files ?? [], files) });
   } finally {
     await broker.close();

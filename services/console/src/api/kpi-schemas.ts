@@ -144,3 +144,21 @@ export const preview = {
   body: definition,
   response: { 200: object },
 };
+
+const conditions =
+  'A change of one that is there names it by `If-Match` (the ETag of `GET`, or `*`), else 428; 412: it is another one meanwhile. 409: it is defined in a file, which `tributary apply` manages.';
+
+export const put = {
+  summary: 'Define a KPI, or change its definition',
+  description: `It runs at once, and is kept when the cluster starts again. \`If-None-Match: *\`: only where there is none yet. ${conditions}`,
+  params,
+  body: definition,
+  response: { 200: object, 201: object },
+};
+
+export const remove = {
+  summary: 'Delete the definition of a KPI that came over HTTP',
+  description: conditions,
+  params,
+  response: { 204: { type: 'null', description: 'It is gone' } },
+};

@@ -3,8 +3,10 @@ import { registeredActors } from '@tributary/cluster';
 import { configReading, type KpiConfig, type KpiReader } from '@tributary/config';
 import type { Changelogs } from '@tributary/changelog';
 import { askOne, type Bus, csvLine, Fault, type Kv } from '@tributary/core';
+import type { OpsLog } from '@tributary/ops';
 import type { FastifyInstance, FastifyRequest } from 'fastify';
 import { openStream } from './event-stream.ts';
+import { documentRoutes, type KpiDocuments } from './kpi-documents.ts';
 import * as asks from './kpi-schemas.ts';
 
 /** Rows one answer may hold; more is asked for with a shorter range, or through the command line. */
@@ -20,6 +22,9 @@ export interface KpiRoutesOptions {
   readonly bus: Bus;
   readonly kv: Kv;
   readonly changelogs: Changelogs;
+  /** Null: definitions cannot be changed here. */
+  readonly documents: KpiDocuments | null;
+  readonly log: Pick<OpsLog, 'info'>;
 }
 
 /** What a KPI says of itself, among other things. */
@@ -62,7 +67,12 @@ export function kpiRoutes(server: FastifyInstance, options: KpiRoutesOptions): v
   };
 
   server.get('/v1/kpis', { config: { role: 'viewer' }, schema: asks.list }, ({ reader }) => listed(options, reader));
-  server.get<Named>('/v1/kpis/:kpi', { config: { role: 'viewer' }, schema: asks.show }, (request) => ask(request, 'show', {}));
+  server.get<Named>('/v1/kpis/:kpi', { config: { role: 'viewer' }, schema: asks.show }, async (request, reply) => {
+    const shown = await ask<object>(request, 'show', {});
+    const document = (await options.documents?.find(request.params.kpi)) ?? null;
+    if (document?.origin === 'api') void reply.header('ETag', `"${document.tag}"`);
+    return { ...shown, document };
+  });
   valueRoutes(server, options);
   server.get<Named & { Querystring: asks.RowsQuery }>(
     '/v1/kpis/:kpi/rows',
@@ -148,20 +158,25 @@ function valueRoutes(server: FastifyInstance, options: KpiRoutesOptions): void {
 }
 
 function definitionRoutes(server: FastifyInstance, options: KpiRoutesOptions): void {
-  const { bus } = options;
+  const { bus, documents } = options;
+  const validate = async (config: KpiConfig): Promise<object> => {
+    try {
+      const subject = `tributary.kpi-engine.${config.engine}.validate`;
+      return await askOne<object>(bus, subject, { config }, { idleMs: ANSWER_IDLE_MS });
+    } catch (error) {
+      if (!(error instanceof Fault) || error.kind !== 'not_found') throw error;
+      const reason = `no engine ${config.engine} runs yet: the SQL was not checked against tables`;
+      return { kpi: config.name, bound: false, reason };
+    }
+  };
+  if (documents)
+    documentRoutes(server, { documents, definitionIn: (body) => definitionIn(options, body), validate, log: options.log });
   server.post<{ Body: unknown }>(
     '/v1/kpis::validate',
     { config: { role: 'analyst' }, schema: asks.validate },
     async ({ body }) => {
       const config = await definitionIn(options, body);
-      try {
-        const told = await askOne<object>(bus, `tributary.kpi-engine.${config.engine}.validate`, { config });
-        return { valid: true, ...told };
-      } catch (error) {
-        if (!(error instanceof Fault) || error.kind !== 'not_found') throw error;
-        const reason = `no engine ${config.engine} runs yet: the SQL was not checked against tables`;
-        return { valid: true, kpi: config.name, bound: false, reason };
-      }
+      return { valid: true, ...(await validate(config)) };
     },
   );
 

@@ -35,9 +35,12 @@ const TITLES: Record<number, string> = {
   403: 'The token does not allow this',
   404: 'There is no such thing here',
   405: 'This method is not allowed here',
+  409: 'What stands there does not allow this',
   410: 'What was asked for is not held any more',
+  412: 'What stands there is another one',
   413: 'The request is too large',
   415: 'The request has an unsupported content type',
+  428: 'Say what this takes the place of',
   503: 'Not available now',
 };
 
