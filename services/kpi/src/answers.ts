@@ -191,7 +191,7 @@ export class KpiActor implements Actor {
         ask,
         scope,
         signal,
-        ...(line === undefined ? {} : { heard: () => this.#listens(line) }),
+        ...(line === undefined ? {} : { heard: (parts: number) => this.#listens(line, parts) }),
       });
     };
     return [
@@ -249,10 +249,10 @@ export class KpiActor implements Actor {
     return follow({ answer, listen, clock: engine.clock, signal, ...(heard ? { heard } : {}) });
   }
 
-  /** Does whoever asked for a stream still answer for its line? */
-  async #listens(line: string): Promise<boolean> {
+  /** Resolves when whoever asked for a stream has read so many parts of it; he says so on its line, and meanwhile that he is there. */
+  async #listens(line: string, parts: number): Promise<boolean> {
     try {
-      await askOne(this.#bus, line, {}, { idleMs: LINE_IDLE_MS });
+      await askOne(this.#bus, line, { parts }, { idleMs: LINE_IDLE_MS });
       return true;
     } catch (error) {
       if (error instanceof Fault) return false;
@@ -271,7 +271,7 @@ interface Following {
   readonly ask: ValuesQuestion;
   readonly scope: Scope;
   readonly signal: AbortSignal;
-  readonly heard?: () => Promise<boolean>;
+  readonly heard?: (parts: number) => Promise<boolean>;
 }
 
 /** A value with its bucket and dimensions beside each other, as tables have it. */

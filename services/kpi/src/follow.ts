@@ -3,7 +3,7 @@ import type { Clock } from '@tributary/core';
 import type { Answered } from './asked.ts';
 import type { KpiFreshness } from './moment.ts';
 
-/** Said at least this often, and asked at least this often whether anyone listens. */
+/** Said at least this often, so that it is noticed when nobody listens any more. */
 const SILENT_MS = 10_000;
 
 export interface FollowedPart {
@@ -19,14 +19,17 @@ export interface FollowOptions {
   readonly listen: (heard: () => void) => () => void;
   readonly clock: Clock;
   readonly signal: AbortSignal;
-  /** Does anyone listen still? Default: yes. */
-  readonly heard?: () => Promise<boolean>;
+  /** Resolves when so many parts were read; false: nobody listens any more. Default: whoever takes the parts asks for each when he has read the one before. */
+  readonly heard?: (parts: number) => Promise<boolean>;
 }
 
-/** The values, and again whenever they changed; in between, how far they are. A part is made when it is asked for, so who is slow misses states, not changes. */
+/**
+ * The values, and again whenever they changed; in between, how far they are. A part is made when the one before was read: so one part waits for a
+ * slow reader, whatever happens meanwhile, and he misses states, never the last.
+ */
 export async function* follow({ answer, listen, clock, signal, heard }: FollowOptions): AsyncGenerator<FollowedPart> {
   let before: Answered['rows'] | null = null;
-  let askedAt = clock.monotonic();
+  let parts = 0;
   let moved = true;
   let wake: () => void = () => {};
   const unlisten = listen(() => {
@@ -39,13 +42,11 @@ export async function* follow({ answer, listen, clock, signal, heard }: FollowOp
       const { rows, freshness } = await answer();
       yield { ...difference(before, rows), freshness };
       before = rows;
+      if (heard && !(await heard(++parts))) return;
       if (!moved) {
         const told = new Promise<void>((resolve) => (wake = resolve));
         await Promise.race([told, clock.sleep(SILENT_MS, signal).catch(() => {})]);
       }
-      if (!heard || clock.monotonic() - askedAt < SILENT_MS) continue;
-      if (!(await heard())) return;
-      askedAt = clock.monotonic();
     }
   } finally {
     unlisten();

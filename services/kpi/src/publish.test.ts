@@ -1,8 +1,8 @@
-import { memoryBroker } from '@tributary/changelog';
+import { type EventStreams, memoryBroker } from '@tributary/changelog';
 import type { KpiConfig, KpiPublish } from '@tributary/config';
 import { systemClock } from '@tributary/core';
-import { describe, expect, it } from 'vitest';
-import type { FollowedPart } from './follow.ts';
+import { describe, expect, it, vi } from 'vitest';
+import { follow, type FollowedPart } from './follow.ts';
 import type { KpiFreshness } from './moment.ts';
 import { publishing, sliced } from './publish.ts';
 
@@ -50,5 +50,64 @@ describe('publishing', () => {
       maxBytes: 0,
     });
     expect([lastSeq, lastHeaders?.get('tributary-position')]).toEqual([2, 'shop:0/3+1']);
+  });
+
+  it('misses states, never the last, where a stream is slow: one message waits for it, whatever happens meanwhile', async () => {
+    const { eventStreams } = memoryBroker().changelogs;
+    const limits = { subject: 'kpi.size', replicas: 1, maxAgeMs: 0, maxBytes: 0 };
+    let asked = 0;
+    let take = () => {};
+    const slow: EventStreams = {
+      ...eventStreams,
+      async open(name, given) {
+        const writer = await eventStreams.open(name, given);
+        return {
+          lastSeq: writer.lastSeq,
+          lastHeaders: writer.lastHeaders,
+          bodyBytesMax: writer.bodyBytesMax,
+          close: () => writer.close(),
+          append: async (message) => {
+            asked++;
+            await new Promise<void>((resolve) => (take = resolve));
+            return writer.append(message);
+          },
+        };
+      },
+    };
+    let n = 0;
+    let told: () => void = () => {};
+    const stop = new AbortController();
+    const parts = (signal: AbortSignal) =>
+      follow({
+        answer: async () => ({
+          rows: [{ n }],
+          freshness: { definitionVersion: 'v', position: `shop:0/${n}+1` } as KpiFreshness,
+        }),
+        listen: (heard) => {
+          told = heard;
+          return () => {};
+        },
+        clock: systemClock,
+        signal,
+      });
+    const config = { name: 'size' } as KpiConfig;
+    const publish: KpiPublish = { subject: 'kpi.size', to: [], ask: {}, everyMs: 0 };
+    const options = { config, publish, hooks: [], streams: slow, replicas: 1, clock: systemClock, warn: () => {}, parts };
+    const [task] = publishing(options);
+    const running = task?.(stop.signal);
+    await vi.waitFor(() => expect(asked).toBe(1));
+    for (n = 1; n < 500; n++) told();
+    n = 500;
+    told();
+    await new Promise((resolve) => setImmediate(resolve));
+    expect(asked).toBe(1);
+    take();
+    await vi.waitFor(() => expect(asked).toBe(2));
+    take();
+    await vi.waitFor(async () => expect((await eventStreams.open('KPI_size', limits)).lastSeq).toBe(2));
+    expect((await eventStreams.open('KPI_size', limits)).lastHeaders?.get('tributary-position')).toBe('shop:0/500+1');
+    stop.abort(new Error('enough'));
+    told();
+    await running;
   });
 });

@@ -8,6 +8,7 @@ import type { FastifyInstance, FastifyRequest } from 'fastify';
 import { openStream } from './event-stream.ts';
 import { documentRoutes, type KpiDocuments } from './kpi-documents.ts';
 import * as asks from './kpi-schemas.ts';
+import { Reading } from './reading.ts';
 
 /** Rows one answer may hold; more is asked for with a shorter range, or through the command line. */
 const ANSWER_ROWS_MAX = 100_000;
@@ -123,11 +124,10 @@ function valueRoutes(server: FastifyInstance, options: KpiRoutesOptions): void {
       const { reader } = request;
       const kpi = await known(options, request.params.kpi, reader);
       const asking = new AbortController();
-      // Who answers for its line is still there; the worker asks, and ends a stream that nobody reads.
+      // Who answers for its line is still there; the worker asks behind every part, and ends a stream that nobody reads.
       const line = `tributary.kpi-line.${randomUUID()}`;
-      const hangUp = await bus.serve(line, async function* () {
-        yield {};
-      });
+      const reading = new Reading();
+      const hangUp = await bus.serve(line, (question) => reading.until(question));
       try {
         const question = { ...valuesQuestion(request.query), reader, line };
         const options = { idleMs: STREAM_IDLE_MS, signal: asking.signal };
@@ -136,8 +136,9 @@ function valueRoutes(server: FastifyInstance, options: KpiRoutesOptions): void {
         const first = await running(kpi, () => parts.next());
         const stream = openStream(reply, 'sse');
         stream.signal.addEventListener('abort', () => asking.abort(), { once: true });
-        await followed(stream, parts, first);
+        await followed({ stream, reading }, parts, first);
       } finally {
+        reading.end();
         await hangUp();
       }
     },
@@ -274,16 +275,17 @@ async function answered(
 
 /** Events `values` (`whole`: all of them, else those that changed), and `freshness` while nothing changes. */
 async function followed(
-  stream: ReturnType<typeof openStream>,
+  { stream, reading }: { stream: ReturnType<typeof openStream>; reading: Reading },
   parts: AsyncIterator<unknown>,
   first: IteratorResult<unknown>,
 ): Promise<void> {
   try {
     for (let part = first; !part.done; part = await parts.next()) {
       const { whole, rows = [], freshness } = part.value as Part & { readonly whole?: boolean };
-      await stream.drained();
       if (whole || rows.length > 0) stream.send('values', { whole, rows, freshness }, freshness?.position);
       else stream.send('freshness', freshness, freshness?.position);
+      await stream.drained();
+      reading.took();
     }
   } catch (error) {
     if (!stream.signal.aborted) stream.send('fault', { fault: error instanceof Fault ? error.kind : 'bug' });
