@@ -1,15 +1,19 @@
 import { rm, writeFile } from 'node:fs/promises';
 import { join } from 'node:path';
+import { isDeepStrictEqual } from 'node:util';
 import { type Broker, connectNats } from '@tributary/changelog';
 import { configReading } from '@tributary/config';
 import { askOne, Fault, systemClock } from '@tributary/core';
 import { obtainNatsServer, startNats, startPostgres, temporaryFolder } from '@tributary/embedded';
 import { openLog } from '@tributary/ops';
 import { startSources } from '@tributary/source';
+import { connect as connectToNats } from 'nats';
 import { Client } from 'pg';
 import { afterAll, beforeAll, describe, expect, it } from 'vitest';
 import { act, CRM, KPIS, oracle, SHOP } from '../fixtures/kpi-shop.ts';
+import { streamMessages } from '../fixtures/event-streams.ts';
 import { Service } from '../fixtures/service.ts';
+import { CH_KPIS, QUESTIONS, statesOf, Terminal, TPCC } from '../fixtures/tpcc.ts';
 import { timed } from '../fixtures/timed.ts';
 import { until } from '../fixtures/wait.ts';
 import { seeded } from '../fixtures/workload.ts';
@@ -36,6 +40,7 @@ describe(`KPIs against PostgreSQL (seed ${seed})`, () => {
   let urls: { shop: string; crm: string };
   let nats: string;
   let worker: Service;
+  let terminal: Terminal;
 
   const connect = async (url: string) => {
     const client = new Client({ connectionString: url });
@@ -57,12 +62,16 @@ describe(`KPIs against PostgreSQL (seed ${seed})`, () => {
     urls = { shop: postgres.url('shop'), crm: postgres.url('crm') };
     shop = await connect(urls.shop);
     crm = await connect(urls.crm);
-    await shop.query(SHOP);
+    await shop.query(`${SHOP};${TPCC}`);
+    terminal = new Terminal(shop, random);
     await crm.query(CRM);
-    for (let i = 0; i < STEPS; i++) await act({ shop, crm, random });
+    for (let i = 0; i < STEPS; i++) {
+      await act({ shop, crm, random });
+      await terminal.transaction();
+    }
     const sources = Object.entries(urls).map(([name, url]) => `kind: Source\nname: ${name}\npostgres: "${url}"\n---\n`);
     const file = join(folder, 'tributary.yaml');
-    await writeFile(file, `${sources.join('')}${KPIS}`);
+    await writeFile(file, `${sources.join('')}${KPIS}---\n${CH_KPIS}`);
     broker = await connectNats({ url: nats });
     closing.push(() => broker.close());
     const { loadConfig } = await configReading();
@@ -138,6 +147,27 @@ describe(`KPIs against PostgreSQL (seed ${seed})`, () => {
     expect(plain(told), when).toEqual(plain(right));
   };
 
+  /** Every state of the CH-benCHmark's KPIs that was ever published is one that PostgreSQL had, in its order; and the last one is of now. */
+  const expectPublished = async () => {
+    const connection = await connectToNats({ servers: nats });
+    for (const question of QUESTIONS) {
+      const right = terminal.states(question).map((state) => plain({ ch: state }));
+      const told = await until(`${question} to be published`, async () => {
+        const messages = await streamMessages(connection, `KPI_${question}`);
+        const states = [...statesOf(messages.map(({ body }) => body))].map((state) => plain({ ch: state }));
+        return isDeepStrictEqual(states.at(-1), right.at(-1)) ? states : null;
+      });
+      let at = 0;
+      for (const [n, state] of told.entries()) {
+        const found = right.findIndex((one, i) => i >= at && isDeepStrictEqual(one, state));
+        if (found === -1) expect(state, `${question}, message ${n}, behind state ${at} (seed ${seed})`).toEqual(right[at]);
+        at = found;
+      }
+      expect(told.length, `states of ${question} that were published (seed ${seed})`).toBeGreaterThan(ROUNDS);
+    }
+    await connection.close();
+  };
+
   it('says what PostgreSQL says at the same positions, now and of the past, whatever happens to its worker', async () => {
     const past: { right: Answers; positions: Record<string, string> }[] = [];
     for (let round = 0; round < ROUNDS; round++) {
@@ -150,6 +180,7 @@ describe(`KPIs against PostgreSQL (seed ${seed})`, () => {
       const killed = round % 2 === 1 ? Math.floor(random() * STEPS) : -1;
       for (let i = 0; i < STEPS; i++) {
         await act({ shop, crm, random });
+        await terminal.transaction();
         if (i !== killed) continue;
         await worker.kill();
         await timed('an engine of KPIs is level again after its worker was killed', async () => {
@@ -163,7 +194,8 @@ describe(`KPIs against PostgreSQL (seed ${seed})`, () => {
     expectEqual((await answers(null)).told, await oracle({ shop, crm }), `the end (seed ${seed})`);
     for (const [round, { right, positions }] of past.entries())
       expectEqual((await answers(positions)).told, right, `as of round ${round} (seed ${seed})`);
-    for (const kpi of ['sales', 'due', 'total']) {
+    await expectPublished();
+    for (const kpi of ['sales', 'due', 'total', ...QUESTIONS]) {
       const checked = await askOne<{ differing: number }>(broker.bus, `tributary.kpi.${kpi}.backfill`, {});
       expect(checked, `${kpi} is what its definition says (seed ${seed})`).toMatchObject({ differing: 0 });
     }
