@@ -2,7 +2,7 @@ import { mkdtemp } from 'node:fs/promises';
 import { join } from 'node:path';
 import type { Config, KpiConfig } from '@tributary/config';
 import { configReading } from '@tributary/config';
-import { askOne } from '@tributary/core';
+import { askOne, Fault } from '@tributary/core';
 import { Database, type Duck } from '@tributary/duckdb';
 import { startKpis } from '@tributary/kpi';
 import { startSources } from '@tributary/source';
@@ -26,11 +26,24 @@ measures: { amount: { sql: "sum(o.amount)" }, orders: { sql: "count(*)" } }
 history: { keep: HISTORY }
 `;
 
+/** Defined over the rows that stand there: additive, distinct and percentile measures, by day and two dimensions. */
+const LATER = `kind: Kpi
+name: later
+from: { o: bench.public.orders }
+time: { column: o.created_at, grains: [day] }
+dimensions: { status: o.status, flag: o.flag }
+measures:
+  amount: { sql: "sum(o.amount)" }
+  orders: { sql: "count(*)" }
+  customers: { sql: "count(DISTINCT o.customer_id)" }
+  p90: { sql: "quantile_cont(o.amount::DOUBLE, 0.9)" }
+`;
+
 const far = () => Date.now() + 3_600_000;
 
 /**
  * Upserts that stand in a changelog already (new values for rows all over the table), taken by an engine that starts when they do: rows, history, and a KPI
- * with a sum and a count by hour and status. Beside it plain DuckDB: the same rows in one table, delete by key and insert, and a checkpoint; in one
+ * with a sum and a count by hour and status. Then a second KPI is defined over the rows that stand there: how long until it has all of its history. Beside it plain DuckDB: the same rows in one table, delete by key and insert, and a checkpoint; in one
  * transaction, and in as many as the engine made.
  */
 export async function benchKpi(rows: number, output: Output): Promise<void> {
@@ -51,6 +64,9 @@ export async function benchKpi(rows: number, output: Output): Promise<void> {
     await expectSame(world, session);
     const asOf = await asOfSeconds(world);
     await running.pop()?.stop();
+    const more = await kpiConfig(world, [KPI.replace('HISTORY', '7d'), LATER]);
+    const defined = await measure(() => untilAnswered(world, more, running));
+    await running.pop()?.stop();
     const groups = Math.max(1, Math.ceil(rows / GROUP_ROWS));
     report(
       {
@@ -58,6 +74,7 @@ export async function benchKpi(rows: number, output: Output): Promise<void> {
         load,
         ours,
         asOf,
+        defined,
         plain: await plainDuckDb(world, rows, 1),
         grouped: await plainDuckDb(world, rows, groups),
         groups,
@@ -91,6 +108,28 @@ export async function untilReached(world: World, config: Config, running: { stop
   running.push(await startKpis(config, world.runtime));
   const seq = (await world.broker.changelogs.last('bench'))?.seq ?? 0;
   await askUntil(world.broker.bus, 'tributary.projection.kpi.bench.reached', { seq }, far());
+}
+
+/** A KPI that is being computed is asked again after so long. */
+const UNREADY_MS = 50;
+
+/** Starts the engine with another KPI and waits until that one answers for every row. */
+async function untilAnswered(world: World, config: Config, running: { stop(): Promise<void> }[]): Promise<void> {
+  running.push(await startKpis(config, world.runtime));
+  const ask = async (kpi: string): Promise<Told> => {
+    for (;;) {
+      try {
+        return await askUntil<Told>(world.broker.bus, `tributary.kpi.${kpi}.values`, WHOLE, far());
+      } catch (error) {
+        // It is being computed.
+        if (!(error instanceof Fault) || error.kind !== 'not_complete') throw error;
+        await world.runtime.clock.sleep(UNREADY_MS);
+      }
+    }
+  };
+  const orders = (told: Told) => told.rows.reduce((sum, { values }) => sum + values.orders, 0);
+  const [later, revenue] = [orders(await ask('later')), orders(await ask('revenue'))];
+  if (later !== revenue) throw new Error(`a KPI that was defined later counts ${later} orders, the other one ${revenue}`);
 }
 
 interface Told {
@@ -166,12 +205,13 @@ interface Figures {
   readonly load: Usage;
   readonly ours: Usage;
   readonly asOf: number;
+  readonly defined: Usage;
   readonly plain: Usage;
   readonly grouped: Usage;
   readonly groups: number;
 }
 
-function report({ rows, load, ours, asOf, plain, grouped, groups }: Figures, output: Output): void {
+function report({ rows, load, ours, asOf, defined, plain, grouped, groups }: Figures, output: Output): void {
   const perSecond = (usage: Usage, count: number) => Math.round(count / usage.seconds);
   const others = [
     {
@@ -181,6 +221,7 @@ function report({ rows, load, ours, asOf, plain, grouped, groups }: Figures, out
     },
     { name: 'load from the changelog', rowsPerSecond: perSecond(load, rows * BASE) },
     { name: 'as of the newest moment, from rows', seconds: round(asOf, 3) },
+    { name: 'another KPI, from its definition to its whole history', seconds: round(defined.seconds), rssMb: defined.rssMb },
   ];
   const told = {
     bench: 'kpi',
@@ -201,6 +242,7 @@ function report({ rows, load, ours, asOf, plain, grouped, groups }: Figures, out
   output.line(
     `${rows} upserts into ${rows * BASE} rows: ${told.seconds} s, ${told.rowsPerSecond} rows/s, ${told.cpuMicrosPerRow} µs CPU a row, ${told.rssMb} MB\n` +
       `plain DuckDB: ${told.reference.seconds} s, ratio ${told.ratio}; in ${groups} transactions ${others[0]?.seconds} s, ratio ${others[0]?.ratio}\n` +
-      `loaded at ${others[1]?.rowsPerSecond} rows/s; as of the newest moment ${others[2]?.seconds} s`,
+      `loaded at ${others[1]?.rowsPerSecond} rows/s; as of the newest moment ${others[2]?.seconds} s\n` +
+      `another KPI has its whole history ${others[3]?.seconds} s after it is defined`,
   );
 }
