@@ -3,8 +3,8 @@ import type { Grain, KpiConfig, KpiDefinition, KpiMeasure } from '@tributary/con
 import { describeError, Fault } from '@tributary/core';
 import { type Duck, duckIdent, gate } from '@tributary/duckdb';
 import { type Calendar, finestOf, instantOf, trunc } from './grains.ts';
+import type { ShownTable } from './shown-table.ts';
 import { type Expression, parseExpression, type SqlNode, sqlOf, visit } from './sql-tree.ts';
-import type { KpiTable } from './table.ts';
 
 /** A part of an additive measure that signed deltas keep: `sum(argument)` where it is exact, and `count(argument)`. */
 export interface Additive {
@@ -25,7 +25,7 @@ export interface CompiledMeasure {
 
 export interface Joined {
   readonly alias: string;
-  readonly table: KpiTable;
+  readonly table: ShownTable;
   readonly on: string | null;
   readonly outer: boolean;
   /** Indices of the tables before it that its condition speaks of. */
@@ -66,7 +66,7 @@ const FICKLE = `SELECT DISTINCT function_name AS name FROM duckdb_functions() WH
 export async function compile(
   duck: Duck,
   config: KpiConfig & { readonly definition: KpiDefinition },
-  tableOf: (source: string, table: string) => KpiTable | null,
+  tableOf: (source: string, table: string) => ShownTable | null,
 ): Promise<Compiled> {
   return new Compiler(duck, config).compile(tableOf);
 }
@@ -89,7 +89,7 @@ class Compiler {
     this.#config = config;
   }
 
-  async compile(tableOf: (source: string, table: string) => KpiTable | null): Promise<Compiled> {
+  async compile(tableOf: (source: string, table: string) => ShownTable | null): Promise<Compiled> {
     const { time, where, dimensions, measures } = this.#config.definition;
     this.#fickle = new Set((await this.#duck.rows<{ name: string }>(FICKLE)).map(({ name }) => name.toLowerCase()));
     const from = await this.#tables(tableOf);
@@ -139,7 +139,7 @@ class Compiler {
     return nodes;
   }
 
-  async #tables(tableOf: (source: string, table: string) => KpiTable | null): Promise<Joined[]> {
+  async #tables(tableOf: (source: string, table: string) => ShownTable | null): Promise<Joined[]> {
     const { from } = this.#config.definition;
     const joined: Joined[] = [];
     for (const [i, { alias, source, table: name, on, outer }] of from.entries()) {

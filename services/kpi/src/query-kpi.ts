@@ -1,8 +1,8 @@
 import type { KpiConfig } from '@tributary/config';
 import { describeError, Fault } from '@tributary/core';
 import { type Duck, gate } from '@tributary/duckdb';
+import type { ShownTable } from './shown-table.ts';
 import { parseSelect, replaced, type SqlNode, sqlOfStatement, visit } from './sql-tree.ts';
-import type { KpiTable } from './table.ts';
 
 export interface NamedTable {
   readonly source: string;
@@ -32,7 +32,7 @@ export async function tablesOfQuery(duck: Duck, config: KpiConfig, sources: read
 export async function queryOver(
   duck: Duck,
   config: KpiConfig,
-  view: (table: NamedTable) => { table: KpiTable; select: string },
+  view: (table: NamedTable) => { table: ShownTable; select: string },
 ): Promise<string> {
   const statement = await statementOf(duck, config);
   const seen = new Map<string, string>();

@@ -1,9 +1,9 @@
 import { type Duck, duckIdent } from '@tributary/duckdb';
 import type { Compiled, Joined } from './definition.ts';
-import { FROM, type KpiTable, TO } from './table.ts';
+import { FROM, type ShownTable, TO } from './shown-table.ts';
 
 /** A SELECT of a table at some moment; columns: as KPIs see them, unless others are named. */
-export type View = (table: KpiTable, columns?: string) => string;
+export type View = (table: ShownTable, columns?: string) => string;
 
 export const now: View = (table, columns = table.shown) => `SELECT ${columns} FROM ${table.current}`;
 
@@ -31,7 +31,7 @@ export interface Changed {
   readonly source: string;
   /** Tick of the source before the group. */
   readonly before: number;
-  readonly tables: ReadonlySet<KpiTable>;
+  readonly tables: ReadonlySet<ShownTable>;
 }
 
 /** Joined rows of a KPI that a group took away and brought, as FROM clauses; null = none. */
@@ -48,7 +48,7 @@ export async function movedRows(duck: Duck, compiled: Compiled, { source, before
   const [fact, ...others] = compiled.from as [Joined, ...Joined[]];
   // By name: what was compiled outlives the projection, which knows its tables anew whenever it starts.
   const names = new Set([...tables].map((table) => table.current));
-  const isChanged = (table: KpiTable) => names.has(table.current);
+  const isChanged = (table: ShownTable) => names.has(table.current);
   const touched = others.flatMap((joined, i) => (isChanged(joined.table) ? [i + 1] : []));
   if (touched.length === 0 && !isChanged(fact.table)) return null;
   const stayed = fact.table.source === source ? `${FROM} <= ${before}` : 'true';

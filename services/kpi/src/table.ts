@@ -1,13 +1,11 @@
-import { type Cell, keyColumns, Op, type Section, type SourcePosition, type TableSchema, tableName } from '@tributary/core';
+import { type Cell, keyColumns, Op, type Section, type SourcePosition, type TableSchema } from '@tributary/core';
 import { type Duck, duckIdent, duckLiteral, isUnchanged, load, loadCells, Loader, plain } from '@tributary/duckdb';
 import { oldRows } from '@tributary/projection';
-import { stateColumns, type StateColumn } from './columns.ts';
+import type { StateColumn } from './columns.ts';
 import { PlainRows } from './plain-rows.ts';
+import { FROM, type ShownTable, shownTable, TO } from './shown-table.ts';
 import { isPlain, type Range, RowTracker, type Staged } from './stage.ts';
 
-/** Names of our own columns; no captured column is called like that. */
-export const FROM = '_tributary_from';
-export const TO = '_tributary_to';
 /** Rows remembered one by one before they must be written. */
 const TRACKED_MAX = 50_000;
 
@@ -31,12 +29,13 @@ export interface TableShape {
  * key first (a key twice in one MERGE or INSERT OR REPLACE goes wrong silently), then delete by key and insert, which is
  * several times cheaper than either of those. Rows that were there before the group are collected in `old`.
  */
-export class KpiTable {
+export class KpiTable implements ShownTable {
   readonly name: string;
   readonly source: string;
   readonly schema: TableSchema;
   readonly version: string;
   readonly columns: readonly StateColumn[];
+  readonly shown: string;
   readonly key: readonly number[];
   /** Quoted names. */
   readonly current: string;
@@ -59,29 +58,26 @@ export class KpiTable {
   #waiting = new PlainRows();
 
   constructor(source: string, shape: TableShape) {
+    const { name, version, columns, shown, current, history, old } = shownTable(source, shape);
     this.source = source;
     this.schema = shape.schema;
-    this.version = shape.version;
-    this.name = tableName(shape.schema);
-    this.columns = stateColumns(shape.schema);
+    this.version = version;
+    this.name = name;
+    this.columns = columns;
+    this.shown = shown;
     this.key = keyColumns(shape.schema);
     this.seen = shape.seen;
     this.next = shape.next;
     this.complete = shape.complete;
     this.held = shape.held;
     this.inexact = new Set(shape.inexact);
-    const named = (place: string, kind = '') => `${place}.${duckIdent(`${kind}${source}.${this.name}`)}`;
-    this.current = named('_cur');
-    this.history = named('_hist');
+    this.current = current;
+    this.history = history;
+    this.old = old;
+    const named = (place: string, kind = '') => `${place}.${duckIdent(`${kind}${source}.${name}`)}`;
     this.#seenKeys = named('_seen');
     this.#next = named('_next');
-    this.old = named('temp', 'old ');
     this.#stage = named('temp', 'stage ');
-  }
-
-  /** The table in select lists of KPIs: every column as they see it. */
-  get shown(): string {
-    return this.columns.map((column) => column.shown).join(', ');
   }
 
   /** More than can be staged without a transaction has gathered. */

@@ -4,7 +4,7 @@ import { type Answer, columnsMeant, type Duck, type ReadTable, sandboxed } from 
 import { compile, expressionsOf } from './definition.ts';
 import { queryOver, statementOf, tablesOfQuery } from './query-kpi.ts';
 import { now } from './relations.ts';
-import { KpiTable } from './table.ts';
+import { type ShownTable, shownTable } from './shown-table.ts';
 import { type ValuesQuestion, ValuesReader } from './values.ts';
 
 /** What is asked of the process that tries definitions. */
@@ -42,11 +42,13 @@ async function parse(duck: Duck, { config, sources }: TrialQuestion): Promise<re
 }
 
 async function* compute(duck: Duck, { config, ask }: TrialQuestion, { tables, completeTo }: TrialTables): AsyncGenerator<Answer> {
-  const known = new Map(tables.map((one) => [`${one.source}.${one.schema.schema}.${one.schema.table}`, tableOf(one)]));
+  const known = new Map(
+    tables.map((one) => [`${one.source}.${one.schema.schema}.${one.schema.table}`, shownTable(one.source, one)]),
+  );
   const { definition } = config;
   if (definition.kind === 'query') {
     const sql = await queryOver(duck, config, ({ source, table: name }) => {
-      const table = known.get(`${source}.${name}`) as KpiTable;
+      const table = known.get(`${source}.${name}`) as ShownTable;
       return { table, select: now(table) };
     });
     if (ask) yield* duck.parts(sql);
@@ -56,9 +58,4 @@ async function* compute(duck: Duck, { config, ask }: TrialQuestion, { tables, co
   const compiled = await compile(duck, { ...config, definition }, (source, table) => known.get(`${source}.${table}`) ?? null);
   const rows = ask ? await new ValuesReader(duck, compiled, { view: now, kept: null, ask }).rows(completeTo) : [];
   yield { columns: [], rows: rows as unknown as Answer['rows'] };
-}
-
-function tableOf({ source, schema, version }: TrialTables['tables'][number]): KpiTable {
-  const whole = { seen: false, next: false, complete: true, held: null, inexact: new Set<string>() };
-  return new KpiTable(source, { schema, version, ...whole });
 }
