@@ -152,10 +152,11 @@ describe(`${SAMPLE}, captured while it is loaded and changed (seed ${seed})`, ()
       url: postgres.url('pagila'),
       schema: 'public',
       seed,
-      operations: 20_000,
+      // The same work goes on for four times as long below, while everything is killed.
+      operations: 5_000,
       truncatable: TRUNCATABLE,
     });
-    expect(await work).toBeGreaterThanOrEqual(20_000);
+    expect(await work).toBeGreaterThanOrEqual(5_000);
     const result = await expectEqual(system);
     const names = new Set(result.tables.map((t) => `${t.projection} ${t.table}`));
     for (const table of ['rental', 'payment', 'film', 'country', 'staff', 'ledger']) {

@@ -5,7 +5,7 @@ import { changelog, copyFolder, Estate, expectEqual } from '../../fixtures/estat
 import type { System } from '../../fixtures/system.ts';
 
 /** Enough for every kind of change, on a busy machine too. */
-const OPERATIONS = 600;
+const OPERATIONS = 300;
 const TIMEOUT_MS = 400_000;
 
 /** What deploy/DISASTER.md says, done to the same installation again and again. */
