@@ -23,7 +23,7 @@ export async function learnTransitions(
   const rows = await duck.rows<{ object: string; before: string | null; after: string }>(
     `WITH change AS (SELECT object, CASE kind WHEN 'state' THEN before END AS before, after FROM event
         WHERE object IN (${types.map(({ name }) => duckLiteral(name)).join(', ')}) AND at_us < ${untilUs} AND after IS NOT NULL
-          AND (kind = 'created' OR (kind = 'state' AND before IS NOT NULL)))
+          AND (kind = 'created' OR (kind = 'state' AND before <> after)))
      SELECT object, before, after FROM (SELECT object, before, after, count(*) AS n FROM change GROUP BY ALL)
      QUALIFY n >= ${learned.minShare} * sum(n) OVER (PARTITION BY object, before) ORDER BY object, before NULLS FIRST, after`,
   );

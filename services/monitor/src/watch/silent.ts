@@ -23,7 +23,7 @@ export async function silentChanges(duck: Duck, process: ProcessConfig): Promise
   const judged = process.conformance.allowed.map(({ object }) => ` AND object <> ${duckLiteral(object)}`).join('');
   const rows = await duck.rows<EventRow & { move: string; share: number }>(
     `WITH change AS (SELECT *, row_number() OVER (PARTITION BY object, key, after ORDER BY tick) > 1 AS again FROM event
-       WHERE kind IN ('created', 'state') AND after IS NOT NULL${judged}),
+       WHERE kind IN ('created', 'state') AND after IS NOT NULL AND before IS DISTINCT FROM after${judged}),
      visit AS (SELECT object, key, after AS state, min(tick) AS tick FROM change GROUP BY ALL),
      earlier AS (SELECT a.object, a.state AS a, b.state AS b FROM visit a JOIN visit b ON b.object = a.object AND b.key = a.key AND b.state <> a.state
        GROUP BY ALL HAVING count(*) >= ${casesMin} AND count(*) FILTER (a.tick < b.tick) >= ${ORDER_SHARE_MIN} * count(*)),

@@ -21,7 +21,7 @@ export async function stuckObjects(duck: Duck, process: ProcessConfig, sight: Si
   const rows = await duck.rows<EventRow & { limitUs: number }>(
     `WITH turn AS (
        SELECT ${eventColumns('event')}, kind, lead(at_us) OVER w AS left_us, lead(kind) OVER w AS left_kind FROM event
-        WHERE kind IN ('created', 'state', 'deleted') OR (kind = 'found' AND (after IS NOT NULL OR activity = object || ' deleted'))
+        WHERE kind IN ('created', 'deleted') OR (kind = 'state' AND before IS DISTINCT FROM after) OR (kind = 'found' AND (after IS NOT NULL OR activity = object || ' deleted'))
        WINDOW w AS (PARTITION BY object, key ORDER BY tick)),
      stay AS (SELECT * FROM turn WHERE after IS NOT NULL AND kind <> 'found'),
      usual AS (
