@@ -25,6 +25,9 @@ export interface SystemOptions {
   readonly say: (text: string) => void;
 }
 
+/** How long the embedded server may be away while everything starts, ms. */
+const SERVER_BACK_MS = 15_000;
+
 /** All services of one config in one process: what `up` and `demo` run. */
 export class System {
   readonly console: string;
@@ -50,7 +53,9 @@ export class System {
     let broker: Broker | null = null;
     try {
       const { creds, replicas } = options.config.cluster.nats;
-      broker = await connectNats({ url, creds, replicas, name: 'tributary console' });
+      // Our own server is started again when it dies, also in the middle of our start.
+      const patience = server ? { patienceMs: SERVER_BACK_MS } : {};
+      broker = await connectNats({ url, creds, replicas, name: 'tributary console', ...patience });
       const worker = await workerOf(options.data);
       const { config, revision } = await beginWith(options, broker.kv, server !== null);
       const { changelogs, bus, kv } = broker;
@@ -60,6 +65,7 @@ export class System {
         nats: url,
         dataDir: options.data,
         worker,
+        ...patience,
         ...(options.logLevel ? { logLevel: options.logLevel } : {}),
       };
       threads.push(new Thread({ ...task, service: 'source' }), new Thread({ ...task, service: 'sink' }));

@@ -13,6 +13,8 @@ export interface ThreadTask {
   readonly dataDir: string;
   readonly worker: string;
   readonly logLevel?: string;
+  /** Of the connection to NATS, ms. */
+  readonly patienceMs?: number;
 }
 
 export type ThreadMessage = { readonly kind: 'stop' } | { readonly kind: 'configure'; readonly config: Config };
@@ -22,7 +24,13 @@ async function run(task: ThreadTask): Promise<void> {
   const log = openLog({ worker: task.worker, ...(task.logLevel ? { level: task.logLevel } : {}) });
   const { creds, replicas } = task.config.cluster.nats;
   const stopTracing = await startTracing({ service: task.service, worker: task.worker, env: environment(), log });
-  const broker = await connectNats({ url: task.nats, creds, replicas, name: `tributary ${task.service}` });
+  const broker = await connectNats({
+    url: task.nats,
+    creds,
+    replicas,
+    name: `tributary ${task.service}`,
+    ...(task.patienceMs === undefined ? {} : { patienceMs: task.patienceMs }),
+  });
   const start = await starterOf(task.service);
   const { changelogs, bus, kv } = broker;
   const service = await start(task.config, {

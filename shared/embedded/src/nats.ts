@@ -117,6 +117,9 @@ export interface NatsServer {
   stop(): Promise<void>;
 }
 
+/** How often it is started again when somebody ends it before it answers. */
+const LAUNCHES_MAX = 5;
+
 /**
  * Runs nats-server with JetStream on a loopback port. A server that a dead process left behind in this
  * folder is ended first: two on one store would destroy it.
@@ -130,7 +133,7 @@ export async function startNats(options: NatsOptions): Promise<NatsServer> {
   const configFile = join(dir, 'nats.conf');
   const logFile = join(dir, 'nats.log');
   await writeFile(configFile, configuration(options, port));
-  const launch = async () => {
+  const launch = async (tries = LAUNCHES_MAX): Promise<ServerProcess> => {
     const server = new ServerProcess({
       command: options.binary,
       args: ['-c', configFile, '-P', pidFile],
@@ -140,6 +143,7 @@ export async function startNats(options: NatsOptions): Promise<NatsServer> {
     try {
       await listening(server, port, logFile);
     } catch (error) {
+      if (server.killed && tries > 1) return launch(tries - 1);
       throw new Fault('broker_unreachable', `nats-server did not start (log: ${logFile})`, { port }, { cause: error });
     }
     return server;

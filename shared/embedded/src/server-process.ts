@@ -57,6 +57,11 @@ export class ServerProcess {
     return this.#child.pid !== undefined && this.#child.exitCode === null && this.#child.signalCode === null;
   }
 
+  /** It did not end by itself: somebody ended it. */
+  get killed(): boolean {
+    return this.#child.signalCode !== null;
+  }
+
   /** Resolves when it has ended, for whatever reason. */
   get exited(): Promise<unknown> {
     return this.#exited;

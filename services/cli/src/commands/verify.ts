@@ -1,6 +1,6 @@
 import { Fault } from '@tributary/core';
 import { type Connected, connect, type Where } from '../addresses.ts';
-import { caughtUp, layoutOf, projectionSubject } from '../cluster.ts';
+import { caughtUp, type Layout, layoutOf, projectionSubject } from '../cluster.ts';
 import { milliseconds, type Output, openProgress, table } from '../output.ts';
 
 export interface VerifyOptions extends Where {
@@ -73,8 +73,23 @@ export async function verify(options: VerifyOptions, output: Output): Promise<bo
   }
 }
 
+/** Right after a start workers have not told yet what they run: so long it is waited for something to compare, ms. */
+const REGISTERED_MS = 10_000;
+
+/** Events keep no rows that could be compared, and what KPIs keep is no copy of a table. */
+const comparableOf = ({ projections }: Layout) => projections.filter(({ kind }) => !['events', 'kpi', 'process'].includes(kind));
+
+async function registered(connected: Connected, timeoutMs: number): Promise<Layout> {
+  const end = Date.now() + Math.min(REGISTERED_MS, timeoutMs);
+  for (;;) {
+    const layout = await layoutOf(connected);
+    if (comparableOf(layout).length > 0 || Date.now() > end) return layout;
+    await new Promise((resolve) => setTimeout(resolve, 100));
+  }
+}
+
 async function compare(connected: Connected, options: VerifyOptions, output: Output): Promise<Comparison> {
-  const layout = await layoutOf(connected);
+  const layout = await registered(connected, milliseconds(options.timeout));
   const databases = layout.sources.filter((one) => !layout.transforms.has(one));
   if (options.source !== undefined && !layout.sources.includes(options.source)) {
     throw new Fault('not_found', `there is no source ${options.source}. Sources: ${layout.sources.join(', ')}`);
@@ -82,8 +97,7 @@ async function compare(connected: Connected, options: VerifyOptions, output: Out
   const chosenOf = (names: readonly string[]) => names.filter((one) => options.source === undefined || options.source === one);
   const sources = chosenOf(databases);
   const sourceOf = (name: string) => name.slice(name.indexOf('/') + 1);
-  // Events keep no rows that could be compared, and what KPIs keep is no copy of a table.
-  const comparable = layout.projections.filter(({ kind }) => !['events', 'kpi', 'process'].includes(kind));
+  const comparable = comparableOf(layout);
   const projections = comparable.filter(({ name }) => sources.includes(sourceOf(name)));
   const barriers = await caughtUp(connected, { sources, projections }, Date.now() + milliseconds(options.timeout));
   const wanted = options.table?.includes('.') ? options.table : options.table && `public.${options.table}`;

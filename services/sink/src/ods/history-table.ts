@@ -184,7 +184,7 @@ export class HistoryTable {
 
   async #endOne(cells: readonly Cell[], to: Moment, by: string): Promise<void> {
     const { history, columns } = this.#shape;
-    const same = columns.map(({ name, type }, c) => `${name}::text IS NOT DISTINCT FROM $${c + 5}::text::${type}::text`);
+    const same = columns.map(({ name, type }, c) => `${name}::text IS NOT DISTINCT FROM (SELECT $${c + 5}::text::${type}::text)`);
     await this.#session.run(
       `UPDATE ${history} h SET ${SET_ENDED} WHERE ctid = (SELECT ctid FROM ${history} WHERE _to_lsn IS NULL AND ${same.join(' AND ')}
          ORDER BY _from_lsn, _from_ordinal LIMIT 1)`,

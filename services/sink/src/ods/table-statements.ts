@@ -137,8 +137,9 @@ export class TableStatements {
   async removeOne(cells: readonly Cell[], mark: Moment | null): Promise<void> {
     const { target, columns, schema, marked } = this.#table;
     const from = mark ? 4 : 1;
+    // In a SELECT of its own a value is cast once, not for every row that is looked at.
     const same = schema.columns.map(
-      (_, c) => `${columns[c]?.name}::text IS NOT DISTINCT FROM $${from + c}::text::${columns[c]?.type}::text`,
+      (_, c) => `${columns[c]?.name}::text IS NOT DISTINCT FROM (SELECT $${from + c}::text::${columns[c]?.type}::text)`,
     );
     const where = [...same, ...(marked ? [live()] : [])].join(' AND ');
     const one = `WHERE ctid = (SELECT ctid FROM ${target} WHERE ${where} LIMIT 1)`;

@@ -12,6 +12,8 @@ export interface NatsOptions {
   readonly replicas?: number;
   /** Shown by the server among its connections. */
   readonly name?: string;
+  /** How long the first connection is tried for, ms; default: once. For a broker that is known to come back. */
+  readonly patienceMs?: number;
 }
 
 /** One connection, for ever: it reconnects by itself and tells who must know that it broke. */
@@ -48,6 +50,18 @@ export class NatsLink {
 
 /** @throws Fault `broker_unreachable` when the first connection cannot be made */
 export async function openLink(options: NatsOptions): Promise<NatsLink> {
+  const end = performance.now() + (options.patienceMs ?? 0);
+  for (;;) {
+    try {
+      return await openOnce(options);
+    } catch (error) {
+      if (performance.now() >= end) throw error;
+      await new Promise((resolve) => setTimeout(resolve, NOBODY_MS));
+    }
+  }
+}
+
+async function openOnce(options: NatsOptions): Promise<NatsLink> {
   try {
     const connection = await connect({
       ...servers(options.url),
