@@ -1,6 +1,6 @@
 import { type Broker, connectNats } from '@tributary/changelog';
 import { askOne, Fault } from '@tributary/core';
-import { obtainNatsServer, startNats, temporaryFolder } from '@tributary/embedded';
+import { freePort, obtainNatsServer, startNats, temporaryFolder } from '@tributary/embedded';
 import { afterAll, beforeAll, describe, expect, it } from 'vitest';
 import { BROKERS } from '../fixtures/brokers.ts';
 import { TcpProxy } from '../fixtures/tcp-proxy.ts';
@@ -57,6 +57,23 @@ it('a connection that breaks before the broker hears who serves: serving begins 
   } finally {
     await Promise.all([broker.close(), other.close()]);
     await proxy.stop();
+    await server.stop();
+  }
+});
+
+it('a broker that comes back is waited for where the first connection has patience, and no longer than that', async () => {
+  const { path: binary } = await obtainNatsServer({});
+  const port = await freePort();
+  const url = `nats://127.0.0.1:${port}`;
+  await expect(connectNats({ url })).rejects.toMatchObject({ kind: 'broker_unreachable' });
+  await expect(connectNats({ url, patienceMs: 300 })).rejects.toMatchObject({ kind: 'broker_unreachable' });
+  const connecting = connectNats({ url, patienceMs: 60_000 });
+  const server = await startNats({ dir: await temporaryFolder('bus'), binary, port });
+  try {
+    const broker = await connecting;
+    expect(broker.connected()).toBe(true);
+    await broker.close();
+  } finally {
     await server.stop();
   }
 });

@@ -3,6 +3,7 @@ import { Fault } from '@tributary/core';
 import { type Duck, duckLiteral, listValue } from '@tributary/duckdb';
 import { isoSql, type ProcessCase } from '../analysis/cases.ts';
 import { readPlaces } from '../live/place.ts';
+import type { FindingEvent } from '../watch/finding.ts';
 import { byCase } from './by-case.ts';
 import { Judge } from './judge.ts';
 
@@ -19,17 +20,6 @@ export interface JudgedCase extends ProcessCase {
   readonly owed: readonly RuleOwed[];
 }
 
-interface BreakingEvent {
-  readonly object: string;
-  readonly key: string;
-  readonly activity: string;
-  readonly before: string | null;
-  readonly after: string | null;
-  readonly source: string;
-  readonly lsn: string;
-  readonly ordinal: number;
-}
-
 interface RuleBroken {
   readonly rule: string;
   readonly severity: Severity;
@@ -38,7 +28,7 @@ interface RuleBroken {
   /** When it was broken: the event's own time, or the deadline. */
   readonly at: string;
   /** What broke it, or of which something is missing. */
-  readonly event: BreakingEvent;
+  readonly event: FindingEvent;
 }
 
 interface RuleOwed {
@@ -112,7 +102,7 @@ export async function judgedCases(
   }));
 }
 
-interface StoredViolation extends Omit<RuleBroken, 'severity' | 'event'>, BreakingEvent {
+interface StoredViolation extends Omit<RuleBroken, 'severity' | 'event'>, FindingEvent {
   readonly c: string;
 }
 

@@ -1,7 +1,7 @@
 import type { FindingKind, ProcessConfig, Severity } from '@tributary/config';
 import { isoMicros } from '@tributary/core';
 import { type Duck, listValue } from '@tributary/duckdb';
-import { isoSql } from '../analysis/cases.ts';
+import { isoSql, type ProcessCase } from '../analysis/cases.ts';
 
 /** The event that something is about. */
 export interface FindingEvent {
@@ -87,15 +87,7 @@ export async function brokenRules(duck: Duck, { conformance }: ProcessConfig): P
 }
 
 /** A case as lists of findings tell of it. */
-export interface FoundCase {
-  readonly case: string;
-  readonly events: number;
-  /** ISO 8601. */
-  readonly first: string;
-  readonly last: string;
-  readonly durationMs: number;
-  /** The last that happened. */
-  readonly activity: string;
+export interface FoundCase extends Pick<ProcessCase, 'case' | 'events' | 'first' | 'last' | 'durationMs' | 'activity'> {
   readonly findings: readonly ToldFinding[];
 }
 
