@@ -1,7 +1,7 @@
 import { defineConfig } from 'vitest/config';
 
 /**
- * One project per tier; each tier's rule stands in CONTRIBUTING.md. Servers are shared by nobody, so `npm test` runs two files at once,
+ * One project per tier; each tier's rule stands in CONTRIBUTING.md. Servers are shared by nobody, so `npm test` runs files side by side,
  * whatever their tier; but what measures time or memory, or chooses its own load, runs alone.
  * `timeout` only ends what hangs: what takes 10 s alone on a quiet machine takes a minute on a busy one.
  */

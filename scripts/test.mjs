@@ -6,10 +6,13 @@ import { tmpdir } from 'node:os';
 import { join, relative } from 'node:path';
 import { fail, prepare, ROOT } from './prepare.mjs';
 
-/** Tiers that share one run, so that no core rests while one of them waits for its last file, and how many files run at once on two cores. */
+/**
+ * Tiers that share one run, so that no core rests while one of them waits for its last file, and how many files
+ * run at once on two cores: those that start servers wait as long as they work.
+ */
 const STAGES = [
   { tiers: ['unit', 'tidy', 'contract', 'sim'], atOnce: 2 },
-  { tiers: ['integration', 'e2e'], atOnce: 2 },
+  { tiers: ['integration', 'e2e'], atOnce: 3 },
   { tiers: ['alone'], atOnce: 1 },
   { tiers: ['browser'], atOnce: 1 },
 ];

@@ -1,8 +1,27 @@
+import type { ValidatorFactory } from '@fastify/ajv-compiler';
 import type { Log } from '@tributary/cluster';
 import { describeError } from '@tributary/core';
 import type { FastifyInstance } from 'fastify';
 import { guard, type Token } from './access.ts';
 import { problemOf, refusal, sendProblem } from './problem.ts';
+
+type Compile = (route: unknown) => { (data: unknown): boolean; errors?: unknown };
+
+/** Schemas are compiled by the first request that is checked by them: all of them at once are half of a console's start. */
+function compiledLate(...given: readonly unknown[]): (route: unknown) => (data: unknown) => Promise<unknown> {
+  let loading: Promise<Compile> | null = null;
+  const load = async () => {
+    const { default: compiler } = await import('@fastify/ajv-compiler');
+    return (compiler() as (...of: typeof given) => Compile)(...given);
+  };
+  return (route) => {
+    let check: ReturnType<Compile> | null = null;
+    return async (data) => {
+      check ??= (await (loading ??= load()))(route);
+      return check(data) || { error: check.errors };
+    };
+  };
+}
 
 /** An HTTP server without routes: guarded by tokens, and every error a problem (RFC 9457). Its library is loaded when one is opened. */
 export async function openServer(tokens: readonly Token[], log: Log): Promise<FastifyInstance> {
@@ -11,9 +30,15 @@ export async function openServer(tokens: readonly Token[], log: Log): Promise<Fa
   const server = fastify({
     forceCloseConnections: true,
     bodyLimit: 1024 * 1024,
+    // Fastify's own compilers are not even loaded. (Types of the library say that a compiler takes a schema; it takes a route that has one.)
+    schemaController: {
+      compilersFactory: {
+        buildValidator: compiledLate as unknown as ValidatorFactory,
+        buildSerializer: () => () => (value) => JSON.stringify(value),
+      },
+    },
     ajv: { customOptions: { removeAdditional: false } },
   });
-  server.setSerializerCompiler(() => (value) => JSON.stringify(value));
   server.setErrorHandler((error, request, reply) => {
     const problem = problemOf(error);
     if (problem.status >= 500) log.error({ route: request.routeOptions.url, error: describeError(error) }, 'a request failed');
