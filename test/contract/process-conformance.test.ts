@@ -107,7 +107,7 @@ describe('planted faults', () => {
     ({ hooks } = config);
     const [process] = config.processes;
     if (!process) throw new Error('the definition is not read');
-    store = await ProcessStore.open({ dataDir: folder, process, warn: () => {} });
+    store = await ProcessStore.open({ dataDir: folder, process, heldBytes: 2 ** 20, warn: () => {} });
     for (const source of SOURCES)
       written.set(source, new Written(await broker.changelogs.write(source, { replicas: 1, maxAgeMs: 0, maxBytes: 0 }), source));
   });

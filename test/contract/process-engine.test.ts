@@ -344,7 +344,7 @@ describe(`a process over two changelogs (seed ${SEED})`, () => {
   }
 
   async function openStore(folder: string): Promise<ProcessStore> {
-    return ProcessStore.open({ dataDir: folder, process: await definition(), warn: () => {} });
+    return ProcessStore.open({ dataDir: folder, process: await definition(), heldBytes: 2 ** 20, warn: () => {} });
   }
 
   async function temporary(): Promise<string> {

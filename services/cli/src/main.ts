@@ -234,7 +234,7 @@ talking(
 program
   .command('bench <name>')
   .description(
-    'measure: source, snapshot, ods, kpi, freshness, transform, scale or scale-transform, each beside a reference in the same run',
+    'measure: source, snapshot, ods, kpi, process, freshness, transform, scale or scale-transform, each beside a reference in the same run',
   )
   .option('--rows <n>', 'rows to measure with')
   .option('--rate <n>', 'of freshness: row changes a second (default: 1000)')

@@ -89,7 +89,7 @@ const OBJECT_COLUMNS = {
   named: 'BIGINT',
 } as const;
 
-const SETUP = [
+export const SETUP = [
   `CREATE TABLE IF NOT EXISTS event ("case" VARCHAR, activity VARCHAR NOT NULL, at_us BIGINT NOT NULL, tick BIGINT NOT NULL, source VARCHAR NOT NULL,
      lsn UBIGINT NOT NULL, ordinal BIGINT NOT NULL, part INTEGER NOT NULL, object VARCHAR NOT NULL, key VARCHAR NOT NULL, kind VARCHAR NOT NULL,
      before VARCHAR, after VARCHAR, attributes VARCHAR)`,

@@ -242,6 +242,20 @@ export class Duck {
   }
 
   /**
+   * All values column by column, in DuckDB's own types: BIGINT and UBIGINT as bigint. About 0.3 µs a cell, a quarter of what {@link rows} costs.
+   * @throws Fault as {@link run}
+   */
+  async columns(sql: string, values?: readonly DuckDBValue[]): Promise<Readonly<Record<string, readonly DuckDBValue[]>>> {
+    try {
+      const reader = await this.#unlessCut(() => this.#connection.runAndReadAll(sql, values as DuckDBValue[] | undefined));
+      const found = reader.getColumnsObject();
+      return Object.fromEntries(reader.deduplicatedColumnNames().map((name) => [name, found[name] ?? []]));
+    } catch (error) {
+      throw this.#failed(error, sql, (one) => rejected(one, sql));
+    }
+  }
+
+  /**
    * Adds rows to a table, column by column, in the transaction of this connection. About 1 µs a cell.
    * @param types every column of the table, in its order
    * @param columns values of equal number

@@ -1,3 +1,4 @@
+export { among } from './among.ts';
 export { typedColumn, type TypedColumn } from './column-type.ts';
 export { type DuckDBValue, listValue } from '@duckdb/node-api';
 export { type Answer, Database, type DatabaseOptions, Duck, type Prepared } from './database.ts';

@@ -4,6 +4,7 @@ import { benchFreshness } from './freshness.ts';
 import { benchKpi } from './kpi.ts';
 import { benchOdsKept } from './ods-kept.ts';
 import { benchOds } from './ods.ts';
+import { benchProcess } from './process.ts';
 import { benchScale, benchScaleTransform } from './scale.ts';
 import { benchSnapshot } from './snapshot.ts';
 import { benchSource } from './source.ts';
@@ -20,6 +21,7 @@ const BENCHES: Readonly<
   ods: { run: benchOds, rows: 300_000 },
   'ods-kept': { run: benchOdsKept, rows: 200_000 },
   kpi: { run: benchKpi, rows: 1_000_000 },
+  process: { run: benchProcess, rows: 300_000 },
   freshness: { run: benchFreshness, rows: 10_000_000 },
   transform: { run: benchTransform, rows: 500_000 },
   scale: { run: benchScale, rows: 100_000 },

@@ -58,8 +58,14 @@ export function processMap(duck: Duck, scope: Scope, minShare = 0): Promise<Proc
     );
     const steps = edges.reduce((sum, edge) => sum + edge.count, 0);
     const counted = (what: string) => duck.rows<Counted>(`${what} GROUP BY 1 ORDER BY 2 DESC, 1`).then(record);
+    // Two sums of 64 bits over every (place, activity) instead of the lists themselves, which take ten times as long: two ways with the same
+    // sums are less likely than a machine that errs.
+    const whole = scope.fromUs === undefined && scope.toUs === undefined;
+    const placed = whole
+      ? 'step'
+      : '(SELECT c, activity, row_number() OVER (PARTITION BY c ORDER BY tick, source) AS nth FROM step)';
     const variants = await duck.rows<{ n: number }>(
-      'SELECT count(DISTINCT v) AS n FROM (SELECT list(activity ORDER BY tick, source) AS v FROM step GROUP BY c)',
+      `SELECT count(*) AS n FROM (SELECT DISTINCT v, w FROM (SELECT sum(hash(nth, activity)) AS v, bit_xor(hash(activity, nth)) AS w FROM ${placed} GROUP BY c))`,
     );
     const [durations] = await duck.rows<Durations>(
       `SELECT ${SPREAD('d')} FROM (SELECT max(at_us) - min(at_us) AS d FROM step GROUP BY c)`,

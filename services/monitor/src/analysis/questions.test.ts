@@ -1,6 +1,7 @@
 import { mkdtemp, rm } from 'node:fs/promises';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
+import { isoMicros } from '@tributary/core';
 import type { Database, Duck } from '@tributary/duckdb';
 import { afterAll, beforeAll, describe, expect, it } from 'vitest';
 import { answerProcess, type ProcessQuestion } from '../answers.ts';
@@ -132,6 +133,18 @@ describe('questions, beside a plain reckoning', () => {
     const map = await ask<ProcessMap>({ what: 'map' });
     const waiting = grouped(open, (events) => events.at(-1)?.activity ?? '');
     expect(map.waiting).toEqual(Object.fromEntries([...waiting].map(([activity, list]) => [activity, list.length])));
+  });
+
+  it.each([
+    { fromUs: START, toUs: NOW, period: {} },
+    ...[500, 1_100, 1_400].map((at) => {
+      const [fromUs, toUs] = [START + at * SECOND, START + (at + 200) * SECOND];
+      return { fromUs, toUs, period: { from: isoMicros(fromUs), to: isoMicros(toUs) } };
+    }),
+  ])('counts ways by what happened: $period', async ({ fromUs, toUs, period }) => {
+    const within = told.filter(({ us }) => us >= fromUs && us < toUs);
+    const ways = [...grouped(within, ({ c }) => c).values()].map((events) => events.map(({ activity }) => activity).join());
+    expect((await ask<ProcessMap>({ what: 'map', ...period })).variants).toBe(new Set(ways).size);
   });
 
   it('finds where time passes, before, after and now; and rework', async () => {

@@ -19,7 +19,7 @@ export interface Moment {
 /**
  * Makes the tables that questions are answered from, for as long as `work` takes:
  *
- * - `stepped (c, activity, at_us, tick, source, previous, previous_us, next_us, last)`: every event with its neighbours in its case;
+ * - `stepped (c, activity, at_us, tick, source, previous, previous_us, next_us, last, nth)`: every event with its neighbours and place in its case;
  * - `step`: those of them that are in the period. Neighbours are found over all events, so a period makes no starts and ends that did not happen;
  * - `final (activity)`: what ends a case. Of the older half of its events fewer than half were followed by another one of their case.
  *   (The older half, because what happened just now was followed by nothing yet.) Learned, as a definition need not say what the end is;
@@ -33,7 +33,7 @@ export async function overSteps<Answer>(duck: Duck, scope: Scope, work: (moment:
   );
   const asOfUs = place && place.n > 0 ? Number(place.watermark) : null;
   await duck.run(`CREATE OR REPLACE TEMP TABLE stepped AS SELECT c, activity, at_us, tick, source, lag(activity) OVER w AS previous,
-      lag(at_us) OVER w AS previous_us, lead(at_us) OVER w AS next_us, lead(1) OVER w IS NULL AS last
+      lag(at_us) OVER w AS previous_us, lead(at_us) OVER w AS next_us, lead(1) OVER w IS NULL AS last, row_number() OVER w AS nth
     FROM (${eventsSql(scope)}) WINDOW w AS (PARTITION BY c ORDER BY tick, source)`);
   try {
     await duck.run(`CREATE OR REPLACE TEMP VIEW step AS SELECT * FROM stepped WHERE ${inPeriod(scope)}`);

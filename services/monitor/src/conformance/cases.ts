@@ -1,6 +1,6 @@
 import type { ProcessConfig, Severity } from '@tributary/config';
 import { Fault } from '@tributary/core';
-import { type Duck, duckLiteral, listValue } from '@tributary/duckdb';
+import { among, type Duck, duckLiteral } from '@tributary/duckdb';
 import { isoSql, type ProcessCase } from '../analysis/cases.ts';
 import { readPlaces } from '../live/place.ts';
 import type { FindingEvent } from '../watch/finding.ts';
@@ -59,9 +59,9 @@ export async function judgedCases(
 ): Promise<JudgedCase[]> {
   if (!Judge.judges(process))
     throw new Fault('config_invalid', `process ${process.name} has no rules: add done, allowed, rules or sla to its definition`);
-  const { awaited } = new Judge(process);
-  if (rule !== undefined && !awaited.has(rule))
-    throw new Fault('config_invalid', `there is no rule ${rule}. Rules: ${[...awaited.keys()].join(', ') || 'none'}`);
+  const { rules } = new Judge(process);
+  if (rule !== undefined && !rules.includes(rule))
+    throw new Fault('config_invalid', `there is no rule ${rule}. Rules: ${rules.join(', ') || 'none'}`);
   const conditions = [conditionOf(state)];
   const broken = `FROM violation v WHERE v."case" = f."case"${rule === undefined ? '' : ` AND rule = ${duckLiteral(rule)}`}`;
   if (state === 'violated') conditions.push(`EXISTS (${broken} AND level = 'violation')`);
@@ -75,17 +75,20 @@ export async function judgedCases(
        FROM f JOIN event e ON e."case" = f."case" GROUP BY ALL ORDER BY max(e.at_us) DESC, f."case"`,
   );
   if (cases.length === 0) return [];
-  const keys = [listValue(cases.map((one) => one.case))];
+  const { each, value } = among(
+    cases.map((one) => one.case),
+    1,
+  );
   const severities = new Map(process.conformance.rules.map(({ name, severity }) => [name, severity]));
   const violations = await duck.rows<StoredViolation>(
     `SELECT "case" AS c, rule, level, ${isoSql('at_us')} AS at, object, key, activity, before, after, source, lsn::VARCHAR AS lsn, ordinal
-       FROM violation WHERE "case" IN (SELECT unnest($1::VARCHAR[])) ORDER BY at_us, tick, rule`,
-    keys,
+       FROM violation WHERE "case" IN (SELECT ${each}) ORDER BY at_us, tick, rule`,
+    [value],
   );
   const owed = await duck.rows<StoredDebt>(
-    `SELECT "case" AS c, rule, ${isoSql('since_us')} AS since, ${isoSql('due_us')} AS due, due_us AS "dueUs"
-       FROM owed WHERE "case" IN (SELECT unnest($1::VARCHAR[])) ORDER BY due_us, rule`,
-    keys,
+    `SELECT "case" AS c, rule, ${isoSql('since_us')} AS since, ${isoSql('due_us')} AS due, due_us AS "dueUs", awaits
+       FROM owed WHERE "case" IN (SELECT ${each}) ORDER BY due_us, rule`,
+    [value],
   );
   const marks = new Map([...(await readPlaces(duck))].map(([source, { watermark }]) => [source, watermark]));
   const [brokenOf, owedOf] = [byCase(violations), byCase(owed)];
@@ -98,7 +101,10 @@ export async function judgedCases(
       at,
       event,
     })),
-    owed: (owedOf.get(one.case) ?? []).map((debt) => verdictOf(debt, { awaited: awaited.get(debt.rule) ?? [], marks, nowUs })),
+    // Of a rule that owes several things the one that is due first.
+    owed: (owedOf.get(one.case) ?? [])
+      .filter(({ rule: name }, i, all) => all.findIndex((debt) => debt.rule === name) === i)
+      .map((debt) => verdictOf(debt, { marks, nowUs })),
   }));
 }
 
@@ -112,6 +118,7 @@ interface StoredDebt {
   readonly since: string;
   readonly due: string | null;
   readonly dueUs: number | null;
+  readonly awaits: string;
 }
 
 function conditionOf(state: string | undefined): string {
@@ -132,11 +139,11 @@ function conditionOf(state: string | undefined): string {
 
 /** Nothing is said to be missing before every source that could tell of it has passed its time; by the clock alone it is not known. */
 function verdictOf(
-  { rule, since, due, dueUs }: StoredDebt,
-  { awaited, marks, nowUs }: { awaited: readonly string[]; marks: ReadonlyMap<string, number>; nowUs: number },
+  { rule, since, due, dueUs, awaits }: StoredDebt,
+  { marks, nowUs }: { marks: ReadonlyMap<string, number>; nowUs: number },
 ): RuleOwed {
   const over = dueUs !== null && dueUs < nowUs;
-  const lagging = over ? awaited.find((source) => (marks.get(source) ?? 0) <= dueUs) : undefined;
+  const lagging = over ? awaits.split(' ').find((source) => (marks.get(source) ?? 0) <= dueUs) : undefined;
   if (lagging === undefined) return { rule, verdict: 'temporarily_violated', since, due, reason: null };
   const mark = marks.get(lagging);
   const reason = mark ? `source ${lagging} lags ${Math.round((nowUs - mark) / 1e6)} s` : `source ${lagging} was not read yet`;

@@ -10,15 +10,16 @@ import type {
 } from '@tributary/config';
 import { unreachable } from '@tributary/core';
 import type { CaseEvent, Owed, Violation } from './judge.ts';
+import type { Line } from './line.ts';
 
 /** One case, as checks look at it. */
 export interface Context {
-  readonly events: readonly CaseEvent[];
+  readonly line: Line;
   readonly start: CaseEvent | null;
   readonly done: CaseEvent | null;
   readonly skewUs: number;
-  /** Events of a name, in order. */
-  readonly of: (name: number) => readonly CaseEvent[];
+  /** Events of a name. */
+  readonly of: (name: number) => Line;
   /** Nothing of these sources can come any more that was committed up to then. */
   readonly settled: (sources: readonly string[], untilUs: number) => boolean;
   readonly truth: (condition: CaseCondition) => readonly boolean[];
@@ -35,8 +36,6 @@ export interface Check {
   /** Only of cases whose start was seen, and of types all of whose objects were seen to come to be. */
   readonly followed: boolean;
   readonly objects: readonly string[];
-  /** Sources that it may wait for. */
-  readonly awaited: readonly string[];
   readonly run: (context: Context) => Found;
 }
 
@@ -48,11 +47,11 @@ interface Names {
 
 /** That `one` came before `other`, as far as can be known: between two sources times within the skew say nothing. */
 function mayPrecede(one: CaseEvent, other: CaseEvent, skewUs: number): boolean {
-  return one.source === other.source ? one.tick < other.tick : one.atUs <= other.atUs + skewUs;
+  return one.shape.source === other.shape.source ? one.tick < other.tick : one.atUs <= other.atUs + skewUs;
 }
 
 function precedes(one: CaseEvent, other: CaseEvent, skewUs: number): boolean {
-  return one.source === other.source ? one.tick < other.tick : one.atUs + skewUs < other.atUs;
+  return one.shape.source === other.shape.source ? one.tick < other.tick : one.atUs + skewUs < other.atUs;
 }
 
 const MS = 1_000;
@@ -64,40 +63,40 @@ function missing(
   event: CaseEvent,
   { sources, untilUs }: { sources: readonly string[]; untilUs: number },
 ): Found {
-  if (untilUs === Infinity) return { violations: [], owed: [{ sinceUs: event.atUs, dueUs: null }] };
+  if (untilUs === Infinity) return { violations: [], owed: [{ sinceUs: event.atUs, dueUs: null, awaits: [] }] };
   return settled(sources, untilUs)
     ? { violations: [{ atUs: untilUs, event }], owed: [] }
-    : { violations: [], owed: [{ sinceUs: event.atUs, dueUs: untilUs }] };
+    : { violations: [], owed: [{ sinceUs: event.atUs, dueUs: untilUs, awaits: sources }] };
 }
 
 /** Something that should have been before an event of another source is not there: it may still be told. */
 function unpreceded({ settled, skewUs }: Context, event: CaseEvent, sources: readonly string[]): Found {
-  const others = sources.filter((source) => source !== event.source);
+  const others = sources.filter((source) => source !== event.shape.source);
   const untilUs = event.atUs + skewUs;
   return others.length === 0 || settled(others, untilUs)
     ? { violations: [{ atUs: event.atUs, event }], owed: [] }
-    : { violations: [], owed: [{ sinceUs: event.atUs, dueUs: untilUs }] };
+    : { violations: [], owed: [{ sinceUs: event.atUs, dueUs: untilUs, awaits: others }] };
 }
 
 function together(found: readonly Found[]): Found {
-  return { violations: found.flatMap(({ violations }) => violations), owed: found.flatMap(({ owed }) => owed) };
+  const some = found.filter((one) => one !== NOTHING);
+  if (some.length < 2) return some[0] ?? NOTHING;
+  return { violations: some.flatMap(({ violations }) => violations), owed: some.flatMap(({ owed }) => owed) };
 }
 
 export function transitionCheck({ object, transitions, fromUs = -Infinity }: AllowedTransitions): Check {
   const allowed = new Set(transitions.map(([before, after]) => `${before ?? ''}>${after}`));
   const begins = transitions.some(([before]) => before === null);
-  const run = ({ events }: Context): Found => {
-    const broken = events.filter((event) => {
-      if (event.object !== object || event.after === null || event.atUs < fromUs) return false;
-      if (event.kind === 'created') return begins && !allowed.has(`>${event.after}`);
-      return (
-        event.kind === 'state' && ![null, event.after].includes(event.before) && !allowed.has(`${event.before}>${event.after}`)
-      );
+  const run = ({ line }: Context): Found => {
+    const broken = line.events.filter(({ atUs, shape: { object: own, kind, before, after } }) => {
+      if (own !== object || after === null || atUs < fromUs) return false;
+      if (kind === 'created') return begins && !allowed.has(`>${after}`);
+      return kind === 'state' && ![null, after].includes(before) && !allowed.has(`${before}>${after}`);
     });
-    return { violations: broken.map((event) => ({ atUs: event.atUs, event })), owed: [] };
+    return broken.length === 0 ? NOTHING : { violations: broken.map((event) => ({ atUs: event.atUs, event })), owed: [] };
   };
   // What a row was before its change is told with it, whatever is known of the case.
-  return { rule: `allowed.${object}`, followed: false, objects: [object], awaited: [], run };
+  return { rule: `allowed.${object}`, followed: false, objects: [object], run };
 }
 
 export function constraintCheck({ name: rule, constraint }: ProcessRule, { named, sources, process }: Names): Check {
@@ -107,7 +106,7 @@ export function constraintCheck({ name: rule, constraint }: ProcessRule, { named
     const awaited = sourcesOfCondition(condition, process, sources);
     const moment = at && named(at);
     const objects = [...objectsIn(condition), ...(at ? objectsOf(at) : [])];
-    return { rule, followed: true, objects, awaited, run: (context) => held(context, { condition, moment, awaited }) };
+    return { rule, followed: true, objects, run: (context) => held(context, { condition, moment, awaited }) };
   }
   if ('event' in constraint) {
     const own = named(constraint.event);
@@ -116,14 +115,12 @@ export function constraintCheck({ name: rule, constraint }: ProcessRule, { named
       rule,
       followed: true,
       objects: objectsOf(constraint.event),
-      awaited,
       run: (context) => unary(context, constraint, { own, awaited }),
     };
   }
   const [a, b] = constraint.events;
   const pair: Pair = { a: named(a), b: named(b), aSources: sources(a), bSources: sources(b) };
-  const awaited = [...new Set([...pair.aSources, ...pair.bSources])];
-  return { rule, followed: true, objects: objectsOf(a, b), awaited, run: (context) => binary(context, constraint, pair) };
+  return { rule, followed: true, objects: objectsOf(a, b), run: (context) => binary(context, constraint, pair) };
 }
 
 function unary(
@@ -131,9 +128,9 @@ function unary(
   constraint: Extract<Constraint, { event: EventOf }>,
   { own, awaited }: { own: number; awaited: readonly string[] },
 ): Found {
-  const { events, start, done, skewUs } = context;
-  const there = context.of(own);
-  const first = events[0];
+  const { line, start, done, skewUs } = context;
+  const there = context.of(own).events;
+  const first = line.events[0];
   if (!start || !first) return NOTHING;
   switch (constraint.kind) {
     case 'absence':
@@ -172,9 +169,9 @@ function binary(context: Context, constraint: Extract<Constraint, { events: unkn
     case 'not_response':
       return notResponse(context, pair, constraint);
     case 'not_coexistence': {
-      const [a, b] = [context.of(pair.a)[0], context.of(pair.b)[0]];
+      const [a, b] = [context.of(pair.a).events[0], context.of(pair.b).events[0]];
       if (!a || !b) return NOTHING;
-      const event = context.events.indexOf(a) > context.events.indexOf(b) ? a : b;
+      const event = context.line.indexOf(a) > context.line.indexOf(b) ? a : b;
       return { violations: [{ atUs: event.atUs, event }], owed: [] };
     }
     default:
@@ -185,16 +182,19 @@ function binary(context: Context, constraint: Extract<Constraint, { events: unkn
 /** Up to when a response to an event counts: its time; without one, the end of the case. */
 function responseEnds({ done, skewUs }: Context, a: CaseEvent, withinMs: number | null): (source: string) => number {
   if (withinMs === null) return () => (done && a.atUs <= done.atUs ? done.atUs + skewUs : Infinity);
-  return (source) => a.atUs + withinMs * MS + (source === a.source ? 0 : skewUs);
+  return (source) => a.atUs + withinMs * MS + (source === a.shape.source ? 0 : skewUs);
 }
 
 function response(context: Context, { a: first, b: second, bSources }: Pair, withinMs: number | null): Found {
+  const { skewUs } = context;
   const seconds = context.of(second);
   return together(
-    context.of(first).map((a) => {
+    context.of(first).events.map((a) => {
       const ends = responseEnds(context, a, withinMs);
-      const timely = (b: CaseEvent) => withinMs === null || b.atUs <= ends(b.source);
-      if (seconds.some((b) => b !== a && mayPrecede(a, b, context.skewUs) && timely(b))) return NOTHING;
+      const timely = (b: CaseEvent) => withinMs === null || b.atUs <= ends(b.shape.source);
+      const from = Math.min(seconds.after(a.tick), seconds.from(a.atUs - skewUs));
+      const to = seconds.to(withinMs === null ? Infinity : a.atUs + withinMs * MS + skewUs);
+      if (seconds.some((b) => b !== a && mayPrecede(a, b, skewUs) && timely(b), { from, to })) return NOTHING;
       return missing(context, a, { sources: bSources, untilUs: Math.max(...bSources.map(ends)) });
     }),
   );
@@ -204,26 +204,35 @@ function precedence(context: Context, { a: first, b: second, aSources }: Pair, w
   const { skewUs } = context;
   const firsts = context.of(first);
   return together(
-    context.of(second).map((b) => {
+    context.of(second).events.map((b) => {
       const recent = (a: CaseEvent) =>
-        withinMs === null || b.atUs - a.atUs <= withinMs * MS + (a.source === b.source ? 0 : skewUs);
-      return firsts.some((a) => a !== b && mayPrecede(a, b, skewUs) && recent(a)) ? NOTHING : unpreceded(context, b, aSources);
+        withinMs === null || b.atUs - a.atUs <= withinMs * MS + (a.shape.source === b.shape.source ? 0 : skewUs);
+      const from = firsts.from(withinMs === null ? -Infinity : b.atUs - withinMs * MS - skewUs);
+      const to = Math.max(firsts.before(b.tick), firsts.to(b.atUs + skewUs));
+      // The latest of them is the one that is recent.
+      const found = firsts.findLast((a) => a !== b && mayPrecede(a, b, skewUs) && recent(a), { from, to });
+      return found ? NOTHING : unpreceded(context, b, aSources);
     }),
   );
 }
 
 function chainResponse(context: Context, { a: first, b: second, bSources }: Pair, withinMs: number | null): Found {
-  const { events, skewUs } = context;
+  const { line, skewUs } = context;
   const seconds = context.of(second);
+  const isSecond = new Set(seconds.events);
   return together(
-    context.of(first).map((a) => {
+    context.of(first).events.map((a) => {
       const ends = responseEnds(context, a, withinMs);
-      const b = seconds.find((one) => one !== a && mayPrecede(a, one, skewUs));
-      const between = events.find(
-        (x) => x !== a && !seconds.includes(x) && precedes(a, x, skewUs) && (!b || precedes(x, b, skewUs)),
-      );
+      const b = seconds.find((one) => one !== a && mayPrecede(a, one, skewUs), {
+        from: Math.min(seconds.after(a.tick), seconds.from(a.atUs - skewUs)),
+        to: Infinity,
+      });
+      const between = line.find((x) => x !== a && !isSecond.has(x) && precedes(a, x, skewUs) && (!b || precedes(x, b, skewUs)), {
+        from: Math.min(line.after(a.tick), line.from(a.atUs + skewUs)),
+        to: b ? Math.max(line.before(b.tick), line.to(b.atUs - skewUs)) : Infinity,
+      });
       if (between) return unpreceded(context, between, bSources);
-      if (b && (withinMs === null || b.atUs <= ends(b.source))) return NOTHING;
+      if (b && (withinMs === null || b.atUs <= ends(b.shape.source))) return NOTHING;
       return missing(context, a, { sources: bSources, untilUs: Math.max(...bSources.map(ends)) });
     }),
   );
@@ -235,13 +244,17 @@ function notResponse(
   { afterMs, withinMs }: { readonly afterMs: number; readonly withinMs: number | null },
 ): Found {
   const firsts = of(first);
-  const broken = of(second).filter((b) =>
-    firsts.some((a) => {
+  const broken = of(second).events.filter((b) => {
+    const stretch =
+      withinMs === null
+        ? { from: 0, to: firsts.to(b.atUs - afterMs * MS) }
+        : { from: firsts.from(b.atUs - withinMs * MS), to: Math.max(firsts.before(b.tick), firsts.to(b.atUs - skewUs)) };
+    return firsts.some((a) => {
       if (a === b || !precedes(a, b, skewUs)) return false;
-      const [passed, tolerance] = [b.atUs - a.atUs, a.source === b.source ? 0 : skewUs];
+      const [passed, tolerance] = [b.atUs - a.atUs, a.shape.source === b.shape.source ? 0 : skewUs];
       return withinMs === null ? passed > afterMs * MS + (afterMs === 0 ? 0 : tolerance) : passed <= withinMs * MS - tolerance;
-    }),
-  );
+    }, stretch);
+  });
   return { violations: broken.map((event) => ({ atUs: event.atUs, event })), owed: [] };
 }
 
@@ -250,18 +263,22 @@ function held(
   context: Context,
   { condition, moment, awaited }: { condition: CaseCondition; moment: number | null; awaited: readonly string[] },
 ): Found {
-  const { events, skewUs, done } = context;
-  const moments = moment === null ? (done ? [done] : []) : context.of(moment);
+  const { line, skewUs, done } = context;
+  const moments = moment === null ? (done ? [done] : []) : context.of(moment).events;
   if (moments.length === 0) return NOTHING;
   const truth = context.truth(condition);
   return together(
     moments.map((event) => {
-      const own = events.indexOf(event);
+      const own = line.indexOf(event);
       // It may have happened before or after whatever another source tells within the skew.
-      const concurrent = events.map((other) => other.source !== event.source && Math.abs(other.atUs - event.atUs) <= skewUs);
-      const holds = truth.some(
-        (one, i) => one && (i === own || concurrent[i] === true || (i < own && concurrent[i + 1] === true)),
-      );
+      const concurrent = (i: number) => {
+        const other = line.events[i];
+        return other && other.shape.source !== event.shape.source && Math.abs(other.atUs - event.atUs) <= skewUs;
+      };
+      let holds = truth[own] === true;
+      const to = line.to(event.atUs + skewUs);
+      for (let i = Math.max(0, line.from(event.atUs - skewUs) - 1); i < to && !holds; i++)
+        holds = truth[i] === true && ((concurrent(i) || (i < own && concurrent(i + 1))) ?? false);
       return holds ? NOTHING : unpreceded(context, event, awaited);
     }),
   );
@@ -273,9 +290,9 @@ export function cycleCheck(
 ): Check {
   const [begin, end] = [from && named(from), to && named(to)];
   const run = (context: Context): Found => {
-    const first = begin === null ? context.start : context.of(begin)[0];
+    const first = begin === null ? context.start : context.of(begin).events[0];
     if (!first) return NOTHING;
-    const ended = end === null ? context.done : context.of(end).find((event) => mayPrecede(first, event, context.skewUs));
+    const ended = end === null ? context.done : context.of(end).events.find((event) => mayPrecede(first, event, context.skewUs));
     const dueUs = first.atUs + targetMs * MS;
     if (ended && ended.atUs <= dueUs) return NOTHING;
     const found = missing(context, first, { sources: toSources, untilUs: dueUs });
@@ -283,28 +300,31 @@ export function cycleCheck(
     if (warnAt === null || found.violations.length > 0) return found;
     return context.settled(toSources, warnUs)
       ? { violations: [{ atUs: warnUs, event: first, level: 'warning' }], owed: found.owed }
-      : { violations: [], owed: [{ sinceUs: first.atUs, dueUs: warnUs }] };
+      : { violations: [], owed: [{ sinceUs: first.atUs, dueUs: warnUs, awaits: toSources }] };
   };
   const objects = [from, to].flatMap((event) => (typeof event?.object === 'string' ? [event.object] : []));
-  return { rule: 'sla.cycle', followed: true, objects, awaited: toSources, run };
+  return { rule: 'sla.cycle', followed: true, objects, run };
 }
 
 export function stageCheck({ object, state, limitMs }: StageTarget, { objects }: ProcessConfig): Check {
   const sources = objects.filter(({ name }) => name === object).map(({ source }) => source);
   const run = (context: Context): Found => {
-    const own = context.events.filter((event) => event.object === object);
-    return together(
-      own.map((event, i) => {
-        if (event.after !== state || event.kind === 'found') return NOTHING;
-        const left = own
-          .slice(i + 1)
-          .find(({ key, after, kind }) => key === event.key && kind !== 'milestone' && after !== state);
+    const found: Found[] = [];
+    /** By object: the next change to another state. */
+    const left = new Map<string, CaseEvent>();
+    for (const event of context.line.events.toReversed()) {
+      const { kind, after } = event.shape;
+      if (event.shape.object !== object) continue;
+      if (after === state && kind !== 'found') {
+        const next = left.get(event.key);
         const untilUs = event.atUs + limitMs * MS;
-        return left && left.atUs <= untilUs ? NOTHING : missing(context, event, { sources, untilUs });
-      }),
-    );
+        if (!next || next.atUs > untilUs) found.push(missing(context, event, { sources, untilUs }));
+      }
+      if (kind !== 'milestone' && after !== state) left.set(event.key, event);
+    }
+    return together(found.toReversed());
   };
-  return { rule: `sla.${object}.${state}`, followed: false, objects: [object], awaited: sources, run };
+  return { rule: `sla.${object}.${state}`, followed: false, objects: [object], run };
 }
 
 function objectsIn(condition: CaseCondition): string[] {

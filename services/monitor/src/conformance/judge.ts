@@ -1,6 +1,4 @@
 import { type CaseCondition, type EventOf, type ProcessConfig, sourcesOfProcess } from '@tributary/config';
-import type { EventKind } from '../state.ts';
-import { Replay } from './replay.ts';
 import {
   type Check,
   type Context,
@@ -10,20 +8,19 @@ import {
   stageCheck,
   transitionCheck,
 } from './checks.ts';
+import { Line } from './line.ts';
+import { Replay } from './replay.ts';
+import type { EventShape } from './shapes.ts';
 
 /** An event of a case; times and ticks in µs. */
 export interface CaseEvent {
   readonly atUs: number;
   readonly tick: number;
-  readonly source: string;
-  readonly lsn: string;
+  /** A number where that is exact. */
+  readonly lsn: number | bigint;
   readonly ordinal: number;
-  readonly activity: string;
-  readonly object: string;
   readonly key: string;
-  readonly kind: EventKind;
-  readonly before: string | null;
-  readonly after: string | null;
+  readonly shape: EventShape;
 }
 
 /** An object of a case as it is now. */
@@ -58,8 +55,9 @@ export interface Violation {
 export interface Owed {
   readonly rule: string;
   readonly sinceUs: number;
-  /** It is decided when the watermarks of all awaited sources have passed this; null = only by events. */
+  /** It is decided when the watermarks of all sources of `awaits` have passed this; null = only by events. */
   readonly dueUs: number | null;
+  readonly awaits: readonly string[];
 }
 
 export interface Judgement {
@@ -74,12 +72,11 @@ export interface Judgement {
   readonly owed: readonly Owed[];
 }
 
-/** Longer cases are not judged: every event of a case costs a look at all of them. */
-export const EVENTS_MAX = 2_000;
-
 /**
  * Judges one case by the rules of its process: a pure function of its events, its objects and the watermarks, so that judging the cases
  * that changed is the same as judging all (C1).
+ *
+ * A case of n events costs about n log n: rules look at the stretch of its events that can matter (`Line`).
  *
  * - C2 Nothing is missed before its time: that an event did not happen is said only when the watermark of every source that could still
  *   deliver it has passed the time up to which it counts.
@@ -90,7 +87,7 @@ export class Judge {
   readonly #process: ProcessConfig;
   readonly #checks: readonly Check[];
   /** Which events of {@link #named} an event is, by what it is. */
-  readonly #kinds = new Map<string, readonly number[]>();
+  readonly #kinds = new Map<EventShape, readonly number[]>();
   readonly #named: EventOf[] = [];
   readonly #start: number;
 
@@ -115,76 +112,79 @@ export class Judge {
     return done !== null || allowed.length + rules.length + stages.length > 0 || cycle !== null;
   }
 
-  /** Sources that a rule may wait for, by rule. */
-  get awaited(): ReadonlyMap<string, readonly string[]> {
-    return new Map(this.#checks.map(({ rule, awaited }) => [rule, awaited]));
+  get rules(): readonly string[] {
+    return this.#checks.map(({ rule }) => rule);
   }
 
   /** @param marks watermarks by source, µs since 1970; a source that is missing was not read yet */
   judge(history: CaseHistory, marks: ReadonlyMap<string, number>): Judgement {
     const { events } = history;
+    const names = events.map((event) => this.#is(event.shape));
+    const told: Told = { case: history.case, events, objects: history.objects, names };
     const last = events.at(-1);
-    const start = events.find((event) => this.#is(event).includes(this.#start));
-    const done = start ? this.#doneAt(history, start) : null;
-    const judgement = {
+    const from = told.names.findIndex((names) => names.includes(this.#start));
+    const start = events[from] ?? null;
+    const done = start && this.#doneAt(told, from);
+    const violations: Violation[] = [];
+    const owed: Owed[] = [];
+    const hidden = new Set(history.objects.filter(({ born }) => !born).map(({ object }) => object));
+    const context = this.#context(told, { start, done, marks });
+    for (const check of this.#checks) {
+      if (check.followed && (!start || check.objects.some((object) => hidden.has(object)))) continue;
+      const found = check.run(context);
+      for (const one of found.violations) violations.push({ rule: check.rule, level: 'violation', ...one });
+      for (const { sinceUs, dueUs, awaits } of earliest(found.owed)) {
+        owed.push({ rule: check.rule, sinceUs, dueUs, awaits });
+      }
+    }
+    return {
       case: history.case,
       startedUs: start?.atUs ?? null,
       doneUs: done?.atUs ?? null,
       lastUs: last?.atUs ?? 0,
       events: events.length,
-      activity: last?.activity ?? '',
+      activity: last?.shape.activity ?? '',
+      violations,
+      owed,
     };
-    if (events.length > EVENTS_MAX) return { ...judgement, violations: [], owed: [] };
-    const violations: Violation[] = [];
-    const owed: Owed[] = [];
-    const hidden = new Set(history.objects.filter(({ born }) => !born).map(({ object }) => object));
-    const context = this.#context(history, { start, done, marks });
-    for (const check of this.#checks) {
-      if (check.followed && (!start || check.objects.some((object) => hidden.has(object)))) continue;
-      const found = check.run(context);
-      violations.push(...found.violations.map((one) => ({ rule: check.rule, level: 'violation' as const, ...one })));
-      const first = found.owed.toSorted((a, b) => (a.dueUs ?? Infinity) - (b.dueUs ?? Infinity))[0];
-      if (first) owed.push({ rule: check.rule, ...first });
-    }
-    return { ...judgement, violations, owed };
   }
 
   #context(
-    history: CaseHistory,
-    { start, done, marks }: { start: CaseEvent | undefined; done: CaseEvent | null; marks: ReadonlyMap<string, number> },
+    told: Told,
+    { start, done, marks }: { start: CaseEvent | null; done: CaseEvent | null; marks: ReadonlyMap<string, number> },
   ): Context {
-    const { events } = history;
-    const byName: CaseEvent[][] = this.#named.map(() => []);
-    for (const event of events) for (const name of this.#is(event)) byName[name]?.push(event);
+    const { events } = told;
+    const byName: CaseEvent[][] = [];
+    events.forEach((event, i) => {
+      for (const name of told.names[i] ?? []) (byName[name] ??= []).push(event);
+    });
+    const lines: Line[] = [];
     return {
-      events,
-      start: start ?? null,
+      line: new Line(events),
+      start,
       done,
       skewUs: this.#process.conformance.skewMs * 1_000,
-      of: (name) => byName[name] ?? [],
+      of: (name) => (lines[name] ??= new Line(byName[name] ?? [])),
       settled: (sources, untilUs) => sources.every((source) => (marks.get(source) ?? 0) > untilUs),
-      truth: (condition) => this.#truth(history, condition),
+      truth: (condition) => this.#truth(told, condition),
     };
   }
 
   /** The event with which it is done. Half a transaction is no state of a case. */
-  #doneAt(history: CaseHistory, start: CaseEvent): CaseEvent | null {
+  #doneAt(told: Told, from: number): CaseEvent | null {
     const { done } = this.#process.conformance;
     if (done === null) return null;
-    const { events } = history;
-    const truth = this.#truth(history, done);
-    const from = events.indexOf(start);
-    const whole = new Map(events.map(({ source, lsn }, i) => [`${source} ${lsn}`, i]));
-    const at = events.findIndex((event, i) => i >= from && truth[i] === true && whole.get(`${event.source} ${event.lsn}`) === i);
-    return events[at] ?? null;
+    const { events } = told;
+    const truth = this.#truth(told, done);
+    return events.find((_, i) => i >= from && truth[i] === true && isLastOfTransaction(events, i)) ?? null;
   }
 
   /** Did the condition hold after each event? */
-  #truth(history: CaseHistory, condition: CaseCondition): boolean[] {
-    const replay = new Replay(history.objects, history.events);
+  #truth({ objects, events, names }: Told, condition: CaseCondition): boolean[] {
+    const replay = new Replay(objects, events);
     const happened = (event: EventOf) => replay.happened.has(this.#name(event));
-    return history.events.map((event) => {
-      replay.follow(event, this.#is(event));
+    return events.map((event, i) => {
+      replay.follow(event, names[i] ?? []);
       return replay.holds(condition, happened);
     });
   }
@@ -194,23 +194,48 @@ export class Judge {
     return known >= 0 ? known : this.#named.push(event) - 1;
   }
 
-  #is(event: CaseEvent): readonly number[] {
-    const { object, kind, activity, after } = event;
-    const what = `${kind}\0${object}\0${activity}\0${after ?? '\0'}`;
-    let names = this.#kinds.get(what);
+  #is(shape: EventShape): readonly number[] {
+    let names = this.#kinds.get(shape);
     if (!names) {
-      names = this.#named.flatMap((named, i) => (isEvent(event, named) ? [i] : []));
+      names = this.#named.flatMap((named, i) => (isEvent(shape, named) ? [i] : []));
       if (this.#kinds.size >= KINDS_MAX) this.#kinds.clear();
-      this.#kinds.set(what, names);
+      this.#kinds.set(shape, names);
     }
     return names;
   }
 }
 
+/** A case with the names of its events. */
+interface Told extends CaseHistory {
+  readonly names: readonly (readonly number[])[];
+}
+
+/** The events of a transaction follow each other among those of their source. */
+function isLastOfTransaction(events: readonly CaseEvent[], index: number): boolean {
+  const { shape, lsn } = events[index] as CaseEvent;
+  for (let i = index + 1; i < events.length; i++) {
+    const event = events[i] as CaseEvent;
+    if (event.shape.source === shape.source) return event.lsn !== lsn;
+  }
+  return true;
+}
+
+/** Of those that await the same sources the one that is due first: it is the next whose time comes. */
+function earliest<Debt extends Pick<Owed, 'dueUs' | 'awaits'>>(owed: readonly Debt[]): readonly Debt[] {
+  if (owed.length < 2) return owed;
+  const found = new Map<string, Debt>();
+  for (const one of owed) {
+    const awaits = one.awaits.join(' ');
+    const before = found.get(awaits);
+    if (!before || (one.dueUs ?? Infinity) < (before.dueUs ?? Infinity)) found.set(awaits, one);
+  }
+  return [...found.values()];
+}
+
 /** A state column may turn out to hold anything. */
 const KINDS_MAX = 10_000;
 
-function isEvent({ object, kind, activity, after }: CaseEvent, named: EventOf): boolean {
+function isEvent({ object, kind, activity, after }: EventShape, named: EventOf): boolean {
   if (named.object === null) return activity === named.what;
   if (named.object !== object) return false;
   if (activity === `${object} ${named.what}`) return true;

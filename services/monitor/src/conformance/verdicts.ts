@@ -1,161 +1,215 @@
 import type { ProcessConfig } from '@tributary/config';
-import { type Duck, duckLiteral, listValue } from '@tributary/duckdb';
+import { type Duck, duckLiteral } from '@tributary/duckdb';
 import { readPlaces } from '../live/place.ts';
-import { byCase } from './by-case.ts';
-import { type CaseEvent, type CaseObject, Judge, type Judgement } from './judge.ts';
+import { Histories, inOrder, type Marks, marksOf } from './histories.ts';
+import { type CaseEvent, type CaseHistory, Judge, type Judgement } from './judge.ts';
+import {
+  awaitsText,
+  keepFollowed,
+  keepOwed,
+  keepViolations,
+  type KeptViolation,
+  keptOf,
+  removeKept,
+  takeViolations,
+} from './kept.ts';
+import { Shapes } from './shapes.ts';
+import { knownCases, newEvents, type News, readHistories } from './stored.ts';
 
-/** Cases that are judged at once. */
+/** Cases that are judged at once, if their events are no more than these. */
 const CASES_AT_ONCE = 10_000;
+const EVENTS_AT_ONCE = 50_000;
+/** A transaction of more events is judged from what is stored, some cases at a time. */
+const NEWS_MAX = 100_000;
 
-/** What judging leaves; kept beside the events, and written with them. */
-export const VERDICT_TABLES = [
-  `CREATE TABLE IF NOT EXISTS followed ("case" VARCHAR NOT NULL, started_us BIGINT, done_us BIGINT, last_us BIGINT NOT NULL, events INTEGER NOT NULL,
-     activity VARCHAR NOT NULL)`,
-  `CREATE TABLE IF NOT EXISTS violation ("case" VARCHAR NOT NULL, rule VARCHAR NOT NULL, level VARCHAR NOT NULL, at_us BIGINT NOT NULL, tick BIGINT NOT NULL,
-     source VARCHAR NOT NULL, lsn UBIGINT NOT NULL, ordinal BIGINT NOT NULL, object VARCHAR NOT NULL, key VARCHAR NOT NULL, activity VARCHAR NOT NULL,
-     before VARCHAR, after VARCHAR)`,
-  'CREATE TABLE IF NOT EXISTS owed ("case" VARCHAR NOT NULL, rule VARCHAR NOT NULL, since_us BIGINT NOT NULL, due_us BIGINT)',
-  'CREATE TABLE IF NOT EXISTS judged (version VARCHAR NOT NULL)',
-];
+/**
+ * Cases of which something changed in this transaction. `recast`: more than that events were added: some it had before are of
+ * another case now, or an object of it changed that was met in the middle of its life.
+ */
+export const TOUCHED = 'CREATE TEMP TABLE _touched ("case" VARCHAR, recast BOOLEAN)';
 
-/** Cases of which something changed in this transaction. */
-export const TOUCHED = 'CREATE TEMP TABLE _touched ("case" VARCHAR)';
+/** What a transaction changed about one rule of one case. */
+export interface VerdictChange extends KeptViolation {
+  /** `resolved`: what was kept as broken is not any more, as events went or became another case's; or a warning is a violation now. */
+  readonly change: 'raised' | 'resolved';
+}
 
-const FOLLOWED = {
-  case: 'VARCHAR',
-  started_us: 'BIGINT',
-  done_us: 'BIGINT',
-  last_us: 'BIGINT',
-  events: 'INTEGER',
-  activity: 'VARCHAR',
-} as const;
-const VIOLATION = {
-  case: 'VARCHAR',
-  rule: 'VARCHAR',
-  level: 'VARCHAR',
-  at_us: 'BIGINT',
-  tick: 'BIGINT',
-  source: 'VARCHAR',
-  lsn: 'UBIGINT',
-  ordinal: 'BIGINT',
-  object: 'VARCHAR',
-  key: 'VARCHAR',
-  activity: 'VARCHAR',
-  before: 'VARCHAR',
-  after: 'VARCHAR',
-} as const;
-const OWED = { case: 'VARCHAR', rule: 'VARCHAR', since_us: 'BIGINT', due_us: 'BIGINT' } as const;
+/** A case that is judged, and what was kept of it. */
+interface Judged {
+  readonly judgement: Judgement;
+  readonly marks: Marks;
+  /** Null: it is not known what is kept; undefined: nothing is. */
+  readonly before: Marks | null | undefined;
+}
 
 /**
  * Keeps the verdicts on all cases of a process: those whose events or objects changed in a transaction are judged anew at its end, and those
  * that owe something whose time has come (C1: what is kept is what judging everything would give).
+ *
+ * Cases that something happened in lately are in memory ({@link Histories}), and only what is new of them is read; the others are read as a
+ * whole. Only verdicts that changed are written.
  */
 export class Verdicts {
   readonly #judge: Judge | null;
-  /** Rules that may wait, by the sources that they wait for. */
-  readonly #waiting = new Map<string, { sources: readonly string[]; rules: string[] }>();
+  readonly #shapes = new Shapes();
+  readonly #histories: Histories;
+  /** What `owed` may await, as it keeps it; null = to be read. */
+  #awaited: Set<string> | null = null;
 
-  constructor(process: ProcessConfig) {
+  /** @param heldBytes memory for the cases that something happened in last */
+  constructor(process: ProcessConfig, heldBytes: number) {
     this.#judge = Judge.judges(process) ? new Judge(process) : null;
-    for (const [rule, sources] of this.#judge?.awaited ?? []) {
-      if (sources.length === 0) continue;
-      const id = sources.toSorted().join(' ');
-      const group = this.#waiting.get(id) ?? { sources, rules: [] };
-      group.rules.push(rule);
-      this.#waiting.set(id, group);
-    }
+    this.#histories = new Histories(this.#shapes, heldBytes);
   }
 
   /** Judges every case. In a transaction of the caller's. */
   async judgeAll(duck: Duck): Promise<void> {
+    this.forget();
     for (const table of ['followed', 'violation', 'owed']) await duck.run(`DELETE FROM ${table}`);
-    await duck.run('INSERT INTO _touched SELECT DISTINCT "case" FROM event');
-    await this.follow(duck);
+    await duck.run('INSERT INTO _touched SELECT DISTINCT "case", true FROM event');
+    await this.follow(duck, null);
   }
 
-  /** Judges the cases of `_touched`, and those whose time has come; the places of all sources are written already. */
-  async follow(duck: Duck): Promise<void> {
-    if (this.#judge) await this.#follow(duck, this.#judge);
+  /**
+   * Judges the cases of `_touched`, and those whose time has come; the places of all sources are written already.
+   * @param news events that the transaction added; null = it says nothing of them, but with `_touched`
+   * @returns what was raised and resolved, case by case
+   */
+  async follow(duck: Duck, news: News | null): Promise<VerdictChange[]> {
+    const changes = this.#judge ? await this.#follow(duck, this.#judge, news) : [];
     await duck.run('DELETE FROM _touched');
+    return changes;
   }
 
-  async #follow(duck: Duck, judge: Judge): Promise<void> {
+  /** What is in memory may be ahead of what is stored: a transaction was rolled back. */
+  forget(): void {
+    this.#histories.clear();
+    this.#shapes.clear();
+    this.#awaited = null;
+  }
+
+  async #follow(duck: Duck, judge: Judge, news: News | null): Promise<VerdictChange[]> {
+    if (this.#shapes.full) this.forget();
     const marks = new Map([...(await readPlaces(duck))].map(([source, { watermark }]) => [source, watermark]));
-    const come = [...this.#waiting.values()].map(({ sources, rules }) => {
-      const mark = Math.min(...sources.map((source) => marks.get(source) ?? 0));
-      return `rule IN (${rules.map(duckLiteral).join(', ')}) AND due_us < ${mark}`;
-    });
-    const due = come.length === 0 ? '' : `UNION SELECT "case" FROM owed WHERE ${come.join(' OR ')}`;
-    const found = await duck.rows<{ c: string }>(
-      `SELECT "case" AS c FROM (SELECT "case" FROM _touched ${due}) WHERE "case" IS NOT NULL GROUP BY 1 ORDER BY 1`,
-    );
-    for (let from = 0; from < found.length; from += CASES_AT_ONCE) {
-      const cases = found.slice(from, from + CASES_AT_ONCE).map(({ c }) => c);
-      await this.#write(duck, { cases, judgements: await judgedCases(duck, { judge, marks, cases }) });
+    const touched = await this.#touched(duck, marks);
+    const added = news && (await newEvents(duck, news, { shapes: this.#shapes, eventsMax: NEWS_MAX }));
+    const stored = news !== null && added === null;
+    for (const own of added?.keys() ?? []) if (!touched.has(own)) touched.set(own, false);
+    const cases = [...touched];
+    const atOnce = await casesAtOnce(duck, cases.length);
+    const changes: VerdictChange[] = [];
+    for (let from = 0; from < cases.length; from += atOnce) {
+      const some = new Map(cases.slice(from, from + atOnce).map(([own, recast]) => [own, recast || stored]));
+      const judged = await this.#judgeSome(duck, { judge, marks, some, added: added ?? new Map() });
+      for (const change of await write(duck, judged)) changes.push(change);
     }
+    return changes;
   }
 
-  async #write(duck: Duck, { cases, judgements }: { cases: readonly string[]; judgements: readonly Judgement[] }): Promise<void> {
-    for (const table of ['followed', 'violation', 'owed'])
-      await duck.run(`DELETE FROM ${table} WHERE "case" IN (SELECT unnest($1::VARCHAR[]))`, [listValue(cases)]);
-    await duck.append('followed', FOLLOWED, {
-      case: judgements.map((one) => one.case),
-      started_us: judgements.map(({ startedUs }) => whole(startedUs)),
-      done_us: judgements.map(({ doneUs }) => whole(doneUs)),
-      last_us: judgements.map(({ lastUs }) => BigInt(lastUs)),
-      events: judgements.map(({ events }) => events),
-      activity: judgements.map(({ activity }) => activity),
-    });
-    const violations = judgements.flatMap((one) => one.violations.map((violation) => ({ case: one.case, ...violation })));
-    await duck.append('violation', VIOLATION, {
-      case: violations.map((one) => one.case),
-      rule: violations.map(({ rule }) => rule),
-      level: violations.map(({ level }) => level),
-      at_us: violations.map(({ atUs }) => BigInt(atUs)),
-      tick: violations.map(({ event }) => BigInt(event.tick)),
-      source: violations.map(({ event }) => event.source),
-      lsn: violations.map(({ event }) => BigInt(event.lsn)),
-      ordinal: violations.map(({ event }) => BigInt(event.ordinal)),
-      object: violations.map(({ event }) => event.object),
-      key: violations.map(({ event }) => event.key),
-      activity: violations.map(({ event }) => event.activity),
-      before: violations.map(({ event }) => event.before),
-      after: violations.map(({ event }) => event.after),
-    });
-    const owed = judgements.flatMap((one) => one.owed.map((debt) => ({ case: one.case, ...debt })));
-    await duck.append('owed', OWED, {
-      case: owed.map((one) => one.case),
-      rule: owed.map(({ rule }) => rule),
-      since_us: owed.map(({ sinceUs }) => BigInt(sinceUs)),
-      due_us: owed.map(({ dueUs }) => whole(dueUs)),
+  /** By case: is it recast? */
+  async #touched(duck: Duck, marks: ReadonlyMap<string, number>): Promise<Map<string, boolean>> {
+    this.#awaited ??= new Set((await duck.columns('SELECT DISTINCT awaits FROM owed'))['awaits'] as readonly string[]);
+    const come = [...this.#awaited]
+      .filter((awaits) => awaits !== '')
+      .map((awaits) => {
+        const mark = Math.min(...awaits.split(' ').map((source) => marks.get(source) ?? 0));
+        return `awaits = ${duckLiteral(awaits)} AND due_us < ${mark}`;
+      });
+    const due = come.length === 0 ? '' : `UNION ALL SELECT "case", false FROM owed WHERE ${come.join(' OR ')}`;
+    const { c, recast } = await duck.columns(
+      `SELECT "case" AS c, bool_or(recast) AS recast FROM (SELECT "case", recast FROM _touched ${due}) WHERE "case" IS NOT NULL GROUP BY 1 ORDER BY 1`,
+    );
+    return new Map((c as readonly string[]).map((own, i) => [own, recast?.[i] === true]));
+  }
+
+  async #judgeSome(
+    duck: Duck,
+    {
+      judge,
+      marks: places,
+      some,
+      added,
+    }: {
+      readonly judge: Judge;
+      readonly marks: ReadonlyMap<string, number>;
+      /** By case: is it recast? */
+      readonly some: ReadonlyMap<string, boolean>;
+      readonly added: ReadonlyMap<string, readonly CaseEvent[]>;
+    },
+  ): Promise<Judged[]> {
+    // All at once: what is kept of one may push another out.
+    const holds = new Map([...some].map(([own, recast]) => [own, recast ? null : this.#histories.get(own)]));
+    const unheld = [...some.keys()].filter((own) => !holds.get(own));
+    const known = await knownCases(duck, unheld);
+    const withEvents = unheld.filter((own) => some.get(own) === true || known.has(own));
+    const read =
+      unheld.length === 0
+        ? new Map<string, CaseHistory>()
+        : await readHistories(duck, unheld, { withEvents, shapes: this.#shapes });
+    const whole = new Set(withEvents);
+    return [...some.keys()].map((own) => {
+      const held = holds.get(own);
+      const history = held?.history ?? read.get(own) ?? { case: own, events: [], objects: [] };
+      const events = whole.has(own) ? history.events : merged(history.events, added.get(own) ?? []);
+      const now = { case: own, events, objects: history.objects };
+      const judgement = judge.judge(now, places);
+      const marks = marksOf(judgement);
+      for (const { awaits } of judgement.owed) this.#awaited?.add(awaitsText(awaits));
+      if (events.length > 0) this.#histories.put(now, marks);
+      else this.#histories.forget(own);
+      return { judgement, marks, before: held ? held.marks : known.has(own) ? null : undefined };
     });
   }
 }
 
-async function judgedCases(
-  duck: Duck,
-  { judge, marks, cases }: { judge: Judge; marks: ReadonlyMap<string, number>; cases: readonly string[] },
-): Promise<Judgement[]> {
-  const events = await duck.rows<CaseEvent & { c: string }>(
-    `SELECT "case" AS c, at_us AS "atUs", tick, source, lsn::VARCHAR AS lsn, ordinal, activity, object, key, kind, before, after
-       FROM event WHERE "case" IN (SELECT unnest($1::VARCHAR[])) ORDER BY c, tick, source`,
-    [listValue(cases)],
+/** As many as have {@link EVENTS_AT_ONCE} events, were they all as long as the mean of what is stored. */
+async function casesAtOnce(duck: Duck, cases: number): Promise<number> {
+  if (cases <= CASES_AT_ONCE / 10) return CASES_AT_ONCE;
+  const [stored] = await duck.rows<{ events: number; cases: number }>(
+    'SELECT (SELECT count(*) FROM event) AS events, (SELECT count(*) FROM followed) AS cases',
   );
-  const objects = byCase(
-    await duck.rows<CaseObject & { c: string }>(
-      `SELECT "case" AS c, object, key, state, born, alive FROM object WHERE "case" IN (SELECT unnest($1::VARCHAR[]))`,
-      [listValue(cases)],
-    ),
-  );
-  const judgements: Judgement[] = [];
-  for (let from = 0, to = 0; from < events.length; from = to) {
-    const own = (events[from] as { c: string }).c;
-    while (events[to]?.c === own) to++;
-    judgements.push(judge.judge({ case: own, events: events.slice(from, to), objects: objects.get(own) ?? [] }, marks));
-  }
-  return judgements;
+  const mean = (stored?.events ?? 0) / Math.max(cases, stored?.cases ?? 0);
+  return Math.max(CASES_AT_ONCE / 100, Math.min(CASES_AT_ONCE, Math.floor(EVENTS_AT_ONCE / mean)));
 }
 
-function whole(us: number | null): bigint | null {
-  return us === null ? null : BigInt(us);
+/** Both are in order; most often what is new is behind all that was. */
+function merged(before: readonly CaseEvent[], added: readonly CaseEvent[]): readonly CaseEvent[] {
+  const [last, first] = [before.at(-1), added[0]];
+  if (!first) return before;
+  if (!last) return added;
+  const both = [...before, ...added];
+  return inOrder(last, first) < 0 ? both : both.sort(inOrder);
+}
+
+async function write(duck: Duck, judged: readonly Judged[]): Promise<VerdictChange[]> {
+  const keyOf = ({ judgement }: Judged) => judgement.case;
+  const there = judged.filter(({ judgement }) => judgement.events > 0);
+  await removeKept(duck, 'followed', judged.filter(({ before }) => before !== undefined).map(keyOf));
+  await keepFollowed(
+    duck,
+    there.map(({ judgement }) => judgement),
+  );
+  const owing = judged.filter(({ before, marks }) => before === null || (before?.owed ?? '') !== marks.owed);
+  await removeKept(duck, 'owed', owing.filter(({ before }) => before !== undefined && before?.owed !== '').map(keyOf));
+  await keepOwed(
+    duck,
+    owing.map(({ judgement }) => judgement),
+  );
+  const breaking = judged.filter(({ before, marks }) => before === null || (before?.violations ?? '') !== marks.violations);
+  const gone = await takeViolations(
+    duck,
+    breaking.filter(({ before }) => before !== undefined && before?.violations !== '').map(keyOf),
+  );
+  const now = breaking.flatMap(({ judgement }) => judgement.violations.map((one) => keptOf(judgement.case, one)));
+  await keepViolations(duck, now);
+  return differences(gone, now);
+}
+
+function differences(before: readonly KeptViolation[], after: readonly KeptViolation[]): VerdictChange[] {
+  const nameOf = (one: KeptViolation) => `${one.case}\0${one.rule} ${one.level} ${one.atUs} ${one.tick} ${one.source}`;
+  const [was, is] = [new Set(before.map(nameOf)), new Set(after.map(nameOf))];
+  return [
+    ...before.filter((one) => !is.has(nameOf(one))).map((one) => ({ change: 'resolved' as const, ...one })),
+    ...after.filter((one) => !was.has(nameOf(one))).map((one) => ({ change: 'raised' as const, ...one })),
+  ];
 }

@@ -66,10 +66,12 @@ export function live(
   }
   if (known) {
     const kind = change.op === Op.updated ? null : 'found';
-    return { after: { ...told(type, known, change), named }, events: differences(type, known, { change, kind }) };
+    const after = told(type, known, { change, life: { born: known.born, alive: true, named } });
+    return { after, events: differences(type, known, { change, kind }) };
   }
-  const after = { ...told(type, empty(type), change), alive: true, named };
-  if (change.op === Op.created) return { after: { ...after, born: true }, events: begun(type, after, null) };
+  const born = change.op === Op.created;
+  const after = told(type, empty(type), { change, life: { born, alive: true, named } });
+  if (born) return { after, events: begun(type, after, null) };
   return { after, events: change.op === Op.read && reading.complete ? begun(type, after, 'found') : [] };
 }
 
@@ -81,15 +83,22 @@ function empty(type: ObjectType): Life {
   return { ...UNKNOWN, links: type.of.map(() => null) };
 }
 
-function told(type: ObjectType, before: Life, { state, links, milestones }: ObjectChange): Life {
+function told(
+  type: ObjectType,
+  before: Life,
+  { change, life }: { change: ObjectChange; life: Pick<Life, 'born' | 'alive' | 'named'> },
+): Life {
+  const { state, links, milestones } = change;
   const reached = type.milestones.filter((column, i) =>
     milestones[i] === undefined ? before.reached.includes(column) : milestones[i] !== null,
   );
   return {
-    ...before,
     state: state === undefined ? before.state : state,
     links: type.of.map((_, i) => (links[i] === undefined ? (before.links[i] ?? null) : (links[i] ?? null))),
     reached,
+    born: life.born,
+    alive: life.alive,
+    named: life.named,
   };
 }
 

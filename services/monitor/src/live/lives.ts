@@ -1,5 +1,5 @@
 import type { ObjectType, ProcessConfig } from '@tributary/config';
-import { type Duck, listValue } from '@tributary/duckdb';
+import { among, type Duck } from '@tributary/duckdb';
 import { appendEvents, appendObjects, type ProcessEvent } from '../state.ts';
 import type { Ticks } from '../ticks.ts';
 import type { Happening, Life } from './life.ts';
@@ -26,7 +26,9 @@ interface Entry {
 interface Pending {
   readonly type: ObjectType;
   key: string;
-  readonly event: Omit<ProcessEvent, 'key' | 'case' | 'object' | 'source'>;
+  readonly happening: Happening;
+  readonly occasion: Occasion;
+  readonly tick: number;
 }
 
 /**
@@ -61,16 +63,24 @@ export class Lives {
     const known = this.#of(type.name);
     const missing = [...new Set(keys)].filter((key) => !known.has(key));
     if (missing.length === 0) return;
-    const found = await this.#duck.rows<StoredLife>(
-      `SELECT key, state, parents, "case", reached, born, alive, named FROM object
-        WHERE object = $1 AND key IN (SELECT unnest($2::VARCHAR[]))`,
-      [type.name, listValue(missing)],
+    const { each, value } = among(missing, 2);
+    for (const key of missing) known.set(key, { life: null, case: null, stored: null, moved: false, dirty: false });
+    const found = await this.#duck.columns(
+      `SELECT key, state, parents, "case", reached, born, alive, named FROM object WHERE object = $1 AND key IN (SELECT ${each})`,
+      [type.name, value],
     );
-    const rows = new Map(found.map((row) => [row.key, row]));
-    for (const key of missing) {
-      const row = rows.get(key);
-      const stored = row ? { life: lifeOf(type, row), case: row.case } : null;
-      known.set(key, { life: stored?.life ?? null, case: stored?.case ?? null, stored, moved: false, dirty: false });
+    const { parents, state, case: cases, reached, born, alive, named } = found as unknown as StoredLives;
+    for (const [i, key] of (found['key'] as readonly string[]).entries()) {
+      const life: Life = {
+        state: state[i] ?? null,
+        links: linksOf(type, parents[i] ?? null),
+        reached: reached[i] ? (JSON.parse(reached[i]) as string[]) : [],
+        born: born[i] === true,
+        alive: alive[i] === true,
+        named: Number(named[i]),
+      };
+      const stored = { life, case: cases[i] ?? null };
+      known.set(key, { life, case: stored.case, stored, moved: false, dirty: false });
     }
   }
 
@@ -108,33 +118,52 @@ export class Lives {
         if (link !== null) this.#ties.push({ tick, parent, key: link });
       });
     }
-    this.#events.push({ type, key, event: { ...happening, ...occasion, tick, attributes: null } });
+    this.#events.push({ type, key, happening, occasion, tick });
   }
 
-  /** Writes everything, and knows nothing any more. */
-  async flush(): Promise<void> {
+  /**
+   * Writes everything, and knows nothing any more.
+   * @returns the new events; null = they are still to be settled or joined, or others changed with them: then they are to be read
+   */
+  async flush(): Promise<readonly ProcessEvent[] | null> {
+    let final = this.#moves.size === 0 && this.#parts.length === 0;
     for (const [type, moves] of this.#moves) await this.#moveEvents(type, moves);
     for (const type of this.#process.objects) {
       const dirty = [...this.#of(type.name)].filter(([, { dirty: changed }]) => changed);
-      if (dirty.length > 0) await this.#write(type, dirty);
+      if (dirty.length > 0) final = (await this.#write(type, dirty)) && final;
     }
-    const events = this.#events.map(({ type, key, event }): ProcessEvent => {
-      const own = this.#of(type.name).get(key)?.case ?? null;
-      return { ...event, case: own, source: this.#source, object: type.name, key };
-    });
+    // Written out: copying objects by "..." took a tenth of the time of all judging.
+    const events = this.#events.map(
+      ({ type, key, happening, occasion, tick }): ProcessEvent => ({
+        case: this.#of(type.name).get(key)?.case ?? null,
+        activity: happening.activity,
+        atUs: occasion.atUs,
+        tick,
+        source: this.#source,
+        lsn: occasion.lsn,
+        ordinal: occasion.ordinal,
+        part: occasion.part,
+        object: type.name,
+        key,
+        kind: happening.kind,
+        before: happening.before,
+        after: happening.after,
+        attributes: null,
+      }),
+    );
     await appendEvents(this.#duck, events);
     await this.#noteParts();
     this.#entries.clear();
     this.#moves.clear();
     this.#events = [];
+    return final ? events : null;
   }
 
-  async #write(type: ObjectType, dirty: readonly (readonly [string, Entry])[]): Promise<void> {
-    const keys = dirty.map(([key]) => key);
+  /** @returns do all of them have their case, and had they it before? */
+  async #write(type: ObjectType, dirty: readonly (readonly [string, Entry])[]): Promise<boolean> {
     const unsettled = dirty.filter(([key, entry]) => this.#settle(type, key, entry)).map(([key]) => key);
-    const values = [type.name, listValue(keys)];
-    for (const table of ['object', 'link'])
-      await this.#duck.run(`DELETE FROM ${table} WHERE object = $1 AND key IN (SELECT unnest($2::VARCHAR[]))`, values);
+    const stored = dirty.filter((one) => one[1].stored);
+    await this.#remove('object', type, stored);
     const there = dirty.flatMap(([key, { life, case: own }]) => (life ? [{ key, life, own }] : []));
     await appendObjects(
       this.#duck,
@@ -152,9 +181,15 @@ export class Lives {
         named: life.named,
       })),
     );
-    const links = there.flatMap(({ key, life }) =>
+    const relinked = type.of.length === 0 ? [] : dirty.filter(([, entry]) => linksChanged(entry));
+    await this.#remove(
+      'link',
+      type,
+      relinked.filter((one) => one[1].stored),
+    );
+    const links = relinked.flatMap(([key, { life }]) =>
       type.of.flatMap(({ parent }, i) => {
-        const link = life.links[i] ?? null;
+        const link = life?.links[i] ?? null;
         return link === null ? [] : [{ key, parent, link }];
       }),
     );
@@ -165,8 +200,18 @@ export class Lives {
       parent_key: links.map(({ link }) => link),
     });
     await this.#duck.append('_dirty', DIRTY_COLUMNS, { object: unsettled.map(() => type.name), key: unsettled });
-    const cases = new Set(dirty.flatMap(([, entry]) => [entry.case, entry.stored?.case ?? null]));
-    await this.#duck.append('_touched', { case: 'VARCHAR' }, { case: [...cases].filter((one) => one !== null) });
+    const touched = casesOf(dirty, new Set(unsettled));
+    await this.#duck.append('_touched', TOUCHED_COLUMNS, { case: [...touched.keys()], recast: [...touched.values()] });
+    return unsettled.length === 0;
+  }
+
+  async #remove(table: 'object' | 'link', type: ObjectType, some: readonly (readonly [string, Entry])[]): Promise<void> {
+    if (some.length === 0) return;
+    const { each, value } = among(
+      some.map(([key]) => key),
+      2,
+    );
+    await this.#duck.run(`DELETE FROM ${table} WHERE object = $1 AND key IN (SELECT ${each})`, [type.name, value]);
   }
 
   async #noteParts(): Promise<void> {
@@ -198,17 +243,18 @@ export class Lives {
     }
     const direct = type.of.every(({ parent }) => parent === root);
     if (direct) entry.case = life?.links.find((link) => link !== null) ?? null;
-    const changed = moved || !stored || !life || stored.life.links.some((link, i) => link !== life.links[i]);
+    const changed = linksChanged(entry);
     const between = objects.some(({ of }) => of.some(({ parent }) => parent === type.name));
     return direct && !between ? moved || (stored !== null && stored.case !== entry.case) : changed;
   }
 
   async #moveEvents(type: string, moves: ReadonlyMap<string, string>): Promise<void> {
     const root = type === this.#process.root ? ', "case" = m.after' : '';
+    const [before, after] = [among([...moves.keys()], 2), among([...moves.values()], 3)];
     await this.#duck.run(
-      `UPDATE event SET key = m.after${root} FROM (SELECT unnest($2::VARCHAR[]) AS before, unnest($3::VARCHAR[]) AS after) m
+      `UPDATE event SET key = m.after${root} FROM (SELECT ${before.each} AS before, ${after.each} AS after) m
         WHERE event.object = $1 AND event.key = m.before`,
-      [type, listValue([...moves.keys()]), listValue([...moves.values()])],
+      [type, before.value, after.value],
     );
   }
 
@@ -225,6 +271,23 @@ export class Lives {
   }
 }
 
+/** Is what its links say another than what is stored? */
+function linksChanged({ life, stored, moved }: Entry): boolean {
+  return moved || !stored || !life || stored.life.links.some((link, i) => link !== life.links[i]);
+}
+
+/** Cases whose objects changed: are they recast? */
+function casesOf(dirty: readonly (readonly [string, Entry])[], unsettled: ReadonlySet<string>): Map<string, boolean> {
+  const touched = new Map<string, boolean>();
+  for (const [key, { case: own, stored, life, moved }] of dirty) {
+    const met = life?.born === false || stored?.life.born === false;
+    const recast = moved || met || unsettled.has(key) || (stored !== null && stored.case !== own);
+    for (const one of [own, stored?.case ?? null]) if (one !== null) touched.set(one, recast || touched.get(one) === true);
+  }
+  return touched;
+}
+
+const TOUCHED_COLUMNS = { case: 'VARCHAR', recast: 'BOOLEAN' } as const;
 const LINK_COLUMNS = { object: 'VARCHAR', key: 'VARCHAR', parent: 'VARCHAR', parent_key: 'VARCHAR' } as const;
 const PART_COLUMNS = {
   tick: 'BIGINT',
@@ -237,15 +300,15 @@ const PART_COLUMNS = {
 const TIE_COLUMNS = { tick: 'BIGINT', parent: 'VARCHAR', parent_key: 'VARCHAR' } as const;
 const DIRTY_COLUMNS = { object: 'VARCHAR', key: 'VARCHAR' } as const;
 
-interface StoredLife {
-  readonly key: string;
-  readonly state: string | null;
-  readonly parents: string | null;
-  readonly case: string | null;
-  readonly reached: string | null;
-  readonly born: boolean;
-  readonly alive: boolean;
-  readonly named: number;
+/** Rows of `object`, column by column. */
+interface StoredLives {
+  readonly state: readonly (string | null)[];
+  readonly parents: readonly (string | null)[];
+  readonly case: readonly (string | null)[];
+  readonly reached: readonly (string | null)[];
+  readonly born: readonly boolean[];
+  readonly alive: readonly boolean[];
+  readonly named: readonly bigint[];
 }
 
 interface Parent {
@@ -255,16 +318,9 @@ interface Parent {
   readonly qualifier: string;
 }
 
-function lifeOf(type: ObjectType, row: StoredLife): Life {
-  const parents = row.parents === null ? [] : (JSON.parse(row.parents) as Parent[]);
-  return {
-    state: row.state,
-    links: type.of.map(({ parent }) => parents.find(({ object }) => object === parent)?.key ?? null),
-    reached: row.reached === null ? [] : (JSON.parse(row.reached) as string[]),
-    born: row.born,
-    alive: row.alive,
-    named: row.named,
-  };
+function linksOf(type: ObjectType, text: string | null): (string | null)[] {
+  const parents = text === null ? [] : (JSON.parse(text) as Parent[]);
+  return type.of.map(({ parent }) => parents.find(({ object }) => object === parent)?.key ?? null);
 }
 
 function parentsText(type: ObjectType, { links }: Life): string | null {

@@ -9,6 +9,7 @@ import {
 } from '@tributary/core';
 import { type Duck, duckLiteral } from '@tributary/duckdb';
 import type { Group, Projection, Rewind } from '@tributary/projection';
+import type { ProcessEvent } from '../state.ts';
 import { Ticks } from '../ticks.ts';
 import { live, type Reading } from './life.ts';
 import { Lives, type Occasion } from './lives.ts';
@@ -19,6 +20,8 @@ import type { ProcessStore } from './store.ts';
 
 /** Rows that are looked at together: as many objects are read at once. */
 const ROWS_AT_ONCE = 20_000;
+/** Events of one transaction that are held until its end. */
+const ADDED_MAX = 100_000;
 
 /**
  * The objects and events of one source in a process. Effect and position of a group are one transaction of its file (I6); a
@@ -33,6 +36,8 @@ export class ProcessProjection implements Projection {
   #ticks: Ticks;
   /** While a transaction is open: ends its turn. */
   #release: (() => void) | null = null;
+  /** Events of the transaction that is open; null = they are to be read. */
+  #added: ProcessEvent[] | null = null;
 
   private constructor(
     store: ProcessStore,
@@ -76,10 +81,14 @@ export class ProcessProjection implements Projection {
       if (!this.#release) {
         this.#release = await this.#store.lock();
         await this.#store.writer.run('BEGIN');
+        this.#added = [];
       }
       const lives = this.#lives();
-      for (const batch of group.batches) await this.#take(batch, lives);
-      await lives.flush();
+      const changes = group.batches.map((batch) => rowChanges(batch, this.#process, this.#source));
+      // All at once: a statement a message would bound it at some tens of messages a second where the machine is busy.
+      await this.#load(changes.flat(), lives);
+      for (const [i, batch] of group.batches.entries()) await this.#take(batch, changes[i] ?? [], lives);
+      this.#add(await lives.flush());
       if (!group.partial) await this.#commit(group);
     } catch (error) {
       await this.#rollback();
@@ -92,11 +101,13 @@ export class ProcessProjection implements Projection {
     await this.#alone(async (duck) => {
       await duck.run('INSERT INTO _dirty SELECT object, key FROM object WHERE source = $1', [this.#source]);
       const own = `object IN (${this.#types.map(({ name }) => duckLiteral(name)).join(', ')})`;
-      await duck.run(`INSERT INTO _touched SELECT "case" FROM event WHERE ${own} UNION SELECT "case" FROM object WHERE ${own}`);
+      await duck.run(
+        `INSERT INTO _touched SELECT "case", true FROM (SELECT "case" FROM event WHERE ${own} UNION SELECT "case" FROM object WHERE ${own})`,
+      );
       for (const table of ['event', 'object', 'link']) await duck.run(`DELETE FROM ${table} WHERE ${own}`);
       for (const table of ['place', 'snapshot']) await duck.run(`DELETE FROM ${table} WHERE source = $1`, [this.#source]);
       await settleCases(duck, this.#process);
-      await this.#store.verdicts.follow(duck);
+      await this.#store.verdicts.follow(duck, null);
     });
   }
 
@@ -125,11 +136,10 @@ export class ProcessProjection implements Projection {
     return new Lives(this.#store.writer, { process: this.#process, source: this.#source, ticks: this.#ticks });
   }
 
-  async #take(batch: StoredBatch, lives: Lives): Promise<void> {
+  async #take(batch: StoredBatch, changes: readonly RowChange[], lives: Lives): Promise<void> {
     const { mark } = batch.header;
     const type = mark && this.#types.find(({ table }) => table === mark.table);
     if (type && mark.step === 'begin') await this.#read(type, { ...this.#readingOf(type.table), generation: mark.generation });
-    const changes = rowChanges(batch, this.#process, this.#source);
     let part = 0;
     for (let from = 0; from < changes.length; ) {
       const truncated = changes.findIndex(({ op }, i) => i >= from && op === Op.truncated);
@@ -147,9 +157,10 @@ export class ProcessProjection implements Projection {
     if (type && mark.step === 'end') await this.#ended(type, lives, { batch, mark });
   }
 
+  /** What is not known yet of the objects of these changes. */
   async #load(changes: readonly RowChange[], lives: Lives): Promise<void> {
     for (const type of this.#types) {
-      const own = changes.filter((change) => change.type === type);
+      const own = changes.filter((change) => change.type === type && change.key !== null);
       await lives.load(
         type,
         own.flatMap(({ key, movedFrom }) => [key as string, ...(movedFrom === null ? [] : [movedFrom])]),
@@ -158,14 +169,13 @@ export class ProcessProjection implements Projection {
   }
 
   /** @returns the part behind those of its events */
-  #follow({ type, key, movedFrom, change, ...place }: RowChange, lives: Lives, part: number): number {
+  #follow({ type, key, movedFrom, change, lsn, ordinal, atUs }: RowChange, lives: Lives, part: number): number {
     if (!type || key === null || !change) return part;
     if (movedFrom !== null && lives.get(type, movedFrom)) lives.move(type, movedFrom, key);
     const before = lives.get(type, key);
     const { after, events } = live(type, before, change, this.#readingOf(type.table));
     if (after !== before) lives.put(type, key, after);
     for (const happening of events) {
-      const { lsn, ordinal, atUs } = place;
       lives.happened(type, key, { happening, occasion: { lsn, ordinal, atUs, part: part++ } });
     }
     return part;
@@ -208,6 +218,7 @@ export class ProcessProjection implements Projection {
     { occasion, found }: { occasion: Occasion; found: number | null },
   ): Promise<void> {
     await lives.flush();
+    this.#add(null);
     const duck = this.#store.writer;
     const gone = `object = ${duckLiteral(type.name)} AND alive${found === null ? '' : ` AND named <> ${found}`}`;
     const [counted] = await duck.rows<{ n: number }>(`SELECT count(*) AS n FROM object WHERE ${gone}`);
@@ -218,7 +229,7 @@ export class ProcessProjection implements Projection {
       `INSERT INTO event SELECT "case", ${activity}, ${occasion.atUs}, ${first} + ${nth}, source, ${occasion.lsn}, ${occasion.ordinal},
          ${nth}, object, key, '${found === null ? 'deleted' : 'found'}', state, NULL, NULL FROM object WHERE ${gone} ORDER BY key`,
     );
-    await duck.run(`INSERT INTO _touched SELECT DISTINCT "case" FROM object WHERE ${gone}`);
+    await duck.run(`INSERT INTO _touched SELECT DISTINCT "case", true FROM object WHERE ${gone}`);
     await duck.run(`UPDATE object SET alive = false WHERE ${gone}`);
   }
 
@@ -243,12 +254,18 @@ export class ProcessProjection implements Projection {
       held: held && compareSourcePosition(after, held) < 0 ? held : null,
     };
     await writePlace(duck, this.#source, place);
-    await this.#store.verdicts.follow(duck);
+    await this.#store.verdicts.follow(duck, { source: this.#source, behind: this.#place.tick, events: this.#added });
     await duck.run('COMMIT');
     this.#place = place;
     await this.#store.learn();
     this.#unlock();
     this.#store.tell();
+  }
+
+  /** A transaction of very many events is not held in memory. */
+  #add(events: readonly ProcessEvent[] | null): void {
+    if (!events || !this.#added || this.#added.length + events.length > ADDED_MAX) this.#added = null;
+    else for (const event of events) this.#added.push(event);
   }
 
   #unlock(): void {
@@ -272,7 +289,7 @@ export class ProcessProjection implements Projection {
   async #rollback(): Promise<void> {
     if (!this.#release) return;
     try {
-      await this.#store.writer.run('ROLLBACK').catch(() => {});
+      await this.#store.rollback();
       await this.#reload();
     } finally {
       this.#unlock();

@@ -30,6 +30,8 @@ export interface RowChange {
   readonly atUs: number;
 }
 
+const NO_ROW = { key: null, movedFrom: null, change: null };
+
 /** Keys of several columns are a JSON list. */
 export function keyText(cells: readonly Cell[]): string {
   return cells.length === 1 ? String(cells[0]) : JSON.stringify(cells);
@@ -48,16 +50,15 @@ export function rowChanges(batch: StoredBatch, process: ProcessConfig, source: s
     const type = process.objects.find((one) => one.source === source && one.table === table) ?? null;
     if (!type && !marks(process, source, table)) continue;
     sections++;
-    const read = type ? reader(process.name, type, section) : () => ({ key: null, movedFrom: null, change: null });
+    const read = type ? reader(process.name, type, section) : () => NO_ROW;
     for (let i = 0; i < section.rows; i++) {
       const op = section.ops[i] as OpCode;
       const at = section.transaction[i] as number;
       const transaction = header.kind === 'stream' ? header.transactions[at] : undefined;
-      const place = transaction
-        ? { lsn: transaction.lsn, ordinal: section.ordinal[i] as number, atUs: transaction.committedAt }
-        : { lsn: header.position.lsn, ordinal: header.position.ordinal, atUs: header.watermark };
-      const told = op === Op.truncated ? { key: null, movedFrom: null, change: null } : read(i, op);
-      changes.push({ at, row: { table, type, op, ...told, ...place } });
+      const { lsn, ordinal } = transaction ? { lsn: transaction.lsn, ordinal: section.ordinal[i] as number } : header.position;
+      const atUs = transaction ? transaction.committedAt : header.watermark;
+      const { key, movedFrom, change } = op === Op.truncated ? NO_ROW : read(i, op);
+      changes.push({ at, row: { table, type, op, key, movedFrom, change, lsn, ordinal, atUs } });
     }
   }
   // Inside a section rows stand in order already, and the sort is stable.

@@ -2,12 +2,15 @@ import { join } from 'node:path';
 import type { ProcessConfig } from '@tributary/config';
 import { type Database, type Duck, openDisposable, Turns } from '@tributary/duckdb';
 import { keepLearned, LEARNED_TABLE, learnedBefore, learnTransitions, withLearned } from '../conformance/learned.ts';
-import { TOUCHED, VERDICT_TABLES, Verdicts } from '../conformance/verdicts.ts';
+import { VERDICT_TABLES, VERDICT_UPGRADE } from '../conformance/kept.ts';
+import { TOUCHED, Verdicts } from '../conformance/verdicts.ts';
 import { openState } from '../state.ts';
 
 export interface StoreOptions {
   readonly dataDir: string;
   readonly process: ProcessConfig;
+  /** Memory for the cases that something happened in last. */
+  readonly heldBytes: number;
   readonly warn: (facts: object, message: string) => void;
 }
 
@@ -25,6 +28,9 @@ const TABLES = [
   'owed',
   'learned',
 ];
+
+/** Higher with every change of what is kept of verdicts: then all cases are judged anew. */
+const VERDICTS_FORMAT = 2;
 
 /** What one transaction notes for its end. */
 const SCRATCH = [
@@ -47,27 +53,30 @@ export class ProcessStore {
   /** As it is judged: with what it has learned. */
   #judging: ProcessConfig;
   #verdicts: Verdicts;
+  readonly #heldBytes: number;
   readonly #database: Database;
   readonly #turns = new Turns();
   readonly #listeners = new Set<() => void>();
 
-  private constructor(process: ProcessConfig, database: Database, writer: Duck) {
+  private constructor({ process, heldBytes }: StoreOptions, database: Database, writer: Duck) {
     this.process = process;
     this.#database = database;
     this.writer = writer;
     this.#judging = process;
-    this.#verdicts = new Verdicts(process);
+    this.#heldBytes = heldBytes;
+    this.#verdicts = new Verdicts(process, heldBytes);
   }
 
   /** @throws Fault `database_unreachable` when another process holds the file, `disk_full` */
-  static async open({ dataDir, process, warn }: StoreOptions): Promise<ProcessStore> {
+  static async open(options: StoreOptions): Promise<ProcessStore> {
+    const { dataDir, process, warn } = options;
     const path = join(dataDir, 'process', `${process.name}.duckdb`);
     const aside = (facts: object) => warn(facts, 'the state of the process cannot be read; it is put aside and made anew');
     const database = await openDisposable(path, () => openState(path), aside);
     try {
       const writer = await database.connect();
-      for (const statement of [...VERDICT_TABLES, LEARNED_TABLE, ...SCRATCH]) await writer.run(statement);
-      const store = new ProcessStore(process, database, writer);
+      for (const statement of [...VERDICT_TABLES, VERDICT_UPGRADE, LEARNED_TABLE, ...SCRATCH]) await writer.run(statement);
+      const store = new ProcessStore(options, database, writer);
       await store.#define(warn);
       return store;
     } catch (error) {
@@ -96,7 +105,7 @@ export class ProcessStore {
     const learned = await learnTransitions(this.writer, this.process);
     if (!learned) return;
     const judging = withLearned(this.process, learned);
-    const verdicts = new Verdicts(judging);
+    const verdicts = new Verdicts(judging, this.#heldBytes);
     await this.transaction(async (duck) => {
       await keepLearned(duck, this.process, learned);
       await verdicts.judgeAll(duck);
@@ -134,9 +143,15 @@ export class ProcessStore {
       await work(this.writer);
       await this.writer.run('COMMIT');
     } catch (error) {
-      await this.writer.run('ROLLBACK').catch(() => {});
+      await this.rollback();
       throw error;
     }
+  }
+
+  /** With the lock: nothing of the transaction that is open stays, in memory neither. */
+  async rollback(): Promise<void> {
+    this.verdicts.forget();
+    await this.writer.run('ROLLBACK').catch(() => {});
   }
 
   close(): void {
@@ -147,11 +162,11 @@ export class ProcessStore {
   /** What says which events there are, and what judges them: of other rules alone all cases are judged anew, from what is here. */
   async #define(warn: StoreOptions['warn']): Promise<void> {
     const { conformance, watch: _watched, ...made } = this.process;
-    const [version, rules] = [JSON.stringify(made), JSON.stringify(conformance)];
+    const [version, rules] = [JSON.stringify(made), JSON.stringify([VERDICTS_FORMAT, conformance])];
     const learned = await learnedBefore(this.writer, this.process);
     if (learned && this.process.conformance.learned) {
       this.#judging = withLearned(this.process, learned);
-      this.#verdicts = new Verdicts(this.#judging);
+      this.#verdicts = new Verdicts(this.#judging, this.#heldBytes);
     }
     const [kept] = await this.writer.rows<{ version: string }>('SELECT version FROM definition');
     const [judged] = await this.writer.rows<{ version: string }>('SELECT version FROM judged');
@@ -161,7 +176,7 @@ export class ProcessStore {
     await this.transaction(async (duck) => {
       if (anew) for (const table of TABLES) await duck.run(`DELETE FROM ${table}`);
       if (anew) await duck.run('INSERT INTO definition VALUES ($1)', [version]);
-      if (anew) [this.#judging, this.#verdicts] = [this.process, new Verdicts(this.process)];
+      if (anew) [this.#judging, this.#verdicts] = [this.process, new Verdicts(this.process, this.#heldBytes)];
       await this.verdicts.judgeAll(duck);
       await duck.run('DELETE FROM judged');
       await duck.run('INSERT INTO judged VALUES ($1)', [rules]);

@@ -59,7 +59,7 @@ describe('drift', () => {
       const { configOf } = await configReading();
       const [process] = configOf([{ name: 'a.yaml', text: CONFIG }], { env: {} }).processes;
       if (!process) throw new Error('there is no process');
-      const store = await ProcessStore.open({ dataDir: folder, process, warn: () => {} });
+      const store = await ProcessStore.open({ dataDir: folder, process, heldBytes: 2 ** 20, warn: () => {} });
       const endUs = Math.max(...events.map(({ atUs }) => atUs));
       await appendEvents(store.writer, events);
       await store.writer.run(`INSERT INTO place VALUES ('shop', 1, '1/0', 0, NULL, ${endUs}, 0, NULL)`);

@@ -112,7 +112,7 @@ describe('what is usual is learned, and what is not is found', () => {
     const text = `${CONFIG.replace('name: flow', `name: ${name}`)}${more}`;
     const [process] = configOf([{ name: 'a.yaml', text }], { env: {} }).processes;
     if (!process) throw new Error('there is no process');
-    const own = await ProcessStore.open({ dataDir: folder, process, warn: () => {} });
+    const own = await ProcessStore.open({ dataDir: folder, process, heldBytes: 2 ** 20, warn: () => {} });
     await own.transaction(async (duck) => {
       await fill(duck);
       for (const source of ['shop', 'ship'])
@@ -231,7 +231,7 @@ describe('what is usual is learned, and what is not is found', () => {
     const { process } = early;
     early.close();
     // It is learned once: what comes later changes nothing, also after a restart.
-    const later = await ProcessStore.open({ dataDir: folder, process, warn: () => {} });
+    const later = await ProcessStore.open({ dataDir: folder, process, heldBytes: 2 ** 20, warn: () => {} });
     await later.transaction(async (duck) => later.verdicts.judgeAll(duck));
     expect(await broken(later)).toEqual(expected);
     later.close();

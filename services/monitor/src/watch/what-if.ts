@@ -4,7 +4,8 @@ import { Fault } from '@tributary/core';
 import { type Duck, duckIdent } from '@tributary/duckdb';
 import { isoSql } from '../analysis/cases.ts';
 import { learnTransitions, withLearned } from '../conformance/learned.ts';
-import { TOUCHED, VERDICT_TABLES, Verdicts } from '../conformance/verdicts.ts';
+import { VERDICT_TABLES } from '../conformance/kept.ts';
+import { TOUCHED, Verdicts } from '../conformance/verdicts.ts';
 import { type EventRow, eventColumns, eventOfRow, type FindingEvent } from './finding.ts';
 
 /** What another definition would say of the cases that are here, beside what the running one says. */
@@ -54,7 +55,7 @@ export async function whatIf(
   for (const table of VERDICT_TABLES) await duck.run(table.replace('CREATE TABLE IF NOT EXISTS', 'CREATE TEMP TABLE'));
   await duck.run(TOUCHED);
   const learned = await learnTransitions(duck, definition);
-  const verdicts = new Verdicts(learned ? withLearned(definition, learned) : definition);
+  const verdicts = new Verdicts(learned ? withLearned(definition, learned) : definition, 0);
   await verdicts.judgeAll(duck);
   const same = (a: string, b: string) =>
     `${a}.rule = ${b}.rule AND ${a}."case" = ${b}."case" AND ${a}.at_us = ${b}.at_us AND ${a}.source = ${b}.source AND ${a}.tick = ${b}.tick`;

@@ -1,0 +1,331 @@
+import { mkdtemp } from 'node:fs/promises';
+import { join } from 'node:path';
+import { setFlagsFromString } from 'node:v8';
+import { runInNewContext } from 'node:vm';
+import { type Config, configReading, sourcesOfProcess } from '@tributary/config';
+import { askOne, ORIGIN } from '@tributary/core';
+import { answerProcess, type ProcessMap, ProcessStore, startMonitor } from '@tributary/monitor';
+import type { Session } from '@tributary/postgres';
+import { startSources } from '@tributary/source';
+import { askUntil, barrier } from '../cluster.ts';
+import type { Output } from '../output.ts';
+import { measure, peakRssMb, round, type Usage } from './measure.ts';
+import { insertPlainly, millionEvents } from './process-events.ts';
+import { openWorld, type World } from './world.ts';
+
+const SOURCES = ['shop', 'payments', 'logistics'] as const;
+type Source = (typeof SOURCES)[number];
+
+/** With `allowed` and `sla` these are ten rules. Commits of three databases of one server need no skew. */
+const PROCESS = `kind: Process
+name: flow
+objects:
+  order:   { table: shop.orders, key: id, state: status }
+  payment: { table: payments.payments, key: id, state: state, of: { order: order_ref } }
+  parcel:  { table: logistics.parcels, key: id, state: status, of: { order: order_id } }
+root: order
+done: "all(parcel.status IN ('delivered','returned')) AND count(parcel) > 0"
+skew: 0ms
+allowed: { order: ">new; new>paid|cancelled; paid>packed; packed>done" }
+rules:
+  - { name: pay_before_ship, precedence: [payment.captured, parcel.handed_over], severity: critical }
+  - { name: ship_in_24h, response: [payment.captured, parcel.handed_over], within: 24h }
+  - { name: arrives, response: [parcel.handed_over, parcel.delivered], within: 120h }
+  - { name: no_late_refund, not_response: [parcel.delivered, payment.refunded], after: 30d }
+  - { name: nothing_lost, absence: parcel.lost }
+  - { name: paid, existence: payment.captured, within: 24h }
+  - { name: begins, init: order.created }
+  - { name: not_both, not_coexistence: [order.cancelled, parcel.delivered] }
+sla: { cycle: { target: 3d, warn_at: 0.8 } }
+`;
+const TABLES: Readonly<Record<Source, string>> = {
+  shop: 'CREATE TABLE public.orders (id bigint PRIMARY KEY, status text NOT NULL)',
+  payments: 'CREATE TABLE public.payments (id bigint PRIMARY KEY, state text NOT NULL, order_ref bigint NOT NULL)',
+  logistics: 'CREATE TABLE public.parcels (id bigint PRIMARY KEY, status text NOT NULL, order_id bigint NOT NULL)',
+};
+
+/** One case is ten events over three databases; so many rounds behind its first, and always in this order. */
+const STEPS: readonly { readonly after: number; readonly source: Source; readonly sql: (ids: string) => string }[] = [
+  { after: 0, source: 'shop', sql: (ids) => `INSERT INTO public.orders SELECT id, 'new' FROM ${ids}` },
+  { after: 1, source: 'payments', sql: (ids) => `INSERT INTO public.payments SELECT id, 'authorized', id FROM ${ids}` },
+  { after: 2, source: 'payments', sql: (ids) => change('payments', `state = 'captured'`, ids) },
+  { after: 2, source: 'shop', sql: (ids) => change('orders', `status = 'paid'`, ids) },
+  { after: 3, source: 'logistics', sql: (ids) => `INSERT INTO public.parcels SELECT id, 'packed', id FROM ${ids}` },
+  // One in a thousand goes back.
+  {
+    after: 3,
+    source: 'shop',
+    sql: (ids) => change('orders', `status = CASE WHEN t.id % ${BROKEN_ONE_IN} = 0 THEN 'new' ELSE 'packed' END`, ids),
+  },
+  { after: 4, source: 'logistics', sql: (ids) => change('parcels', `status = 'handed_over'`, ids) },
+  { after: 5, source: 'logistics', sql: (ids) => change('parcels', `status = 'in_transit'`, ids) },
+  { after: 6, source: 'logistics', sql: (ids) => change('parcels', `status = 'delivered'`, ids) },
+  { after: 7, source: 'shop', sql: (ids) => change('orders', `status = 'done'`, ids) },
+];
+const EVENTS_A_CASE = STEPS.length;
+/** Steps of a case that stays open. */
+const OPEN_STEPS = 4;
+const BROKEN_ONE_IN = 1_000;
+/** Rows of one transaction. */
+const CHUNK = 500;
+const LIVE_SECONDS = 20;
+const LIVE_RATE = 1_000;
+
+function change(table: string, set: string, ids: string): string {
+  return `UPDATE public.${table} t SET ${set} FROM ${ids} WHERE t.id = i.id`;
+}
+
+const far = () => Date.now() + 3_600_000;
+
+/**
+ * Orders, payments and parcels of three databases, whose changes stand in three changelogs already, become a process with ten rules, by a monitor that
+ * starts when they do. Then cases that stay open (memory of each), a steady rate (from a commit that breaks a rule until the verdict can be asked
+ * for), and a map over a million events. Beside it: reading the same changelogs and nothing else, and plain DuckDB inserting the same events.
+ * @param rows events
+ */
+export async function benchProcess(rows: number, output: Output): Promise<void> {
+  const world = await openWorld(SOURCES);
+  const running: { stop(): Promise<void> }[] = [];
+  try {
+    const sessions = new Map<Source, Session>();
+    for (const source of SOURCES) {
+      const session = await world.session(source);
+      await session.run(TABLES[source]);
+      sessions.set(source, session);
+    }
+    const config = await configOf(world);
+    running.push(await startSources(config, world.runtime));
+    // Nothing of what follows is before their slots.
+    for (const source of SOURCES) await barrier(world.broker.bus, source, far());
+    const cases = Math.ceil(rows / EVENTS_A_CASE);
+    await rounds(sessions, { first: 1, cases, steps: EVENTS_A_CASE });
+    const reading = await measure(() => readAll(world));
+    const ours = await measure(async () => {
+      running.push(await startMonitor(config, world.runtime));
+      await reached(world);
+    });
+    const map = await expectSame(world, cases);
+    const memory = await memoryOfOpen(world, sessions, cases);
+    const latency = await measureVerdicts(world, sessions, 3 * cases);
+    await running.pop()?.stop();
+    const plain = await insertPlainly(
+      join(world.runtime.dataDir, 'process', 'flow.duckdb'),
+      await mkdtemp(join(world.folder, 'plain-')),
+    );
+    const large = await mapOfMillion(config, await mkdtemp(join(world.folder, 'map-')));
+    report({ events: map.events, ours, reading, plain, memory, latency, large }, output);
+  } finally {
+    for (const one of running.toReversed()) await one.stop();
+    await world.close();
+  }
+}
+
+async function configOf(world: World): Promise<Config> {
+  const { configOf: read } = await configReading();
+  const documents = SOURCES.map((name) => `kind: Source\nname: ${name}\npostgres: postgres://a@b/c\n---\n`).join('');
+  const { processes } = read([{ name: 'bench', text: documents + PROCESS }], { env: {} });
+  const config = world.config([]);
+  const [source] = config.sources;
+  if (!source) throw new Error('the world has no source');
+  const sources = SOURCES.map((name) => ({ ...source, name, postgres: world.connection(name), snapshot: 'none' as const }));
+  return { ...config, sources, processes };
+}
+
+/** Cases side by side, each step of a chunk one transaction, in the order in which they would happen. */
+async function rounds(
+  sessions: ReadonlyMap<Source, Session>,
+  { first, cases, steps }: { first: number; cases: number; steps: number },
+): Promise<void> {
+  const chunks = Math.ceil(cases / CHUNK);
+  const own = STEPS.slice(0, steps);
+  const last = Math.max(...own.map(({ after }) => after));
+  for (let round = 0; round < chunks + last; round++)
+    for (const { after, source, sql } of own) {
+      const chunk = round - after;
+      if (chunk < 0 || chunk >= chunks) continue;
+      const from = first + chunk * CHUNK;
+      const to = Math.min(first + cases, from + CHUNK) - 1;
+      await sessions.get(source)?.run(sql(`generate_series(${from}, ${to}) i(id)`));
+    }
+}
+
+/** Everything that was committed is in the process. */
+async function reached(world: World): Promise<void> {
+  for (const source of SOURCES) {
+    await barrier(world.broker.bus, source, far());
+    const seq = (await world.broker.changelogs.last(source))?.seq ?? 0;
+    await askUntil(world.broker.bus, `tributary.projection.flow.${source}.reached`, { seq }, far());
+  }
+}
+
+async function readAll(world: World): Promise<void> {
+  for (const source of SOURCES) {
+    await barrier(world.broker.bus, source, far());
+    const last = (await world.broker.changelogs.last(source))?.seq ?? 0;
+    const stop = new AbortController();
+    for await (const batch of world.broker.changelogs.read(source, { after: ORIGIN, signal: stop.signal })) {
+      for (const section of batch.sections) for (const column of section.columns) column.values();
+      if (batch.seq >= last) break;
+    }
+    stop.abort();
+  }
+}
+
+function ask<Answer>({ broker }: World, question: object): Promise<Answer> {
+  return askOne<Answer>(broker.bus, 'tributary.process.flow.ask', question, { idleMs: 600_000 });
+}
+
+/** The figure counts only if every event is there, and exactly what was broken is found. */
+async function expectSame(world: World, cases: number): Promise<ProcessMap> {
+  const map = await ask<ProcessMap>(world, { what: 'map' });
+  const broken = await ask<{ cases: object[] }>(world, { what: 'cases', state: 'violated', limit: 2_000 });
+  const expected = Math.min(2_000, Math.floor(cases / BROKEN_ONE_IN));
+  if (map.cases !== cases || map.events !== cases * EVENTS_A_CASE || broken.cases.length !== expected)
+    throw new Error(
+      `the process holds ${map.events} events of ${map.cases} cases, ${broken.cases.length} broken, not ${cases} and ${expected}`,
+    );
+  return map;
+}
+
+interface Memory {
+  readonly cases: number;
+  readonly heapBytesPerCase: number;
+  readonly rssBytesPerCase: number;
+}
+
+/** What as many cases again that stay open add to this process. */
+async function memoryOfOpen(world: World, sessions: ReadonlyMap<Source, Session>, cases: number): Promise<Memory> {
+  setFlagsFromString('--expose-gc');
+  const collect = runInNewContext('gc') as () => void;
+  const now = () => {
+    collect();
+    const { heapUsed, external, rss } = process.memoryUsage();
+    return { heap: heapUsed + external, rss };
+  };
+  const before = now();
+  await rounds(sessions, { first: cases + 1, cases, steps: OPEN_STEPS });
+  await reached(world);
+  const after = now();
+  return {
+    cases,
+    heapBytesPerCase: Math.round((after.heap - before.heap) / cases),
+    rssBytesPerCase: Math.round((after.rss - before.rss) / cases),
+  };
+}
+
+interface Latency {
+  readonly p50Ms: number;
+  readonly p99Ms: number;
+  readonly maxMs: number;
+  readonly rate: number;
+}
+
+/** Orders at a steady rate, of which one in twenty breaks a rule; each of these is timed from its commit until a question finds it. */
+async function measureVerdicts(world: World, sessions: ReadonlyMap<Source, Session>, first: number): Promise<Latency> {
+  const shop = sessions.get('shop') as Session;
+  await shop.run('SET synchronous_commit = on');
+  const broken: { readonly id: string; readonly atMs: number }[] = [];
+  const began = performance.now();
+  let id = first;
+  let writing = true;
+  const write = (async () => {
+    for (let passed = 0; passed < LIVE_SECONDS * 1_000; passed = performance.now() - began) {
+      const due = Math.floor((passed / 1_000) * LIVE_RATE) / 20;
+      if ((id - first) / 20 >= due) {
+        await new Promise((resolve) => setTimeout(resolve, 1));
+        continue;
+      }
+      await shop.run(
+        `INSERT INTO public.orders SELECT i, CASE WHEN i = ${id} THEN 'lost' ELSE 'new' END FROM generate_series(${id}, ${id + 19}) i`,
+      );
+      broken.push({ id: String(id), atMs: performance.now() });
+      id += 20;
+    }
+    writing = false;
+  })();
+  const waits: number[] = [];
+  for (let seen = 0; writing || seen < broken.length; ) {
+    const { cases } = await ask<{ cases: { case: string }[] }>(world, {
+      what: 'cases',
+      state: 'violated',
+      rule: 'allowed.order',
+      limit: 1,
+    });
+    const newest = broken.findIndex((one) => one.id === cases[0]?.case);
+    const now = performance.now();
+    for (; seen <= newest; seen++) waits.push(now - (broken[seen]?.atMs ?? now));
+    // One after the other they would be measured themselves.
+    await new Promise((resolve) => setTimeout(resolve, 20));
+  }
+  await write;
+  const seconds = (performance.now() - began) / 1_000;
+  waits.sort((a, b) => a - b);
+  const at = (quantile: number) => round(waits[Math.min(waits.length - 1, Math.floor(waits.length * quantile))] as number, 1);
+  return { p50Ms: at(0.5), p99Ms: at(0.99), maxMs: at(1), rate: Math.round((id - first) / seconds) };
+}
+
+async function mapOfMillion(config: Config, dataDir: string): Promise<{ events: number; seconds: number }> {
+  const [process] = config.processes;
+  if (!process) throw new Error('there is no process');
+  const store = await ProcessStore.open({ dataDir, process, heldBytes: 2 ** 20, warn: () => {} });
+  await millionEvents(store.writer, sourcesOfProcess(process)[0] as string);
+  const reader = await store.reader();
+  try {
+    const times: number[] = [];
+    let events = 0;
+    for (let i = 0; i < 3; i++) {
+      const start = performance.now();
+      for await (const map of answerProcess(reader, { what: 'map' }, { name: 'flow', root: 'order' }))
+        events = (map as ProcessMap).events;
+      times.push(performance.now() - start);
+    }
+    return { events, seconds: round((times.toSorted((a, b) => a - b)[1] as number) / 1_000) };
+  } finally {
+    reader.close();
+    store.close();
+  }
+}
+
+interface Figures {
+  readonly events: number;
+  readonly ours: Usage;
+  readonly reading: Usage;
+  readonly plain: Usage & { readonly events: number };
+  readonly memory: Memory;
+  readonly latency: Latency;
+  readonly large: { readonly events: number; readonly seconds: number };
+}
+
+function report({ events, ours, reading, plain, memory, latency, large }: Figures, output: Output): void {
+  const rate = (usage: Usage, count: number) => Math.round(count / usage.seconds);
+  const reference = { name: 'plain DuckDB, the same events appended', rowsPerSecond: rate(plain, plain.events) };
+  const told = {
+    bench: 'process',
+    rows: events,
+    rules: 10,
+    rowsPerSecond: rate(ours, events),
+    rowsPerCpuSecond: Math.round(events / ours.cpuSeconds),
+    cpuMicrosPerRow: round((ours.cpuSeconds * 1e6) / events),
+    rssMb: peakRssMb(),
+    reference,
+    ratio: round(rate(ours, events) / reference.rowsPerSecond, 3),
+    others: [
+      {
+        name: 'reading the changelogs',
+        rowsPerSecond: rate(reading, events),
+        cpuMicrosPerRow: round((reading.cpuSeconds * 1e6) / events),
+      },
+      { name: 'open cases', ...memory },
+      { name: 'commit to verdict', ...latency },
+      { name: 'map', ...large },
+    ],
+  };
+  if (output.json) return output.value(told);
+  output.line(
+    `${events} events, ten rules: ${told.rowsPerSecond}/s, ${told.cpuMicrosPerRow} µs CPU an event (${told.rowsPerCpuSecond} a CPU second), ${told.rssMb} MB\n` +
+      `plain DuckDB ${reference.rowsPerSecond} events/s, ratio ${told.ratio}; reading alone ${rate(reading, events)}/s\n` +
+      `an open case: ${memory.heapBytesPerCase} bytes of heap, ${memory.rssBytesPerCase} resident (${memory.cases} cases)\n` +
+      `commit to verdict: p50 ${latency.p50Ms}, p99 ${latency.p99Ms}, max ${latency.maxMs} ms at ${latency.rate} events/s\n` +
+      `map over ${large.events} events: ${large.seconds} s`,
+  );
+}
