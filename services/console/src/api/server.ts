@@ -1,3 +1,4 @@
+import { createRequire } from 'node:module';
 import type { ValidatorFactory } from '@fastify/ajv-compiler';
 import type { Log } from '@tributary/cluster';
 import { describeError } from '@tributary/core';
@@ -7,17 +8,16 @@ import { problemOf, refusal, sendProblem } from './problem.ts';
 
 type Compile = (route: unknown) => { (data: unknown): boolean; errors?: unknown };
 
+const require = createRequire(import.meta.url);
+
 /** Schemas are compiled by the first request that is checked by them: all of them at once are half of a console's start. */
-function compiledLate(...given: readonly unknown[]): (route: unknown) => (data: unknown) => Promise<unknown> {
-  let loading: Promise<Compile> | null = null;
-  const load = async () => {
-    const { default: compiler } = await import('@fastify/ajv-compiler');
-    return (compiler() as (...of: typeof given) => Compile)(...given);
-  };
+function compiledLate(...given: readonly unknown[]): (route: unknown) => (data: unknown) => unknown {
+  let compile: Compile | null = null;
   return (route) => {
     let check: ReturnType<Compile> | null = null;
-    return async (data) => {
-      check ??= (await (loading ??= load()))(route);
+    return (data) => {
+      compile ??= (require('@fastify/ajv-compiler') as () => (...of: typeof given) => Compile)()(...given);
+      check ??= compile(route);
       return check(data) || { error: check.errors };
     };
   };
