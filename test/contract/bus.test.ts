@@ -29,10 +29,8 @@ describe.each(BROKERS)('bus on $name', ({ open }) => {
     })();
     await expect(failing).rejects.toMatchObject({ kind: 'not_found', message: 'no more than two' });
     await stop();
-    // Over the same connection: the server takes the end of serving and the question in this order. Over another one the question may
-    // come first, and is then nobody's: its asker waits, and asks again.
     const nobody = (async () => {
-      for await (const part of broker.bus.ask('test.count', { to: 1 })) parts.push(part);
+      for await (const part of other.bus.ask('test.count', { to: 1 })) parts.push(part);
     })();
     await expect(nobody).rejects.toMatchObject({ kind: 'not_found' });
   });
@@ -54,6 +52,31 @@ it('a connection that breaks before the broker hears who serves: serving begins 
     expect(breaks).toBeGreaterThanOrEqual(2);
     expect(await askOne(other.bus, 'test.cut', {})).toBe('here');
     await stop();
+  } finally {
+    await Promise.all([broker.close(), other.close()]);
+    await proxy.stop();
+    await server.stop();
+  }
+});
+
+it('a question that reaches a service behind its end is refused at once, as if nobody were there', async () => {
+  const { path: binary } = await obtainNatsServer({});
+  const server = await startNats({ dir: await temporaryFolder('bus'), binary });
+  const proxy = await TcpProxy.start(Number(new URL(server.url).port));
+  const broker = await connectNats({ url: `nats://127.0.0.1:${proxy.port}` });
+  const other = await connectNats({ url: server.url });
+  try {
+    const stop = await broker.bus.serve('test.ending', async function* () {
+      yield 'here';
+    });
+    // The broker hands the question over, and hears of the end afterwards: what it says waits on the way.
+    proxy.set('silent');
+    const asked = askOne(other.bus, 'test.ending', {}, { idleMs: 20_000 });
+    const refused = expect(asked).rejects.toMatchObject({ kind: 'not_found', facts: { subject: 'test.ending' } });
+    await expect(askOne(other.bus, 'test.nobody', {})).rejects.toMatchObject({ kind: 'not_found' });
+    await stop();
+    proxy.set('open');
+    await refused;
   } finally {
     await Promise.all([broker.close(), other.close()]);
     await proxy.stop();

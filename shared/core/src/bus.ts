@@ -3,7 +3,10 @@
  * Nothing durable passes here; whatever must survive goes through a changelog.
  */
 export interface Bus {
-  /** Answers questions on `subject` until the returned function is called. Each yielded value is one part of the answer. */
+  /**
+   * Answers questions on `subject` until the returned function is called. Each yielded value is one part of the answer. A question that was on its way
+   * then is refused as if nobody served the subject; one that was taken before is answered.
+   */
   serve(subject: string, answer: (question: unknown) => AsyncIterable<unknown>): Promise<() => Promise<void>>;
   /**
    * Asks whoever serves `subject` and yields the parts of the answer as they come.

@@ -25,13 +25,21 @@ export class NatsBus implements Bus {
   }
 
   async serve(subject: string, answer: (question: unknown) => AsyncIterable<unknown>): Promise<() => Promise<void>> {
+    let ended = false;
+    const refuse = (): never => {
+      throw unanswered(subject);
+    };
     const subscription = this.#connection.subscribe(subject, {
       callback: (error, message) => {
-        if (!error && message.reply) void this.#answer(message, answer);
+        if (!error && message.reply) void this.#answer(message, ended ? refuse : answer);
       },
     });
     await this.#heard(subscription);
-    return async () => subscription.unsubscribe();
+    return async () => {
+      ended = true;
+      // Until the broker knows of the end it hands questions over as before. Whoever asked one is told, or he would wait until he gives up.
+      subscription.drain().catch(() => {});
+    };
   }
 
   /**
@@ -88,7 +96,7 @@ export class NatsBus implements Bus {
         signal?.throwIfAborted();
         const message = queue.shift();
         if (!message) throw new Fault('broker_unreachable', `no answer on ${subject} for ${idleMs} ms`, { subject });
-        if (message.headers?.code === 503) throw new Fault('not_found', `nobody answers ${subject}`, { subject });
+        if (message.headers?.code === 503) throw unanswered(subject);
         const step = message.headers?.get(STEP);
         if (step === 'end') return;
         if (step === 'fault') throw received(unpackr.unpack(message.data) as SentFault);
@@ -113,6 +121,10 @@ export class NatsBus implements Bus {
     await this.#heard(subscription);
     return async () => subscription.unsubscribe();
   }
+}
+
+function unanswered(subject: string): Fault {
+  return new Fault('not_found', `nobody answers ${subject}`, { subject });
 }
 
 /** Waits until `arm`'s resolver is called, or `ms` have gone by. */
