@@ -129,6 +129,7 @@ describe(`an engine of KPIs (seed ${SEED})`, () => {
         config,
         source: 's',
         sourceConnection: null,
+        bus: world.bus,
         store,
         folder: join(folder, 'lake'),
         now: () => performance.now(),

@@ -22,6 +22,12 @@ const SEED = Number(process.env['TRIBUTARY_SEED'] ?? Date.now() % 1_000_000);
 /** Every run is another history; more of them at once are for a search. */
 const ROUNDS = 1;
 const UNITS = 80;
+/** Nothing is asked by projections that are only filled. */
+const NOBODY = {
+  ask: () => {
+    throw new Error('nobody is to be asked');
+  },
+};
 
 let postgres: PostgresServer;
 let client: Client;
@@ -56,7 +62,7 @@ async function ods({ port = postgres.port, keeps = false, empty = true }): Promi
   const gone = 'WHERE _deleted_lsn IS NOT NULL';
   return {
     open: (changelogs, cut) =>
-      OdsProjection.open({ config, source: 's', sourceConnection: connection, part: WHOLE, changelogs, cut }),
+      OdsProjection.open({ config, source: 's', sourceConnection: connection, bus: NOBODY, part: WHOLE, changelogs, cut }),
     ended: async () => {},
     holds: async () => ({
       rows: {
@@ -178,6 +184,7 @@ const TARGETS: Readonly<Record<string, () => Promise<Target>>> = {
           config,
           source: 's',
           sourceConnection: null,
+          bus: NOBODY,
           store: await opened(),
           folder: join(folder, 'lake'),
           now: () => performance.now(),

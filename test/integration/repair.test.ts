@@ -114,12 +114,14 @@ type: lake
     await Promise.all([loading, mending]);
     const mended = await mending;
     expect(mended.tables.filter((one) => !one.equal)).toEqual([]);
-    const repaired = new Map(mended.repaired?.map((one) => [one.table, one]));
-    expect([...repaired.keys()].toSorted()).toEqual(['public.item', 'public.log', 'public.pair']);
-    expect(repaired.get('public.item')?.keys).toBeGreaterThan(50);
-    expect(repaired.get('public.item')?.rows).toBeLessThan(200);
-    expect(repaired.get('public.pair')?.keys).toBe(13);
-    expect(repaired.get('public.log')?.keys).toBeNull();
+    const repaired = mended.repaired ?? [];
+    expect(repaired.slice(0, 3).map(({ table }) => table)).toEqual(['public.item', 'public.log', 'public.pair']);
+    expect(repaired[0]?.keys).toBeGreaterThan(50);
+    expect(repaired[0]?.rows).toBeLessThan(200);
+    expect(repaired[1]?.keys).toBeNull();
+    expect(repaired[2]?.keys).toBe(13);
+    // A row that moves before it is read again lacks what the stream leaves out, and is mended behind the others.
+    expect(repaired.slice(3).every(({ table, keys }) => table === 'public.item' && keys !== null)).toBe(true);
     await expectEqual();
   });
 

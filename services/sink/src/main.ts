@@ -69,7 +69,7 @@ function spec(
 }
 
 function odsAssignments(sink: Extract<SinkConfig, { type: 'ods' }>, config: Config, runtime: Runtime<Changelogs>): Assignment[] {
-  const { changelogs } = runtime;
+  const { changelogs, bus } = runtime;
   return sourcesOf(sink, config).flatMap((source) => {
     const sourceConnection = connectionOf(config, source);
     return partsOf(sink.partitions).map((part) => ({
@@ -79,7 +79,7 @@ function odsAssignments(sink: Extract<SinkConfig, { type: 'ods' }>, config: Conf
       actors: [
         spec(sink, source, runtime, {
           part,
-          open: (cut) => OdsProjection.open({ config: sink, source, sourceConnection, part, changelogs, cut }),
+          open: (cut) => OdsProjection.open({ config: sink, source, sourceConnection, bus, part, changelogs, cut }),
           groupBytes: ODS_GROUP_BYTES,
           restMs: 0,
           onError: sink.onError,
@@ -141,6 +141,7 @@ function lakeAssignment(sink: LakeSinkConfig, config: Config, runtime: Runtime<C
               config: sink,
               source,
               sourceConnection: connectionOf(config, source),
+              bus,
               store: await shared.open(),
               folder: join(root, source),
               now: () => clock.monotonic(),

@@ -3,6 +3,7 @@ import type { Changelogs } from '@tributary/changelog';
 import { askOne, type Bus, Fault } from '@tributary/core';
 import { targetNames } from './definition.ts';
 import { ANSWER_MS } from './load-view.ts';
+import { rowsAt, type RowsQuestion } from './rows.ts';
 import { verifyTransform } from './verify.ts';
 
 /** What a source, or a transform, answers to `barrier`. */
@@ -28,7 +29,7 @@ export interface CommandOptions {
 
 /**
  * Answers what a source answers, for those who read the result: up to where it holds everything that was committed
- * anywhere before the question, that rows be read again, and whether the result is what its steps make of its inputs.
+ * anywhere before the question, that rows be read again, which rows there are, and whether they are what its steps make of its inputs.
  */
 export async function serveCommands(options: CommandOptions): Promise<(() => Promise<void>)[]> {
   const { config, bus } = options;
@@ -44,6 +45,7 @@ export async function serveCommands(options: CommandOptions): Promise<(() => Pro
     }),
     await bus.serve(`${prefix}.snapshot`, (question) => snapshot(options, question as { table?: string })),
     await bus.serve(`${prefix}.verify`, (question) => verifyTransform(options, question as { table?: string })),
+    await bus.serve(`${prefix}.rows`, (question) => rowsAt({ ...options, broker: options }, question as RowsQuestion)),
   ];
 }
 

@@ -1,6 +1,16 @@
 import type { Changelogs } from '@tributary/changelog';
 import type { TransformConfig } from '@tributary/config';
-import { type Bus, type Cell, type Column, Fault, formatLsn, keyColumns, ORIGIN, type TableSchema } from '@tributary/core';
+import {
+  type Bus,
+  type Cell,
+  type Column,
+  Fault,
+  formatLsn,
+  keyColumns,
+  ORIGIN,
+  type Position,
+  type TableSchema,
+} from '@tributary/core';
 import { temporaryState } from './state-file.ts';
 import { connect, machineryOf } from './engine.ts';
 import { loadView } from './load-view.ts';
@@ -65,16 +75,30 @@ export async function previewTransform(options: PreviewOptions): Promise<Preview
   const last = await settledEnd(options);
   const state = (last?.state ?? null) as OutputState | null;
   const target = await targetOf(options, readVector(state?.inputs, inputs));
+  const end = last && { seq: last.seq, ...last.header.position };
+  const after = await made(options, { config, inputs, target });
+  try {
+    const before = await held(options, end);
+    try {
+      return {
+        transform: config.name,
+        at: Object.fromEntries([...target].map(([input, { lsn }]) => [input, formatLsn(lsn)])),
+        tables: await compareResults(before.results, after.results, options.samples),
+        incomplete: [...after.trimmed, ...before.trimmed],
+      };
+    } finally {
+      await before.close();
+    }
+  } finally {
+    await after.close();
+  }
+}
+
+/** The rows that a transform's changelog holds at a place of it, in temporary files; null = at its beginning. */
+export function held({ config, ...rest }: Making, end: Position | null): Promise<Made> {
   const itself: TransformConfig = { name: config.name, from: [`${config.name}.*`], steps: [], places: [] };
-  const end: Vector = last ? new Map([[config.name, { seq: last.seq, ...last.header.position, watermark: 0 }]]) : new Map();
-  return made(options, { config, inputs, target }, (after, trimmed) =>
-    made(options, { config: itself, inputs: last ? [config.name] : [], target: end }, async (before, trimmedToo) => ({
-      transform: config.name,
-      at: Object.fromEntries([...target].map(([input, { lsn }]) => [input, formatLsn(lsn)])),
-      tables: await compareResults(before, after, options.samples),
-      incomplete: [...trimmed, ...trimmedToo],
-    })),
-  );
+  const target: Vector = end ? new Map([[config.name, { ...end, watermark: 0 }]]) : new Map();
+  return made({ config, ...rest }, { config: itself, inputs: end ? [config.name] : [], target });
 }
 
 /** Where the result stands in its inputs; of an input that it has not read, the end. */
@@ -97,13 +121,25 @@ async function settledEnd({ config, broker }: PreviewOptions) {
   return last;
 }
 
-/** Makes a view in temporary files, and removes it when the work with it is done. */
-async function made<T>(
-  { broker, signal }: PreviewOptions,
+type Making = Pick<PreviewOptions, 'config' | 'broker' | 'signal'>;
+
+interface Made {
+  readonly results: readonly ResultState[];
+  /** Inputs whose history does not reach back to their beginning. */
+  readonly trimmed: readonly string[];
+  /** Removes the temporary files. */
+  close(): Promise<void>;
+}
+
+async function made(
+  { broker, signal }: Making,
   { config, inputs, target }: { config: TransformConfig; inputs: readonly string[]; target: Vector },
-  work: (results: readonly ResultState[], trimmed: readonly string[]) => Promise<T>,
-): Promise<T> {
+): Promise<Made> {
   const { database, remove } = await temporaryState();
+  const close = async () => {
+    database.close();
+    await remove();
+  };
   try {
     const duck = await connect(database);
     const machinery = machineryOf(config, duck);
@@ -111,10 +147,10 @@ async function made<T>(
     const { changelogs, bus } = broker;
     const given = { transform: config, definition: '', inputs, changelogs, bus, signal };
     const trimmed = await loadView(view, given, { from: null, target });
-    return await work(view.results, trimmed);
-  } finally {
-    database.close();
-    await remove();
+    return { results: view.results, trimmed, close };
+  } catch (error) {
+    await close();
+    throw error;
   }
 }
 

@@ -25,7 +25,7 @@ export interface AskOptions {
 }
 
 /** The single answer to a question that has one. */
-export async function askOne<T>(bus: Bus, subject: string, question: unknown, options?: AskOptions): Promise<T> {
+export async function askOne<T>(bus: Pick<Bus, 'ask'>, subject: string, question: unknown, options?: AskOptions): Promise<T> {
   let last: unknown;
   for await (const part of bus.ask(subject, question, options)) last = part;
   return last as T;

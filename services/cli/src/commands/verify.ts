@@ -35,8 +35,10 @@ interface Repaired {
 
 /** Differences up to this number are repaired key by key; more by reading the whole table. */
 const KEYS_MAX = 2_000;
+/** A row that is missing may move to another key before it is read again, and then lacks there what the stream leaves out: so it is looked at again, and mended. */
+const REPAIRS_MAX = 3;
 
-/** What was compared, and what was not, with why: rows that transforms make stand in no database that could be asked. */
+/** What was compared, and what was not, with why: what was made of history that is not kept any more cannot be made anew. */
 interface Comparison {
   readonly tables: readonly VerifiedTable[];
   readonly notCompared: readonly string[];
@@ -51,7 +53,7 @@ export async function verify(options: VerifyOptions, output: Output): Promise<bo
   try {
     let { tables, notCompared } = await compare(connected, options, output);
     const repaired: Repaired[] = [];
-    if (options.repair && tables.some((one) => !one.equal)) {
+    for (let n = 0; options.repair && n < REPAIRS_MAX && tables.some((one) => !one.equal); n++) {
       if (!output.json) show(tables, output);
       repaired.push(...(await repair(connected, tables, output)));
       ({ tables, notCompared } = await compare(connected, options, output));
@@ -90,18 +92,16 @@ async function registered(connected: Connected, timeoutMs: number): Promise<Layo
 
 async function compare(connected: Connected, options: VerifyOptions, output: Output): Promise<Comparison> {
   const layout = await registered(connected, milliseconds(options.timeout));
-  const databases = layout.sources.filter((one) => !layout.transforms.has(one));
   if (options.source !== undefined && !layout.sources.includes(options.source)) {
     throw new Fault('not_found', `there is no source ${options.source}. Sources: ${layout.sources.join(', ')}`);
   }
-  const chosenOf = (names: readonly string[]) => names.filter((one) => options.source === undefined || options.source === one);
-  const sources = chosenOf(databases);
+  const sources = layout.sources.filter((one) => options.source === undefined || options.source === one);
   const sourceOf = (name: string) => name.slice(name.indexOf('/') + 1);
-  const comparable = comparableOf(layout);
-  const projections = comparable.filter(({ name }) => sources.includes(sourceOf(name)));
+  const projections = comparableOf(layout).filter(({ name }) => sources.includes(sourceOf(name)));
   const barriers = await caughtUp(connected, { sources, projections }, Date.now() + milliseconds(options.timeout));
   const wanted = options.table?.includes('.') ? options.table : options.table && `public.${options.table}`;
   const tables: VerifiedTable[] = [];
+  const notCompared: string[] = [];
   const progress = openProgress({ ...output, json: false }, 'verify');
   for (const { name, actors } of projections) {
     const source = sourceOf(name);
@@ -112,26 +112,39 @@ async function compare(connected: Connected, options: VerifyOptions, output: Out
     }
     if (chosen.length === 0) continue;
     const question = { tables: chosen, seq, kept, ...(options.repair ? { keysMax: KEYS_MAX } : {}) };
-    for (const actor of actors) {
-      for await (const part of connected.broker.bus.ask(projectionSubject(actor, 'verify'), question, { idleMs: 600_000 })) {
-        tables.push(part as VerifiedTable);
-        progress.at(tables.length, chosen.length * projections.length, part);
+    const compared: VerifiedTable[] = [];
+    const done = await comparing(notCompared, name, async () => {
+      for (const actor of actors) {
+        const answer = connected.broker.bus.ask(projectionSubject(actor, 'verify'), question, { idleMs: 600_000 });
+        for await (const part of answer) {
+          compared.push(part as VerifiedTable);
+          progress.at(tables.length + compared.length, chosen.length * projections.length, part);
+        }
       }
-    }
+    });
+    if (done) tables.push(...compared);
   }
   progress.end();
-  const notCompared: string[] = [];
-  for (const transform of chosenOf([...layout.transforms].toSorted())) {
-    try {
-      tables.push(...(await verifyTransform(connected, transform, wanted)));
-    } catch (error) {
-      if (!(error instanceof Fault)) throw error;
-      notCompared.push(`transform ${transform} (${error.message})`);
-    }
-    const projected = comparable.filter(({ name }) => sourceOf(name) === transform);
-    notCompared.push(...projected.map(({ name }) => `${name} (its rows are those of transform ${transform})`));
-  }
+  for (const transform of sources.filter((one) => layout.transforms.has(one)))
+    await comparing(notCompared, `transform ${transform}`, async () =>
+      tables.push(...(await verifyTransform(connected, transform, wanted))),
+    );
   return { tables: await withQuarantine(connected, tables), notCompared };
+}
+
+/** Faults of a comparison that say that there is nothing to compare with. */
+const INCOMPARABLE = new Set<Fault['kind']>(['history_trimmed', 'config_invalid']);
+
+/** @returns whether it could be compared; if not, what and why is noted */
+async function comparing(notCompared: string[], what: string, work: () => Promise<unknown>): Promise<boolean> {
+  try {
+    await work();
+    return true;
+  } catch (error) {
+    if (!(error instanceof Fault) || !INCOMPARABLE.has(error.kind)) throw error;
+    notCompared.push(`${what} (${error.message})`);
+    return false;
+  }
 }
 
 /** What the transform's changelog holds, beside what its steps make of its inputs up to the same place. */

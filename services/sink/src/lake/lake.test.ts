@@ -123,6 +123,7 @@ class Worker {
       },
       source: 's',
       sourceConnection: {} as never,
+      bus: {} as never,
       store: mortal,
       folder: this.#folder,
       now: () => 0,

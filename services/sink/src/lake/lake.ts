@@ -2,6 +2,7 @@ import { randomUUID } from 'node:crypto';
 import { isDeepStrictEqual } from 'node:util';
 import { wantsTable, type LakeSinkConfig } from '@tributary/config';
 import {
+  type Bus,
   Fault,
   formatSourcePosition,
   ORIGIN,
@@ -14,19 +15,23 @@ import {
 import type { Duck } from '@tributary/duckdb';
 import type { ConnectionConfig } from '@tributary/postgres';
 import type { DriverView, Group, Projection, Rewind } from '@tributary/projection';
+import { caughtUp } from '../caught-up.ts';
+import { resultRows } from '../result-rows.ts';
 import { LakeState, placeText } from './lake-state.ts';
 import type { LakeStore } from './lake-store.ts';
 import type { LakeTable } from './lake-table.ts';
 import { type Manifest, Manifests, type ManifestTable } from './manifest.ts';
 import { ParquetWriter } from './parquet.ts';
 import { rewound } from './rewind.ts';
-import { verifyLake } from './verify.ts';
+import { verifyLake, type VerifyLakeOptions } from './verify.ts';
+import { verifyLakeResult } from './verify-result.ts';
 
 export interface LakeOptions {
   readonly config: LakeSinkConfig;
   readonly source: string;
-  /** Of the source database, to compare with; null where there is none. */
+  /** Of the source database, to compare with; null where the source is a transform. */
   readonly sourceConnection: ConnectionConfig | null;
+  readonly bus: Pick<Bus, 'ask'>;
   readonly store: Pick<LakeStore, 'connect' | 'lock' | 'grow' | 'shrink'>;
   /** Folder of this source's lake. */
   readonly folder: string;
@@ -177,21 +182,34 @@ export class LakeProjection implements Projection {
   }
 
   commands(driver: DriverView): Record<string, (question: unknown) => AsyncIterable<unknown>> {
-    const { config, source, sourceConnection, store } = this.#options;
+    const { config, source, sourceConnection, store, bus } = this.#options;
     const compact = (table?: string) => this.#compactNow(table);
     const currentOf = (name: string) => this.#currentOf(name);
-    const verify = (from: ConnectionConfig, question: unknown) =>
-      verifyLake({
-        sink: config.name,
-        source,
-        from,
-        store,
-        ask: question as Parameters<typeof verifyLake>[0]['ask'],
-        reached: (seq) => driver.reached(seq),
-        compact: () => compact(),
-        currentOf,
-        signal: driver.signal,
-      });
+    const wanted = ({ tables, ...ask }: VerifyLakeOptions['ask']) => ({
+      ...ask,
+      tables: tables.filter((table) => wantsTable(config, source, table)),
+    });
+    const given = (question: unknown) => ({
+      sink: config.name,
+      source,
+      store,
+      ask: wanted(question as VerifyLakeOptions['ask']),
+      reached: (seq: number) => driver.reached(seq),
+      currentOf,
+      signal: driver.signal,
+    });
+    const verify = (question: unknown) =>
+      sourceConnection
+        ? verifyLake(sourceConnection, {
+            ...given(question),
+            compact: async () => void (await compact()),
+            caughtUp: () => caughtUp(bus, source, (seq) => driver.reached(seq)),
+          })
+        : verifyLakeResult({
+            ...given(question),
+            atRest: (work) => this.#compactNow(undefined, work),
+            rowsAt: (tables, at) => resultRows(bus, source, { tables, at }),
+          });
     const compacted = (tables: readonly string[]) => this.#compactedOf(tables);
     return {
       compacted: async function* (question: unknown) {
@@ -201,7 +219,7 @@ export class LakeProjection implements Projection {
         await compact((question as { table?: string }).table);
         yield { done: true };
       },
-      ...(sourceConnection ? { verify: (question: unknown) => verify(sourceConnection, question) } : {}),
+      verify,
     };
   }
 
@@ -257,10 +275,10 @@ export class LakeProjection implements Projection {
     }
   }
 
-  async #locked(work: () => Promise<void>): Promise<void> {
+  async #locked<T>(work: () => Promise<T>): Promise<T> {
     const release = await this.#options.store.lock();
     try {
-      await work();
+      return await work();
     } finally {
       release();
     }
@@ -372,12 +390,15 @@ export class LakeProjection implements Projection {
     };
   }
 
-  async #compactNow(name?: string): Promise<void> {
+  /** @param also is done before anything is written again @returns the position of what is compacted */
+  async #compactNow(name?: string, also?: () => Promise<void>): Promise<Position> {
     if (this.#state.place.ahead) await new Promise<void>((resolve, reject) => this.#levelWaiters.push({ resolve, reject }));
-    await this.#locked(async () => {
+    return this.#locked(async () => {
       if (name !== undefined && !this.#state.tables.has(name))
         throw new Fault('not_found', `the lake has no table ${name} of ${this.#options.source}`);
       if (this.#state.dirty.size > 0 || this.#unflushedBytes > 0) await this.#compact();
+      await also?.();
+      return this.#state.place.position;
     });
   }
 

@@ -3,6 +3,7 @@ import { describeError } from '@tributary/core';
 import { type Duck, duckIdent, duckLiteral, loadCells, Loader, plain } from '@tributary/duckdb';
 import { type CatalogTable, type ConnectionConfig, quoteIdent, quoteTable, readTables, Session } from '@tributary/postgres';
 import { type KeptColumns, withoutKept } from '../kept-columns.ts';
+import { type Differing, LOOKS, standing } from '../standing.ts';
 import type { LakeStore } from './lake-store.ts';
 import type { LakeTable } from './lake-table.ts';
 import { typedList } from './lake-types.ts';
@@ -10,7 +11,6 @@ import { typedList } from './lake-types.ts';
 export interface VerifyLakeOptions {
   readonly sink: string;
   readonly source: string;
-  readonly from: ConnectionConfig;
   readonly store: Pick<LakeStore, 'connect'>;
   readonly ask: {
     readonly tables: readonly string[];
@@ -18,12 +18,14 @@ export interface VerifyLakeOptions {
     readonly kept?: KeptColumns;
   };
   readonly reached: (seq: number) => Promise<void>;
+  /** Waits until the projection holds everything that was committed before the call. */
+  readonly caughtUp: () => Promise<void>;
   readonly compact: () => Promise<void>;
   readonly currentOf: (name: string) => Promise<{ table: LakeTable; parquet: string | null } | null>;
   readonly signal: AbortSignal;
 }
 
-interface Verified {
+export interface Verified {
   readonly source: string;
   readonly table: string;
   readonly projection: string;
@@ -33,17 +35,16 @@ interface Verified {
 }
 
 const SHOWN_MAX = 20;
-const ROUNDS = 4;
 const PIECE_BYTES = 1024 * 1024;
 
 /**
  * Compares the source's rows with the compacted state that queries see (projection `query`) and with the Parquet files of
- * the last commit (the sink's name), table by table and value by value. What differs is asked for again, later: a row on
- * its way has moved by then ({@link standing}).
+ * the last commit (the sink's name), table by table and value by value. What differs is looked at again when the projection has
+ * caught up: a row on its way has moved by then ({@link standing}).
  */
-export async function* verifyLake(options: VerifyLakeOptions): AsyncGenerator<Verified> {
+export async function* verifyLake(from: ConnectionConfig, options: VerifyLakeOptions): AsyncGenerator<Verified> {
   await options.reached(options.ask.seq);
-  const session = await Session.open(options.from, { name: `${options.sink} verify` });
+  const session = await Session.open(from, { name: `${options.sink} verify` });
   const duck = await options.store.connect(options.signal);
   try {
     const { version } = await session.row<{ version: number }>(`SELECT current_setting('server_version_num')::int AS version`);
@@ -68,92 +69,91 @@ async function* verifyTable(
   for (const projection of ['query', options.sink]) {
     const base = { source: options.source, table: name, projection };
     let earlier: Differing | null = null;
-    for (let round = 1; ; round++) {
-      const { rows, differing } = await compare(options, table, { ...places, projection });
+    for (let look = 1; ; look++) {
+      const rows = await loadSource(places.session, places.duck, table);
+      const differing = await compare(options, table, { ...places, projection, rows });
       const still: Differing = earlier ? standing(earlier, differing) : differing;
-      if (still.size === 0 || round === ROUNDS) {
-        const differences = [...still.keys()]
-          .slice(0, SHOWN_MAX)
-          .map((key) => ({ key: key.slice(1), problem: key.startsWith('-') ? ('missing' as const) : ('extra' as const) }));
-        yield { ...base, rows, equal: still.size === 0, differences };
+      if (still.size === 0 || look === LOOKS) {
+        yield { ...base, rows, equal: still.size === 0, differences: toldOf(still) };
         break;
       }
       earlier = still;
-      await new Promise((resolve) => setTimeout(resolve, 250 * 2 ** round));
+      await options.caughtUp();
       if (projection !== 'query') await options.compact();
     }
   }
 }
 
-/** Rows that only one side has, by sign and key (`-key`: the source, `+key`: the lake), with a hash of the row. */
-type Differing = ReadonlyMap<string, string>;
-
-/**
- * What stands as it stood: rows of the lake that differ and have not moved since the earlier look, and rows that it lacked
- * then and still lacks. Under load a busy row differs at every look, because the two sides are read one after the other,
- * and each time with another value; one look that finds a key again says nothing.
- */
-export function standing(earlier: Differing, now: Differing): Differing {
-  const opposite = (key: string) => `+${key.slice(1)}`;
-  return new Map(
-    [...now].filter(([key, hash]) => {
-      if (key.startsWith('+')) return earlier.get(key) === hash;
-      if (now.has(opposite(key))) return earlier.get(opposite(key)) === now.get(opposite(key));
-      return earlier.has(key) && !earlier.has(opposite(key));
-    }),
-  );
+/** What is shown of what differs. */
+export function toldOf(differing: Differing): Verified['differences'] {
+  return [...differing.keys()]
+    .slice(0, SHOWN_MAX)
+    .map((key) => ({ key: key.slice(1), problem: key.startsWith('-') ? ('missing' as const) : ('extra' as const) }));
 }
 
-/** @returns the source's row count, and what differs */
 async function compare(
   options: VerifyLakeOptions,
   table: CatalogTable,
-  { session, duck, projection }: { session: Session; duck: Duck; projection: string },
-): Promise<{ rows: number; differing: Differing }> {
+  { duck, projection, rows }: { duck: Duck; projection: string; rows: number },
+): Promise<Differing> {
   const found = await options.currentOf(`${table.schema}.${table.table}`);
-  const rows = await loadSource(session, duck, table);
-  if (!found) return { rows, differing: new Map(rows === 0 ? [] : [['-table', '']]) };
+  if (!found) return new Map(rows === 0 ? [] : [['-table', '']]);
   const { table: lake, parquet } = found;
   const kept = options.ask.kept?.[lake.name] ?? [];
   const columns = lake.columns.filter(({ name }) => !kept.includes(name));
-  const exact = new Set(columns.filter((column) => column.lossy).map((column) => column.name));
-  const names = columns.map((column) => column.name);
-  if (
-    names.toSorted().join() !==
-    table.columns
-      .map((column) => column.name)
-      .toSorted()
-      .join()
-  )
-    return { rows, differing: new Map([['-columns', '']]) };
-  const here =
-    projection === 'query'
-      ? `SELECT ${names.map(duckIdent).join(', ')} FROM ${lake.current}`
-      : await parquetSelect(duck, { current: lake.current, columns }, parquet, exact);
-  const there =
-    projection === 'query'
-      ? `SELECT ${names.map(duckIdent).join(', ')} FROM verify_source`
-      : `SELECT ${typedList(columns, exact)} FROM verify_source`;
-  const key = lake.key.length > 0 ? lake.key.map((c) => duckIdent(lake.columns[c]?.name as string)) : names.map(duckIdent);
-  const keyText = `concat_ws('|', ${key.map((one) => `${one}::VARCHAR`).join(', ')})`;
+  const sorted = (names: readonly { readonly name: string }[]) => names.map(({ name }) => name).toSorted();
+  if (sorted(columns).join() !== sorted(table.columns).join()) return new Map([['-columns', '']]);
   try {
-    const differing = await duck.rows<{ key: string; seen: string }>(
-      `SELECT '-' || ${keyText} AS key, hash(d)::VARCHAR AS seen FROM ((${there}) EXCEPT ALL (${here})) d
-        UNION ALL SELECT '+' || ${keyText} AS key, hash(d)::VARCHAR AS seen FROM ((${here}) EXCEPT ALL (${there})) d`,
-    );
-    return { rows, differing: new Map(differing.map((row) => [row.key, row.seen])) };
+    const here =
+      projection === 'query'
+        ? textSelect(columns, lake.current)
+        : await parquetSelect(duck, { current: lake.current, columns }, parquet);
+    const there = projection === 'query' ? textSelect(columns, 'verify_source') : typedSelect(columns, 'verify_source');
+    return await differing(duck, lake, { columns, here, there });
   } catch (error) {
-    return { rows, differing: new Map([[`-${describeError(error)}`, '']]) };
+    return new Map([[`-${describeError(error)}`, '']]);
   }
 }
 
-/** The Parquet file with every column a lossy one could have beside it, present or not. */
-async function parquetSelect(
+type LakeColumns = readonly LakeTable['columns'][number][];
+
+/** Values as PostgreSQL's text. */
+export function textSelect(columns: LakeColumns, relation: string): string {
+  return `SELECT ${columns.map(({ name }) => duckIdent(name)).join(', ')} FROM ${relation}`;
+}
+
+/** Values as the Parquet files of the lake have them, of a relation of texts. */
+export function typedSelect(columns: LakeColumns, relation: string): string {
+  return `SELECT ${typedList(columns, exactOf(columns))} FROM ${relation}`;
+}
+
+/** Columns whose exact text stands beside them. */
+function exactOf(columns: LakeColumns): Set<string> {
+  return new Set(columns.filter((column) => column.lossy).map((column) => column.name));
+}
+
+/** @param there, here SELECTs of the same columns: what should be, and what is */
+export async function differing(
   duck: Duck,
-  table: Pick<LakeTable, 'current' | 'columns'>,
+  { key, columns: all }: Pick<LakeTable, 'key' | 'columns'>,
+  { columns, here, there }: { columns: LakeColumns; here: string; there: string },
+): Promise<Differing> {
+  const names = key.length > 0 ? key.map((c) => all[c]?.name as string) : columns.map(({ name }) => name);
+  const keyText = `concat_ws('|', ${names.map((one) => `${duckIdent(one)}::VARCHAR`).join(', ')})`;
+  const rows = await duck.rows<{ key: string; seen: string }>(
+    `SELECT '-' || ${keyText} AS key, hash(d)::VARCHAR AS seen FROM ((${there}) EXCEPT ALL (${here})) d
+      UNION ALL SELECT '+' || ${keyText} AS key, hash(d)::VARCHAR AS seen FROM ((${here}) EXCEPT ALL (${there})) d`,
+  );
+  return new Map(rows.map((row) => [row.key, row.seen]));
+}
+
+/** The Parquet file with every column a lossy one could have beside it, present or not. */
+export async function parquetSelect(
+  duck: Duck,
+  table: { readonly current: string; readonly columns: LakeColumns },
   path: string | null,
-  exact: ReadonlySet<string>,
 ): Promise<string> {
+  const exact = exactOf(table.columns);
   if (!path) return `SELECT ${typedList(table.columns, exact)} FROM ${table.current} WHERE false`;
   const described = await duck.rows<{ column_name: string }>(`DESCRIBE SELECT * FROM read_parquet(${duckLiteral(path)})`);
   const there = new Set(described.map((row) => row.column_name));

@@ -1,6 +1,7 @@
 import type { Changelogs } from '@tributary/changelog';
 import { historySchema, targetSchema, wantsTable, type OdsSinkConfig } from '@tributary/config';
 import {
+  type Bus,
   Fault,
   type Part,
   partName,
@@ -13,6 +14,8 @@ import {
 } from '@tributary/core';
 import { type ConnectionConfig, quoteIdent, quoteLiteral, quoteTable, Session, sqlState } from '@tributary/postgres';
 import type { Accepted, DriverView, Group, Projection, Rewind } from '@tributary/projection';
+import { caughtUp } from '../caught-up.ts';
+import { resultRows } from '../result-rows.ts';
 import { asReplica, Constraints, withAdvice } from './constraints.ts';
 import { settleLayout } from './layout.ts';
 import { live } from './marks.ts';
@@ -23,14 +26,16 @@ import { Shares } from './shares.ts';
 import { TableWriter } from './table-writer.ts';
 import { type TargetTable, TargetTables } from './target-table.ts';
 import { TargetTypes } from './target-types.ts';
-import { verifyOds } from './verify.ts';
+import { verifyOds, type VerifyOdsOptions } from './verify.ts';
+import { verifyResult } from './verify-result.ts';
 import { type Moment, momentOf, rightBefore } from './versions.ts';
 
 export interface OdsOptions {
   readonly config: OdsSinkConfig;
   readonly source: string;
-  /** Of the source database, to compare with; null where there is none. */
+  /** Of the source database, to compare with; null where the source is a transform. */
   readonly sourceConnection: ConnectionConfig | null;
+  readonly bus: Pick<Bus, 'ask'>;
   /** The part of the source's tables that this projection applies. */
   readonly part: Part;
   readonly changelogs: Pick<Changelogs, 'read' | 'deadLetters'>;
@@ -55,6 +60,7 @@ const UNDEFINED_TABLE = '42P01';
  */
 export class OdsProjection implements Projection {
   readonly #options: OdsOptions;
+  readonly #place: Place;
   readonly #session: Session;
   readonly #side: Session;
   readonly #types: TargetTypes;
@@ -72,6 +78,7 @@ export class OdsProjection implements Projection {
 
   private constructor(options: OdsOptions, place: Place, { session, side }: Sessions) {
     this.#options = options;
+    this.#place = place;
     this.#session = session;
     this.#side = side;
     this.#position = new StoredPosition(place, session);
@@ -224,33 +231,42 @@ export class OdsProjection implements Projection {
   }
 
   commands(driver: DriverView): Record<string, (question: unknown) => AsyncIterable<unknown>> {
-    const { config, source, sourceConnection } = this.#options;
-    if (!sourceConnection) return {};
+    const { config, source, sourceConnection, bus } = this.#options;
+    const given: Omit<VerifyOdsOptions, 'ask' | 'caughtUp'> = {
+      verifies: (table: string) => this.#owns(table),
+      sink: config.name,
+      source,
+      to: config.postgres,
+      targetOf: ({ schema, table }) => {
+        const { merge } = config;
+        const own = targetSchema(source, schema, config.schema);
+        const target = quoteTable(merge ? targetSchema(source, schema, merge.into) : own, table);
+        const where = [
+          ...(merge ? [`${quoteIdent(merge.shard)} = ${quoteLiteral(source)}`] : []),
+          ...(config.softDelete ? [live()] : []),
+        ];
+        return {
+          target,
+          ...(where.length > 0 ? { where: where.join(' AND ') } : {}),
+          ...(config.history ? { history: quoteTable(historySchema(own), table) } : {}),
+        };
+      },
+      signal: driver.signal,
+    };
     return {
-      verify: (question: unknown) =>
-        verifyOds({
-          verifies: (table: string) => this.#owns(table),
-          sink: config.name,
-          source,
-          from: sourceConnection,
-          to: config.postgres,
-          targetOf: ({ schema, table }) => {
-            const { merge } = config;
-            const own = targetSchema(source, schema, config.schema);
-            const target = quoteTable(merge ? targetSchema(source, schema, merge.into) : own, table);
-            const where = [
-              ...(merge ? [`${quoteIdent(merge.shard)} = ${quoteLiteral(source)}`] : []),
-              ...(config.softDelete ? [live()] : []),
-            ];
-            return {
-              target,
-              ...(where.length > 0 ? { where: where.join(' AND ') } : {}),
-              ...(config.history ? { history: quoteTable(historySchema(own), table) } : {}),
-            };
-          },
-          ask: question as { table?: string },
-          signal: driver.signal,
-        }),
+      verify: (question: unknown) => {
+        const options = { ...given, ask: question as VerifyOdsOptions['ask'] };
+        if (sourceConnection)
+          return verifyOds(sourceConnection, {
+            ...options,
+            caughtUp: () => caughtUp(bus, source, (seq) => driver.reached(seq)),
+          });
+        return verifyResult({
+          ...options,
+          rowsAt: (tables, at) => resultRows(bus, source, { tables, at }),
+          positionIn: (session) => new StoredPosition(this.#place, session).read(),
+        });
+      },
     };
   }
 

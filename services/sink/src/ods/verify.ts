@@ -1,11 +1,11 @@
 import { describeError } from '@tributary/core';
-import { type CatalogTable, type ConnectionConfig, quoteIdent, quoteTable, readTables, Session } from '@tributary/postgres';
+import { type ConnectionConfig, quoteIdent, quoteTable, readTables, Session } from '@tributary/postgres';
 import { type KeptColumns, withoutKept } from '../kept-columns.ts';
+import { type Differing, LOOKS, standing } from '../standing.ts';
 
 export interface VerifyOdsOptions {
   readonly sink: string;
   readonly source: string;
-  readonly from: ConnectionConfig;
   readonly to: ConnectionConfig;
   /** The target of a source's table (quoted), and which of its rows are this source's, and there; absent = all. */
   readonly targetOf: (table: { readonly schema: string; readonly table: string }) => {
@@ -22,8 +22,18 @@ export interface VerifyOdsOptions {
     readonly keysMax?: number;
   };
   readonly signal: AbortSignal;
+  /** Waits until the projection holds everything that was committed before the call; null = nothing moves while it is compared. */
+  readonly caughtUp: (() => Promise<void>) | null;
   /** Does this projection hold the table? */
   readonly verifies: (table: string) => Promise<boolean>;
+}
+
+export interface ComparedTable {
+  readonly schema: string;
+  readonly table: string;
+  readonly columns: readonly { readonly name: string }[];
+  /** Names; empty: the whole row. */
+  readonly key: readonly string[];
 }
 
 export interface VerifiedTable {
@@ -50,10 +60,10 @@ interface Bucket {
 /**
  * Compares the source's tables with the target's: per table the count and sum of row hashes in 256 ranges of key hashes,
  * then the rows of the ranges that differ. A row's hash covers the text of every captured column, so nothing that differs is equal.
- * Rows that were on their way are told apart by asking again: only what differs twice, later, is a difference.
+ * What differs is looked at again when the projection has caught up: a row on its way has moved by then ({@link standing}).
  */
-export async function* verifyOds(options: VerifyOdsOptions): AsyncGenerator<VerifiedTable> {
-  const { from, to, ask, signal } = options;
+export async function* verifyOds(from: ConnectionConfig, options: VerifyOdsOptions): AsyncGenerator<VerifiedTable> {
+  const { to, ask, signal } = options;
   const source = await Session.open(from, { name: `${options.source} verify` });
   const target = await Session.open(to, { name: `${options.sink} verify` });
   try {
@@ -62,7 +72,8 @@ export async function* verifyOds(options: VerifyOdsOptions): AsyncGenerator<Veri
     for (const table of await readTables(source, (name) => wanted.has(name), version)) {
       signal.throwIfAborted();
       if (!(await options.verifies(`${table.schema}.${table.table}`))) continue;
-      yield await verifyTable(options, withoutKept(table, ask.kept), { source, target });
+      const here = quoteTable(table.schema, table.table);
+      yield await verifyTable(options, withoutKept(table, ask.kept), { source, target, here });
     }
   } finally {
     await source.close();
@@ -70,20 +81,23 @@ export async function* verifyOds(options: VerifyOdsOptions): AsyncGenerator<Veri
   }
 }
 
-async function verifyTable(
+export async function isThere(session: Session, target: string): Promise<boolean> {
+  const { there } = await session.row<{ there: boolean }>('SELECT to_regclass($1) IS NOT NULL AS there', [target]);
+  return there;
+}
+
+export async function verifyTable(
   options: VerifyOdsOptions,
-  table: CatalogTable,
-  { source, target }: { source: Session; target: Session },
+  table: ComparedTable,
+  { source, target, here }: { source: Session; target: Session; here: string },
 ): Promise<VerifiedTable> {
   const name = `${table.schema}.${table.table}`;
-  const here = quoteTable(table.schema, table.table);
   const { target: whole, where, history } = options.targetOf(table);
   const there = where === undefined ? whole : `(SELECT * FROM ${whole} WHERE ${where}) own`;
   const result = { source: options.source, table: name, projection: options.sink };
-  const [made] = await target.rows<{ there: boolean }>('SELECT to_regclass($1) IS NOT NULL AS there', [whole]);
   const expected = await buckets(source, here, table);
   const rows = expected.reduce((sum, bucket) => sum + bucket.rows, 0);
-  if (!made?.there) {
+  if (!(await isThere(target, whole))) {
     // A table whose first row has not come yet has no counterpart, and needs none.
     return { ...result, rows, equal: rows === 0, differences: rows === 0 ? [] : [{ key: '', problem: 'missing' }] };
   }
@@ -96,7 +110,7 @@ async function verifyTable(
   const differing = differ(expected, found);
   const untold = history === undefined ? [] : await untoldRows(table, target, { there, history });
   if (differing.length === 0) return { ...result, rows, equal: untold.length === 0, differences: untold };
-  const differences = await differingRows(table, differing, { source, target, here, there });
+  const differences = await differingRows(table, differing, { source, target, here, there, caughtUp: options.caughtUp });
   const shown = [...differences, ...untold].slice(0, SHOWN_MAX);
   const verified = { ...result, rows, equal: shown.length === 0, differences: shown };
   const nameable = table.key.length > 0 && differences.length > 0 && differences.length <= (options.ask.keysMax ?? 0);
@@ -105,13 +119,12 @@ async function verifyTable(
 
 /** Rows that differ between a table and the open versions of its history: of one moment, so none is on its way. */
 async function untoldRows(
-  table: CatalogTable,
+  table: ComparedTable,
   target: Session,
   { there, history }: { there: string; history: string },
 ): Promise<Problem[]> {
-  const [made] = await target.rows<{ there: boolean }>('SELECT to_regclass($1) IS NOT NULL AS there', [history]);
   // Made with the table's next change.
-  if (!made?.there) return [];
+  if (!(await isThere(target, history))) return [];
   const current = `SELECT ${keyText(table)} AS key, ${rowHash(table)} AS hash FROM ${there}`;
   const open = `SELECT ${keyText(table)}, ${rowHash(table)} FROM ${history} WHERE _to_lsn IS NULL`;
   const rows = await target.rows<{ key: string }>(
@@ -129,17 +142,17 @@ async function keysOf(source: Session, differences: readonly Problem[]): Promise
 }
 
 /** Columns by name: the target may hold them in another order. */
-function rowHash(table: CatalogTable): string {
+function rowHash(table: ComparedTable): string {
   const names = table.columns.map((column) => column.name).toSorted();
   return `hashtextextended(ARRAY[${names.map((name) => `${quoteIdent(name)}::text`).join(', ')}]::text, 0)`;
 }
 
-function keyText(table: CatalogTable): string {
+function keyText(table: ComparedTable): string {
   if (table.key.length === 0) return `${rowHash(table)}::text`;
   return `ARRAY[${table.key.map((name) => `${quoteIdent(name)}::text`).join(', ')}]::text`;
 }
 
-async function buckets(session: Session, relation: string, table: CatalogTable): Promise<Bucket[]> {
+async function buckets(session: Session, relation: string, table: ComparedTable): Promise<Bucket[]> {
   return session.rows<Bucket>(
     `SELECT hashtextextended(${keyText(table)}, 1)::bit(64)::bit(8)::int AS bucket, count(*)::float8 AS rows, sum(${rowHash(table)}::numeric)::text AS sum
        FROM ${relation} GROUP BY 1`,
@@ -156,34 +169,50 @@ function differ(a: readonly Bucket[], b: readonly Bucket[]): number[] {
 
 type Problem = VerifiedTable['differences'][number];
 
+interface Places {
+  readonly source: Session;
+  readonly target: Session;
+  readonly here: string;
+  readonly there: string;
+}
+
 async function differingRows(
-  table: CatalogTable,
+  table: ComparedTable,
   differing: readonly number[],
-  places: { source: Session; target: Session; here: string; there: string },
+  { source, target, here, there, caughtUp }: Places & Pick<VerifyOdsOptions, 'caughtUp'>,
 ): Promise<Problem[]> {
   let suspects: string[] | null = null;
-  let problems: Problem[] = [];
-  for (let round = 0; round < 4; round++) {
-    const [here, there] = await Promise.all([
-      hashes(places.source, places.here, { table, differing, suspects }),
-      hashes(places.target, places.there, { table, differing, suspects }),
-    ]);
-    problems = [];
-    for (const [key, hash] of here)
-      if (there.get(key) !== hash) problems.push({ key, problem: there.has(key) ? 'different' : 'missing' });
-    for (const key of there.keys()) if (!here.has(key)) problems.push({ key, problem: 'extra' });
-    if (problems.length === 0) break;
-    suspects = problems.map((problem) => problem.key);
-    await new Promise((resolve) => setTimeout(resolve, 250 * 2 ** round));
+  let earlier: Differing | null = null;
+  for (let look = 1; ; look++) {
+    const [expected, found]: [Map<string, string>, Map<string, string>] = [
+      await hashes(source, here, { table, differing, suspects }),
+      await hashes(target, there, { table, differing, suspects }),
+    ];
+    const now = new Map<string, string>();
+    for (const key of new Set([...expected.keys(), ...found.keys()])) {
+      const [own, other] = [expected.get(key), found.get(key)];
+      if (own === other) continue;
+      if (own !== undefined) now.set(`-${key}`, own);
+      if (other !== undefined) now.set(`+${key}`, other);
+    }
+    earlier = earlier ? standing(earlier, now) : now;
+    suspects = [...new Set([...earlier.keys()].map((key) => key.slice(1)))];
+    if (suspects.length === 0 || look === LOOKS || !caughtUp) {
+      const stands = (key: string) => earlier?.has(key) === true;
+      return suspects.map((key) => ({
+        key,
+        problem: !stands(`+${key}`) ? 'missing' : !stands(`-${key}`) ? 'extra' : 'different',
+      }));
+    }
+    await caughtUp();
   }
-  return problems;
 }
 
 /** Hash per key; for keyless tables the number of rows per hash. */
 async function hashes(
   session: Session,
   relation: string,
-  { table, differing, suspects }: { table: CatalogTable; differing: readonly number[]; suspects: readonly string[] | null },
+  { table, differing, suspects }: { table: ComparedTable; differing: readonly number[]; suspects: readonly string[] | null },
 ): Promise<Map<string, string>> {
   const key = keyText(table);
   const value = table.key.length === 0 ? 'count(*)::text' : `min(${rowHash(table)})::text`;
