@@ -7,6 +7,7 @@ import { startConsole } from '@tributary/console';
 import { Op, systemClock } from '@tributary/core';
 import { Database } from '@tributary/duckdb';
 import { startKpis } from '@tributary/kpi';
+import { tableFromIPC } from 'apache-arrow';
 import { afterAll, beforeAll, describe, expect, it } from 'vitest';
 import { text, Written } from '../fixtures/history.ts';
 import { until } from '../fixtures/wait.ts';
@@ -162,6 +163,23 @@ describe('access to KPIs over HTTP', () => {
     expect((await duck.rows<{ country: string }>(`FROM '${path}'`)).map(({ country }) => country)).toEqual(['DE', 'DE']);
     duck.close();
     database.close();
+    const stream = 'application/vnd.apache.arrow.stream';
+    const arrow = await get('of-germany', 'v1/kpis/sales/values?measure=gmv', { Accept: `${stream}, application/json;q=0.5` });
+    expect([arrow.status, arrow.headers.get('content-type')]).toEqual([200, stream]);
+    const table = tableFromIPC(new Uint8Array(await arrow.arrayBuffer()));
+    expect(table.schema.fields.map(({ name, type }) => `${name} ${type}`)).toEqual([
+      'bucket Timestamp<MICROSECOND, UTC>',
+      'country Utf8',
+      'first Utf8',
+      'gmv Decimal[38e0]',
+      'revision Int64',
+      'closed Bool',
+    ]);
+    expect([...(table.getChild('country') ?? [])]).toEqual(['DE', 'DE']);
+    expect(JSON.parse(table.schema.metadata.get('tributary') ?? '{}')).toMatchObject({
+      kpi: 'sales',
+      position: arrow.headers.get('tributary-position'),
+    });
   });
 
   it('tells readers apart in ETags and streams', async () => {

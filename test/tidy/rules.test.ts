@@ -62,6 +62,7 @@ const ROOMS: Readonly<Record<string, readonly string[]>> = {
   '@opentelemetry/exporter-trace-otlp-http': ['shared/ops'],
   '@opentelemetry/resources': ['shared/ops'],
   fastify: ['services/console'],
+  'apache-arrow': ['services/console'],
   commander: ['services/cli'],
   'cli-progress': ['services/cli'],
   sax: ['services/monitor'],

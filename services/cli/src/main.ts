@@ -169,7 +169,7 @@ talking('compact', 'flush and compact the lake now')
     run(async (output) => (await import('./commands/work.ts')).compact(options, output), options),
   );
 talking('query <sql>', 'read-only SQL over the compacted tables')
-  .option('--format <format>', 'table, json or csv')
+  .option('--format <format>', 'table, json, csv or arrow (redirect it to a file)')
   .option('--as-of <place>', 'not built yet')
   .action((sql: string, options: Options & Parameters<typeof query>[1]) =>
     run(async (output) => (await import('./commands/work.ts')).query(sql, options, output), options),
@@ -187,7 +187,7 @@ talking(
   .option('--fill <what>', 'empty: show buckets without rows too')
   .option('--as-of <place>', 'as it was: a time (ISO 8601), or the position of an earlier answer')
   .option('--bucket <time>', 'with rows: a time in the bucket whose rows are wanted')
-  .option('--format <format>', 'of values: table, json, csv, ndjson or parquet (redirect it to a file)')
+  .option('--format <format>', 'of values: table, json, csv, ndjson, parquet or arrow (redirect the last two to a file)')
   .option('-f, --file <file>', 'with preview, validate and test: config file or folder (may be repeated)', collect, [])
   .action((action: string, name: string | undefined, options: Options & KpiOptions) =>
     run(async (output) => (await import('./commands/kpi.ts')).kpi(action, name, options, output), options),

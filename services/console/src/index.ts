@@ -1,4 +1,7 @@
+import type * as arrow from './api/arrow.ts';
+
 export type { Token } from './api/access.ts';
+export type { TypedColumn } from './api/arrow.ts';
 export type { DocumentChanged, KpiDocument, KpiDocuments } from './api/kpi-documents.ts';
 export { Observer } from './api/observer.ts';
 export { startHealth } from './health.ts';
@@ -18,3 +21,8 @@ export type {
   StatusView,
   WorkerView,
 } from './wire.ts';
+
+/** Writes Arrow. Loaded when asked for, as few ask. */
+export function arrowWriting(): Promise<typeof arrow> {
+  return import('./api/arrow.ts');
+}

@@ -12,6 +12,7 @@ import {
   revisionsOf,
   rowsBehind,
   type RowsQuestion,
+  typedValuesAt,
   valuesAt,
   writeParquet,
 } from './asked.ts';
@@ -201,6 +202,14 @@ export class KpiActor implements Actor {
         const { rows: told, freshness } = await answer(ask, scope);
         const rows = flat ? told.map(flatRow) : told;
         yield { rows: rows.slice(0, LIMITS.answerRows), freshness, scope: scope.tag };
+        for (let at = LIMITS.answerRows; at < rows.length; at += LIMITS.answerRows)
+          yield { rows: rows.slice(at, at + LIMITS.answerRows) };
+      }),
+      await this.#bus.serve(subject('typed'), async function* (question) {
+        if (kpi.fault) throw kpi.fault;
+        const asked = scoped<ValuesQuestion>(question);
+        const { columns, rows, freshness } = await engine.store.read((duck) => typedValuesAt(engine, kpi, { duck, ...asked }));
+        yield { columns, rows: rows.slice(0, LIMITS.answerRows), freshness, scope: asked.scope.tag };
         for (let at = LIMITS.answerRows; at < rows.length; at += LIMITS.answerRows)
           yield { rows: rows.slice(at, at + LIMITS.answerRows) };
       }),

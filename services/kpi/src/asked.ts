@@ -1,6 +1,6 @@
 import type { Grain, KpiConfig } from '@tributary/config';
 import { Fault, LIMITS } from '@tributary/core';
-import { type Duck, duckLiteral } from '@tributary/duckdb';
+import { type Answer, type Duck, duckLiteral } from '@tributary/duckdb';
 import { EVERYTHING, type Scope } from './access.ts';
 import { look, type Named, type ReadValue } from './alert-sight.ts';
 import type { Sight } from '@tributary/alerts';
@@ -103,29 +103,43 @@ export async function valuesAt(engine: Engine, kpi: EngineKpi, asked: Asked): Pr
   return { rows, freshness: freshnessOf(engine, moment, { version: versionOf(kpi.config), revision: 0, inexact }) };
 }
 
+/** The same as a SELECT with the scope's values to bind: a flat table, every column in a type of its own. */
+async function flatAt(engine: Engine, kpi: EngineKpi, asked: Asked): Promise<{ sql: string; freshness: KpiFreshness }> {
+  const { duck, scope: { values } = EVERYTHING } = asked;
+  if (kpi.config.definition.kind === 'query') {
+    const { sql, moment, inexact } = await queryAt(engine, kpi, asked);
+    return { sql, freshness: freshnessOf(engine, moment, { version: versionOf(kpi.config), revision: 0, inexact }) };
+  }
+  const { compiled, moment, reader } = await reading(engine, kpi.config, { ...asked, kept: true });
+  const sql = await reader.flat(moment.completeTo);
+  const [highest] = await duck.rows<{ revision: number }>(`SELECT coalesce(max(revision), 0) AS revision FROM (${sql})`, values);
+  const rest = { version: compiled.version, revision: highest?.revision ?? 0, inexact: inexactOf(compiled) };
+  return { sql, freshness: freshnessOf(engine, moment, rest) };
+}
+
+/** The same flat, with the types of its columns; decimals, times and whole numbers beyond 2⁵³ as text. */
+export async function typedValuesAt(
+  engine: Engine,
+  kpi: EngineKpi,
+  asked: Asked,
+): Promise<Answer & { readonly freshness: KpiFreshness }> {
+  const { sql, freshness } = await flatAt(engine, kpi, asked);
+  return { ...(await asked.duck.query(sql, asked.scope?.values)), freshness };
+}
+
 /**
  * The same as a Parquet file, in the types of its columns; its metadata has the freshness, under the key `tributary`.
  * @param path where to; whoever calls removes it
  */
 export async function writeParquet(engine: Engine, kpi: EngineKpi, asked: Asked & { path: string }): Promise<KpiFreshness> {
   const { duck, path, scope: { values } = EVERYTHING } = asked;
-  const write = async (sql: string, freshness: KpiFreshness) => {
-    const about = duckLiteral(JSON.stringify({ kpi: kpi.config.name, ...freshness }));
-    await duck.run(
-      `COPY (${sql}) TO ${duckLiteral(path)} (FORMAT parquet, COMPRESSION zstd, KV_METADATA {tributary: ${about}})`,
-      values,
-    );
-    return freshness;
-  };
-  if (kpi.config.definition.kind === 'query') {
-    const { sql, moment, inexact } = await queryAt(engine, kpi, asked);
-    return write(sql, freshnessOf(engine, moment, { version: versionOf(kpi.config), revision: 0, inexact }));
-  }
-  const { compiled, moment, reader } = await reading(engine, kpi.config, { ...asked, kept: true });
-  const sql = await reader.flat(moment.completeTo);
-  const [highest] = await duck.rows<{ revision: number }>(`SELECT coalesce(max(revision), 0) AS revision FROM (${sql})`, values);
-  const rest = { version: compiled.version, revision: highest?.revision ?? 0, inexact: inexactOf(compiled) };
-  return write(sql, freshnessOf(engine, moment, rest));
+  const { sql, freshness } = await flatAt(engine, kpi, asked);
+  const about = duckLiteral(JSON.stringify({ kpi: kpi.config.name, ...freshness }));
+  await duck.run(
+    `COPY (${sql}) TO ${duckLiteral(path)} (FORMAT parquet, COMPRESSION zstd, KV_METADATA {tributary: ${about}})`,
+    values,
+  );
+  return freshness;
 }
 
 export interface RowsQuestion extends ValuesQuestion {

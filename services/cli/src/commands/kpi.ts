@@ -1,9 +1,11 @@
 import { registeredActors } from '@tributary/cluster';
 import { configReading } from '@tributary/config';
+import type { TypedColumn } from '@tributary/console';
 import { askOne, csvLine, Fault, shown as cell } from '@tributary/core';
 import type { KpiFreshness, ValuesQuestion } from '@tributary/kpi';
 import { environment } from '@tributary/ops';
 import { connect, type Connected, type Where } from '../addresses.ts';
+import { arrow } from '../arrow.ts';
 import { type Output, table } from '../output.ts';
 
 export interface KpiOptions extends Where {
@@ -18,6 +20,13 @@ export interface KpiOptions extends Where {
   readonly format?: string;
   readonly bucket?: string;
   readonly file: readonly string[];
+}
+
+interface Part {
+  readonly columns?: readonly TypedColumn[];
+  readonly rows?: readonly Record<string, unknown>[];
+  readonly freshness?: KpiFreshness;
+  readonly bytes?: Uint8Array;
 }
 
 interface Shown {
@@ -122,25 +131,30 @@ async function values(
   { options, output }: { options: KpiOptions; output: Output },
 ): Promise<void> {
   const format = options.format ?? (output.json ? 'json' : 'table');
-  if (!['table', 'json', 'csv', 'ndjson', 'parquet'].includes(format))
-    throw new Fault('config_invalid', `--format ${format} is not known; use table, json, csv, ndjson or parquet`);
+  if (!['table', 'json', 'csv', 'ndjson', 'parquet', 'arrow'].includes(format))
+    throw new Fault('config_invalid', `--format ${format} is not known; use table, json, csv, ndjson, parquet or arrow`);
   const rows: Record<string, unknown>[] = [];
   let freshness: KpiFreshness | null = null;
   // Named first, so that a KPI that is not there is told as such.
   await ask(connected, name, 'show', {});
-  const [what, question] = format === 'parquet' ? ['parquet', {}] : ['values', { flat: format !== 'json' }];
+  const own = { parquet: 'parquet', arrow: 'typed' }[format];
+  const [what, question] = own === undefined ? ['values', { flat: format !== 'json' }] : [own, {}];
+  let columns: readonly TypedColumn[] = [];
   const answer = connected.broker.bus.ask(
     `tributary.kpi.${name}.${what}`,
     { ...questionOf(options), ...question, reader: 'local' },
     { idleMs: 600_000 },
   );
   for await (const part of answer) {
-    const one = part as { rows?: Record<string, unknown>[]; freshness?: KpiFreshness; bytes?: Uint8Array };
+    const one = part as Part;
+    columns = one.columns ?? columns;
     if (one.bytes) process.stdout.write(one.bytes);
     rows.push(...(one.rows ?? []));
     freshness ??= one.freshness ?? null;
   }
   if (format === 'parquet') return;
+  if (format === 'arrow')
+    return void process.stdout.write((await arrow()).arrowStream(columns, rows, { kpi: name, ...freshness }));
   if (format === 'json') return output.value({ kpi: name, rows, freshness });
   if (format === 'ndjson') return rows.forEach((row) => output.value(row));
   tabulate(rows, format, output);

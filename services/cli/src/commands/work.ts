@@ -1,5 +1,6 @@
 import { together } from '@tributary/cluster';
 import { csvLine, Fault, shown } from '@tributary/core';
+import { arrow } from '../arrow.ts';
 import { connect, type Connected, type Where } from '../addresses.ts';
 import { layoutOf, type ProjectionEntry, projectionSubject } from '../cluster.ts';
 import { type Output, openProgress, table } from '../output.ts';
@@ -138,11 +139,9 @@ interface QueryPart {
 
 export async function query(sql: string, options: Where & { format?: string; asOf?: string }, output: Output): Promise<void> {
   const format = options.format ?? (output.json ? 'json' : 'table');
-  if (!['table', 'json', 'csv'].includes(format)) {
-    throw new Fault(
-      'config_invalid',
-      `--format ${format} ${['arrow', 'parquet'].includes(format) ? 'is not built yet' : 'is not known'}; use table, json or csv`,
-    );
+  if (!['table', 'json', 'csv', 'arrow'].includes(format)) {
+    const why = format === 'parquet' ? 'is not built yet' : 'is not known';
+    throw new Fault('config_invalid', `--format ${format} ${why}; use table, json, csv or arrow`);
   }
   const { broker } = await connect(options);
   try {
@@ -157,6 +156,7 @@ export async function query(sql: string, options: Where & { format?: string; asO
     const { columns = [], freshness = {} } = answer;
     const names = columns.map((column) => column.name);
     if (format === 'json') output.value({ columns, rows, freshness });
+    else if (format === 'arrow') process.stdout.write((await arrow()).arrowStream(columns, rows, { freshness }));
     else if (format === 'csv')
       for (const line of [names, ...rows.map((row) => names.map((name) => row[name]))]) output.line(csvLine(line));
     else {

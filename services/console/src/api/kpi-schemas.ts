@@ -40,6 +40,8 @@ const queryOf = <Properties extends object>(properties: Properties) =>
 const params = { type: 'object', properties: { kpi: { type: 'string', maxLength: 64 } } } as const;
 const object = { type: 'object' } as const;
 
+const FORMATS = ['json', 'csv', 'ndjson', 'parquet', 'arrow'] as const;
+
 export interface RevisionsQuery {
   readonly grain?: string;
   readonly from?: string;
@@ -57,8 +59,10 @@ export type GrafanaQuery = StreamQuery;
 
 export interface ValuesQuery extends StreamQuery {
   readonly asof?: string;
-  readonly format: 'json' | 'csv' | 'ndjson' | 'parquet';
+  readonly format?: ValuesFormat;
 }
+
+export type ValuesFormat = (typeof FORMATS)[number];
 
 export interface RowsQuery extends Omit<ValuesQuery, 'format'> {
   readonly bucket?: string;
@@ -76,10 +80,16 @@ export const values = {
   querystring: queryOf({
     ...chosen,
     asof,
-    format: { type: 'string', enum: ['json', 'csv', 'ndjson', 'parquet'], default: 'json' },
+    format: { type: 'string', enum: FORMATS, description: 'Default: what `Accept` names first of them, or json' },
   }),
   response: { 200: object },
-  produces: ['application/json', 'text/csv', 'application/x-ndjson', 'application/vnd.apache.parquet'],
+  produces: [
+    'application/json',
+    'text/csv',
+    'application/x-ndjson',
+    'application/vnd.apache.parquet',
+    'application/vnd.apache.arrow.stream',
+  ],
 };
 
 export const stream = {

@@ -5,6 +5,7 @@ import type { Changelogs } from '@tributary/changelog';
 import { askOne, type Bus, csvLine, Fault, type Kv } from '@tributary/core';
 import type { OpsLog } from '@tributary/ops';
 import type { FastifyInstance, FastifyRequest } from 'fastify';
+import type { TypedColumn } from './arrow.ts';
 import { openStream } from './event-stream.ts';
 import { documentRoutes, type KpiDocuments } from './kpi-documents.ts';
 import * as asks from './kpi-schemas.ts';
@@ -36,6 +37,7 @@ interface Shown {
 }
 
 interface Part {
+  readonly columns?: readonly TypedColumn[];
   readonly rows?: readonly Readonly<Record<string, unknown>>[];
   readonly freshness?: { readonly position: string; readonly definitionVersion: string };
   readonly bytes?: Uint8Array;
@@ -97,7 +99,7 @@ function valueRoutes(server: FastifyInstance, options: KpiRoutesOptions): void {
     '/v1/kpis/:kpi/values',
     { config: { role: 'viewer' }, schema: asks.values },
     async (request, reply) => {
-      const { format, ...query } = request.query;
+      const { format = formatOf(request), ...query } = request.query;
       const { reader } = request;
       const kpi = await known(options, request.params.kpi, reader);
       const question = { ...valuesQuestion(query), reader };
@@ -105,15 +107,19 @@ function valueRoutes(server: FastifyInstance, options: KpiRoutesOptions): void {
       const shown = await running(kpi, () =>
         askOne<Shown>(bus, `tributary.kpi.${kpi}.show`, { reader }, { idleMs: ANSWER_IDLE_MS }),
       );
-      void reply.header('Vary', 'Authorization').header('Cache-Control', 'private, no-cache');
+      void reply.header('Vary', 'Authorization, Accept').header('Cache-Control', 'private, no-cache');
       const tag = etagOf(shown, format);
       if (query.asof === undefined && matches(request, tag)) return reply.code(304).header('ETag', tag).send();
-      const { rows, bytes, freshness, scope } = await answered(bus, request, { kpi, question, format });
+      const { columns, rows, bytes, freshness, scope } = await answered(bus, request, { kpi, question, format });
       const etag = etagOf({ version: freshness.definitionVersion, position: freshness.position, scope }, format);
       void reply.header('ETag', etag).header('Tributary-Position', freshness.position);
       if (matches(request, etag)) return reply.code(304).send();
       if (format === 'json') return { kpi, rows, freshness };
-      return reply.type(CONTENT_TYPES[format]).send(format === 'parquet' ? bytes : textOf(rows, format));
+      void reply.type(CONTENT_TYPES[format]);
+      if (format === 'parquet') return reply.send(bytes);
+      if (format !== 'arrow') return reply.send(textOf(rows, format));
+      const { arrowStream } = await import('./arrow.ts');
+      return reply.send(Buffer.from(arrowStream(columns, rows, { kpi, ...freshness })));
     },
   );
 
@@ -207,7 +213,18 @@ const CONTENT_TYPES = {
   csv: 'text/csv; charset=utf-8; header=present',
   ndjson: 'application/x-ndjson',
   parquet: 'application/vnd.apache.parquet',
+  arrow: 'application/vnd.apache.arrow.stream',
 } as const;
+/** Forms that a caller can name by what he accepts: those that nothing else is. */
+const ACCEPTED = ['arrow', 'parquet'] as const;
+
+function formatOf({ headers }: FastifyRequest): asks.ValuesFormat {
+  const { accept = '' } = headers;
+  const [first] = ACCEPTED.filter((format) => accept.includes(CONTENT_TYPES[format])).toSorted(
+    (a, b) => accept.indexOf(CONTENT_TYPES[a]) - accept.indexOf(CONTENT_TYPES[b]),
+  );
+  return first ?? 'json';
+}
 
 function textOf(rows: readonly Readonly<Record<string, unknown>>[], format: 'csv' | 'ndjson'): string {
   if (format === 'ndjson') return rows.map((row) => `${JSON.stringify(row)}\n`).join('');
@@ -228,6 +245,8 @@ function matches({ headers }: FastifyRequest, etag: string): boolean {
 }
 
 interface Answer {
+  /** Of the form `arrow` alone. */
+  readonly columns: readonly TypedColumn[];
   readonly rows: readonly Readonly<Record<string, unknown>>[];
   readonly bytes: Buffer;
   readonly freshness: NonNullable<Part['freshness']>;
@@ -238,7 +257,7 @@ interface Answer {
 async function answered(
   bus: Bus,
   request: FastifyRequest,
-  { kpi, question, format }: { kpi: string; question: object; format: string },
+  { kpi, question, format }: { kpi: string; question: object; format: asks.ValuesFormat },
 ): Promise<Answer> {
   const asking = new AbortController();
   const gone = () => asking.abort(new Error('the caller has gone'));
@@ -249,7 +268,8 @@ async function answered(
       const bytes: Uint8Array[] = [];
       let freshness: Part['freshness'];
       let scope: string | null = null;
-      const what = format === 'parquet' ? 'parquet' : 'values';
+      let columns: readonly TypedColumn[] = [];
+      const what = format === 'parquet' ? 'parquet' : format === 'arrow' ? 'typed' : 'values';
       const asked = { ...question, flat: format !== 'json' };
       for await (const part of bus.ask(`tributary.kpi.${kpi}.${what}`, asked, {
         idleMs: ANSWER_IDLE_MS,
@@ -257,6 +277,7 @@ async function answered(
       })) {
         const one = part as Part;
         freshness ??= one.freshness;
+        columns = one.columns ?? columns;
         scope ??= one.scope ?? null;
         if (one.bytes) bytes.push(one.bytes);
         for (const row of one.rows ?? []) rows.push(row);
@@ -266,7 +287,7 @@ async function answered(
           });
       }
       if (!freshness) throw new Fault('not_complete', `Kpi ${kpi} gave no answer`);
-      return { rows, bytes: Buffer.concat(bytes), freshness, scope };
+      return { columns, rows, bytes: Buffer.concat(bytes), freshness, scope };
     });
   } finally {
     request.raw.socket.off('close', gone);
