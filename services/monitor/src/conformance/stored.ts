@@ -3,12 +3,15 @@ import type { EventKind, ProcessEvent } from '../state.ts';
 import type { CaseEvent, CaseHistory, CaseObject } from './judge.ts';
 import type { Shapes } from './shapes.ts';
 
-/** Events of one transaction: those of a source behind a tick (M1). */
+/** What one transaction brings of a source, up to a watermark: its events are those behind a tick (M1). */
 export interface News {
   readonly source: string;
+  readonly watermark: number;
   readonly behind: number;
   /** Those events, where they are known; null = they are to be read. */
   readonly events: readonly ProcessEvent[] | null;
+  /** Cases stand in `_recast`. */
+  readonly recast: boolean;
 }
 
 const EVENT = '"case", at_us, tick, source, lsn, ordinal, activity, object, key, kind, before, after';
@@ -29,6 +32,14 @@ export async function newEvents(
     { values: [source, String(behind)], shapes },
   );
   return found.rows > eventsMax ? null : found.byCase;
+}
+
+/** The cases of these events are read as a whole. */
+export async function recastNew(duck: Duck, { source, behind }: News): Promise<void> {
+  await duck.run('INSERT INTO _recast SELECT DISTINCT "case" FROM event WHERE source = $1 AND tick > $2::BIGINT', [
+    source,
+    String(behind),
+  ]);
 }
 
 function casesOf(events: readonly ProcessEvent[], shapes: Shapes): Map<string, CaseEvent[]> {

@@ -1,10 +1,10 @@
 import { configReading, type ProcessConfig } from '@tributary/config';
 import { Database, type Duck } from '@tributary/duckdb';
 import { afterEach, beforeEach, describe, expect, it } from 'vitest';
-import { writePlace } from '../live/place.ts';
+import { NOWHERE, readPlaces, writePlace } from '../live/place.ts';
 import { appendEvents, appendObjects, type EventKind, type ProcessEvent, SETUP } from '../state.ts';
 import { VERDICT_TABLES } from './kept.ts';
-import { TOUCHED, type VerdictChange, Verdicts } from './verdicts.ts';
+import { RECAST, type VerdictChange, Verdicts } from './verdicts.ts';
 
 /** Every run prints its seed; one that failed is put here to be repeated. */
 const SEED = Date.now() % 1_000_000;
@@ -110,7 +110,7 @@ describe(`verdicts that are kept (seed ${SEED})`, () => {
     process = await definition();
     database = await Database.open({ path: ':memory:', memoryBytes: 128 * 2 ** 20, threads: 1, spillDir: '' });
     duck = await database.connect();
-    for (const statement of [...SETUP, ...VERDICT_TABLES, TOUCHED]) await duck.run(statement);
+    for (const statement of [...SETUP, ...VERDICT_TABLES, RECAST]) await duck.run(statement);
   });
   afterEach(() => {
     duck.close();
@@ -123,6 +123,15 @@ describe(`verdicts that are kept (seed ${SEED})`, () => {
     return { followed: await rows('followed'), violation: await rows('violation'), owed: await rows('owed') };
   };
 
+  /** How far a source is, that tells of no event. */
+  async function beat(verdicts: Verdicts, source: string, toUs: number): Promise<VerdictChange[]> {
+    const before = (await readPlaces(duck)).get(source);
+    if (!before || before.watermark >= toUs) return [];
+    const idle = await verdicts.idle(duck, source, toUs);
+    await writePlace(duck, source, { before, after: { ...before, watermark: toUs } });
+    return idle ? [] : verdicts.follow(duck, { source, watermark: toUs, behind: before.tick, events: [], recast: false });
+  }
+
   /** One transaction: the next events of a source, and how far it is. */
   async function batch(
     verdicts: Verdicts,
@@ -131,22 +140,22 @@ describe(`verdicts that are kept (seed ${SEED})`, () => {
   ) {
     await appendEvents(duck, events);
     const tick = events.at(-1)?.tick ?? behind;
-    await writePlace(duck, source, { position: { seq: 1, lsn: 1n, ordinal: 1 }, watermark, tick, held: null });
-    const touched = [...new Set(events.map((event) => event.case as string))];
-    await duck.append('_touched', { case: 'VARCHAR', recast: 'BOOLEAN' }, { case: touched, recast: touched.map(() => false) });
+    const before = (await readPlaces(duck)).get(source) ?? NOWHERE;
+    const after = { position: { seq: 1, lsn: 1n, ordinal: 1 }, watermark, tick, held: null };
+    await writePlace(duck, source, { before, after });
     // Told, or to be read.
-    return verdicts.follow(duck, { source, behind, events: tick % 2 === 0 ? events : null });
+    return verdicts.follow(duck, { source, watermark, behind, events: events.length % 2 === 0 ? events : null, recast: false });
   }
 
   it.each([
-    { held: 'in memory', bytes: 2 ** 20 },
-    { held: 'partly in memory', bytes: 6_000 },
-  ])('are those of a recompute, however events come, with cases $held', async ({ bytes }) => {
+    { held: 'in memory', bytes: 2 ** 20, newsMax: 1_000 },
+    { held: 'partly in memory, and large transactions', bytes: 6_000, newsMax: 3 },
+  ])('are those of a recompute, however events come, with cases $held', async ({ bytes, newsMax }) => {
     const business = new Business(SEED, 260);
     // Of each type one object whose beginning was not seen.
     const met = { state: 'new', parents: null, attributes: null, reached: null, born: false, alive: true, named: 0 };
     await appendObjects(duck, [{ object: 'payment', key: '3.0', source: 'p', case: '3', ...met }]);
-    const verdicts = new Verdicts(process, bytes);
+    const verdicts = new Verdicts(process, bytes, newsMax);
     const standing = new Map<string, VerdictChange>();
     const nameOf = (one: VerdictChange) => `${one.case} ${one.rule} ${one.level} ${one.atUs} ${one.tick} ${one.source}`;
     const at: Record<string, number> = { s: 0, p: 0, l: 0 };
@@ -159,9 +168,11 @@ describe(`verdicts that are kept (seed ${SEED})`, () => {
       const events = own.slice(from, from + 1 + business.any(25));
       at[source] = from + events.length;
       const last = events.at(-1) as ProcessEvent;
-      const watermark = Math.max(...own.slice(0, at[source]).map(({ atUs }) => atUs));
+      const known = (await readPlaces(duck)).get(source)?.watermark ?? 0;
+      const watermark = Math.max(known, ...own.slice(0, at[source]).map(({ atUs }) => atUs));
       const changes = await batch(verdicts, source, { events, behind: own[from - 1]?.tick ?? 0, watermark });
-      for (const change of changes) {
+      const later = await beat(verdicts, ['s', 'p', 'l'][business.any(3)] as string, watermark + business.any(9) * SECOND);
+      for (const change of [...changes, ...later]) {
         if (change.change === 'resolved') expect(standing.delete(nameOf(change)), nameOf(change)).toBe(true);
         else {
           expect(standing.has(nameOf(change)), nameOf(change)).toBe(false);

@@ -14,19 +14,18 @@ import {
   takeViolations,
 } from './kept.ts';
 import { Shapes } from './shapes.ts';
-import { knownCases, newEvents, type News, readHistories } from './stored.ts';
+import { knownCases, newEvents, type News, readHistories, recastNew } from './stored.ts';
 
 /** Cases that are judged at once, if their events are no more than these. */
 const CASES_AT_ONCE = 10_000;
 const EVENTS_AT_ONCE = 50_000;
-/** A transaction of more events is judged from what is stored, some cases at a time. */
 const NEWS_MAX = 100_000;
 
 /**
- * Cases of which something changed in this transaction. `recast`: more than that events were added: some it had before are of
- * another case now, or an object of it changed that was met in the middle of its life.
+ * Cases that are read as a whole at the end of this transaction, as more changed of them than that events were added: some that they had
+ * before are of another case now, or an object changed that was met in the middle of its life.
  */
-export const TOUCHED = 'CREATE TEMP TABLE _touched ("case" VARCHAR, recast BOOLEAN)';
+export const RECAST = 'CREATE TEMP TABLE _recast ("case" VARCHAR)';
 
 /** What a transaction changed about one rule of one case. */
 export interface VerdictChange extends KeptViolation {
@@ -53,11 +52,18 @@ export class Verdicts {
   readonly #judge: Judge | null;
   readonly #shapes = new Shapes();
   readonly #histories: Histories;
-  /** What `owed` may await, as it keeps it; null = to be read. */
-  #awaited: Set<string> | null = null;
+  readonly #newsMax: number;
+  /** What `owed` may await, as it keeps it, and before when nothing of that is due, µs since 1970; null = to be read. */
+  #awaited: Map<string, number> | null = null;
+  /** Watermarks by source, µs since 1970; null = to be read. */
+  #marks: Map<string, number> | null = null;
 
-  /** @param heldBytes memory for the cases that something happened in last */
-  constructor(process: ProcessConfig, heldBytes: number) {
+  /**
+   * @param heldBytes memory for the cases that something happened in last
+   * @param newsMax a transaction of more events is judged from what is stored, some cases at a time
+   */
+  constructor(process: ProcessConfig, heldBytes: number, newsMax = NEWS_MAX) {
+    this.#newsMax = newsMax;
     this.#judge = Judge.judges(process) ? new Judge(process) : null;
     this.#histories = new Histories(this.#shapes, heldBytes);
   }
@@ -66,19 +72,26 @@ export class Verdicts {
   async judgeAll(duck: Duck): Promise<void> {
     this.forget();
     for (const table of ['followed', 'violation', 'owed']) await duck.run(`DELETE FROM ${table}`);
-    await duck.run('INSERT INTO _touched SELECT DISTINCT "case", true FROM event');
+    await duck.run('INSERT INTO _recast SELECT DISTINCT "case" FROM event');
     await this.follow(duck, null);
   }
 
   /**
-   * Judges the cases of `_touched`, and those whose time has come; the places of all sources are written already.
-   * @param news events that the transaction added; null = it says nothing of them, but with `_touched`
+   * Judges the cases of `_recast`, those with new events, and those whose time has come; the places of all sources are written already.
+   * @param news what the transaction added; null = nothing but `_recast` says what changed
    * @returns what was raised and resolved, case by case
    */
   async follow(duck: Duck, news: News | null): Promise<VerdictChange[]> {
     const changes = this.#judge ? await this.#follow(duck, this.#judge, news) : [];
-    await duck.run('DELETE FROM _touched');
+    if (news?.recast !== false) await duck.run('DELETE FROM _recast');
     return changes;
+  }
+
+  /** Has no case's time come, when a source that brings no events is known up to there? Then nothing is to be judged. */
+  async idle(duck: Duck, source: string, watermark: number): Promise<boolean> {
+    if (!this.#judge) return true;
+    const marks = await this.#marksAt(duck, { source, watermark });
+    return (await this.#come(duck, marks)).length === 0;
   }
 
   /** What is in memory may be ahead of what is stored: a transaction was rolled back. */
@@ -86,40 +99,65 @@ export class Verdicts {
     this.#histories.clear();
     this.#shapes.clear();
     this.#awaited = null;
+    this.#marks = null;
   }
 
   async #follow(duck: Duck, judge: Judge, news: News | null): Promise<VerdictChange[]> {
     if (this.#shapes.full) this.forget();
-    const marks = new Map([...(await readPlaces(duck))].map(([source, { watermark }]) => [source, watermark]));
-    const touched = await this.#touched(duck, marks);
-    const added = news && (await newEvents(duck, news, { shapes: this.#shapes, eventsMax: NEWS_MAX }));
+    const marks = await this.#marksAt(duck, news);
+    const added = news && (await newEvents(duck, news, { shapes: this.#shapes, eventsMax: this.#newsMax }));
     const stored = news !== null && added === null;
+    if (stored) await recastNew(duck, news);
+    const touched = await this.#touched(duck, { marks, recast: stored || news?.recast !== false });
     for (const own of added?.keys() ?? []) if (!touched.has(own)) touched.set(own, false);
-    const cases = [...touched];
+    const cases = [...touched].toSorted(([a], [b]) => (a < b ? -1 : 1));
     const atOnce = await casesAtOnce(duck, cases.length);
     const changes: VerdictChange[] = [];
     for (let from = 0; from < cases.length; from += atOnce) {
-      const some = new Map(cases.slice(from, from + atOnce).map(([own, recast]) => [own, recast || stored]));
+      const some = new Map(cases.slice(from, from + atOnce));
       const judged = await this.#judgeSome(duck, { judge, marks, some, added: added ?? new Map() });
       for (const change of await write(duck, judged)) changes.push(change);
     }
     return changes;
   }
 
-  /** By case: is it recast? */
-  async #touched(duck: Duck, marks: ReadonlyMap<string, number>): Promise<Map<string, boolean>> {
-    this.#awaited ??= new Set((await duck.columns('SELECT DISTINCT awaits FROM owed'))['awaits'] as readonly string[]);
-    const come = [...this.#awaited]
-      .filter((awaits) => awaits !== '')
-      .map((awaits) => {
-        const mark = Math.min(...awaits.split(' ').map((source) => marks.get(source) ?? 0));
-        return `awaits = ${duckLiteral(awaits)} AND due_us < ${mark}`;
-      });
-    const due = come.length === 0 ? '' : `UNION ALL SELECT "case", false FROM owed WHERE ${come.join(' OR ')}`;
-    const { c, recast } = await duck.columns(
-      `SELECT "case" AS c, bool_or(recast) AS recast FROM (SELECT "case", recast FROM _touched ${due}) WHERE "case" IS NOT NULL GROUP BY 1 ORDER BY 1`,
-    );
-    return new Map((c as readonly string[]).map((own, i) => [own, recast?.[i] === true]));
+  async #marksAt(duck: Duck, news: Pick<News, 'source' | 'watermark'> | null): Promise<ReadonlyMap<string, number>> {
+    this.#marks ??= new Map([...(await readPlaces(duck))].map(([source, { watermark }]) => [source, watermark]));
+    if (news) this.#marks.set(news.source, news.watermark);
+    return this.#marks;
+  }
+
+  /** Of what `owed` may await: what something may be due of. */
+  async #come(duck: Duck, marks: ReadonlyMap<string, number>): Promise<{ readonly awaits: string; readonly mark: number }[]> {
+    this.#awaited ??= await dueFirst(duck);
+    return [...this.#awaited].flatMap(([awaits, dueUs]) => {
+      const mark = Math.min(...awaits.split(' ').map((source) => marks.get(source) ?? 0));
+      return dueUs < mark ? [{ awaits, mark }] : [];
+    });
+  }
+
+  /** Cases that are recast (true), and those whose time has come. */
+  async #touched(
+    duck: Duck,
+    { marks, recast }: { readonly marks: ReadonlyMap<string, number>; readonly recast: boolean },
+  ): Promise<Map<string, boolean>> {
+    const touched = new Map<string, boolean>();
+    const come = await this.#come(duck, marks);
+    if (come.length > 0) {
+      const due = come.map(({ awaits, mark }) => `awaits = ${duckLiteral(awaits)} AND due_us < ${mark}`).join(' OR ');
+      const { c } = await duck.columns(`SELECT DISTINCT "case" AS c FROM owed WHERE ${due}`);
+      for (const own of c as readonly string[]) touched.set(own, false);
+      // They owe something else when they are judged; what was noted of others may be satisfied.
+      this.#awaited = await dueFirst(duck, due);
+    }
+    if (!recast) return touched;
+    const { c } = await duck.columns('SELECT DISTINCT "case" AS c FROM _recast WHERE "case" IS NOT NULL');
+    for (const own of c as readonly string[]) touched.set(own, true);
+    return touched;
+  }
+
+  #owes(awaits: string, dueUs: number | null): void {
+    if (dueUs !== null && dueUs < (this.#awaited?.get(awaits) ?? Infinity)) this.#awaited?.set(awaits, dueUs);
   }
 
   async #judgeSome(
@@ -154,12 +192,20 @@ export class Verdicts {
       const now = { case: own, events, objects: history.objects };
       const judgement = judge.judge(now, places);
       const marks = marksOf(judgement);
-      for (const { awaits } of judgement.owed) this.#awaited?.add(awaitsText(awaits));
+      for (const { awaits, dueUs } of judgement.owed) this.#owes(awaitsText(awaits), dueUs);
       if (events.length > 0) this.#histories.put(now, marks);
       else this.#histories.forget(own);
       return { judgement, marks, before: held ? held.marks : known.has(own) ? null : undefined };
     });
   }
+}
+
+/** By what it awaits: when the first of what is owed is due; without what is `left` out. */
+async function dueFirst(duck: Duck, left = 'false'): Promise<Map<string, number>> {
+  const found = await duck.rows<{ awaits: string; dueUs: number }>(
+    `SELECT awaits, min(due_us) AS "dueUs" FROM owed WHERE due_us IS NOT NULL AND NOT (${left}) GROUP BY 1`,
+  );
+  return new Map(found.map(({ awaits, dueUs }) => [awaits, dueUs]));
 }
 
 /** As many as have {@link EVENTS_AT_ONCE} events, were they all as long as the mean of what is stored. */

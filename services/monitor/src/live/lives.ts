@@ -23,6 +23,14 @@ interface Entry {
   dirty: boolean;
 }
 
+/** What was written. */
+interface Flushed {
+  /** The new events; null = they are still to be settled or joined, or others changed with them: then they are to be read. */
+  readonly events: readonly ProcessEvent[] | null;
+  /** Cases stand in `_recast`. */
+  readonly recast: boolean;
+}
+
 interface Pending {
   readonly type: ObjectType;
   key: string;
@@ -121,16 +129,17 @@ export class Lives {
     this.#events.push({ type, key, happening, occasion, tick });
   }
 
-  /**
-   * Writes everything, and knows nothing any more.
-   * @returns the new events; null = they are still to be settled or joined, or others changed with them: then they are to be read
-   */
-  async flush(): Promise<readonly ProcessEvent[] | null> {
+  /** Writes everything, and knows nothing any more. */
+  async flush(): Promise<Flushed> {
     let final = this.#moves.size === 0 && this.#parts.length === 0;
+    let recast = false;
     for (const [type, moves] of this.#moves) await this.#moveEvents(type, moves);
     for (const type of this.#process.objects) {
       const dirty = [...this.#of(type.name)].filter(([, { dirty: changed }]) => changed);
-      if (dirty.length > 0) final = (await this.#write(type, dirty)) && final;
+      if (dirty.length === 0) continue;
+      const written = await this.#write(type, dirty);
+      final &&= written.final;
+      recast ||= written.recast;
     }
     // Written out: copying objects by "..." took a tenth of the time of all judging.
     const events = this.#events.map(
@@ -156,11 +165,14 @@ export class Lives {
     this.#entries.clear();
     this.#moves.clear();
     this.#events = [];
-    return final ? events : null;
+    return { events: final ? events : null, recast };
   }
 
-  /** @returns do all of them have their case, and had they it before? */
-  async #write(type: ObjectType, dirty: readonly (readonly [string, Entry])[]): Promise<boolean> {
+  /** @returns `final`: all of them have their case, and had it before */
+  async #write(
+    type: ObjectType,
+    dirty: readonly (readonly [string, Entry])[],
+  ): Promise<{ readonly final: boolean; readonly recast: boolean }> {
     const unsettled = dirty.filter(([key, entry]) => this.#settle(type, key, entry)).map(([key]) => key);
     const stored = dirty.filter((one) => one[1].stored);
     await this.#remove('object', type, stored);
@@ -200,9 +212,9 @@ export class Lives {
       parent_key: links.map(({ link }) => link),
     });
     await this.#duck.append('_dirty', DIRTY_COLUMNS, { object: unsettled.map(() => type.name), key: unsettled });
-    const touched = casesOf(dirty, new Set(unsettled));
-    await this.#duck.append('_touched', TOUCHED_COLUMNS, { case: [...touched.keys()], recast: [...touched.values()] });
-    return unsettled.length === 0;
+    const recast = recastCases(dirty, new Set(unsettled));
+    await this.#duck.append('_recast', RECAST_COLUMNS, { case: recast });
+    return { final: unsettled.length === 0, recast: recast.length > 0 };
   }
 
   async #remove(table: 'object' | 'link', type: ObjectType, some: readonly (readonly [string, Entry])[]): Promise<void> {
@@ -276,18 +288,18 @@ function linksChanged({ life, stored, moved }: Entry): boolean {
   return moved || !stored || !life || stored.life.links.some((link, i) => link !== life.links[i]);
 }
 
-/** Cases whose objects changed: are they recast? */
-function casesOf(dirty: readonly (readonly [string, Entry])[], unsettled: ReadonlySet<string>): Map<string, boolean> {
-  const touched = new Map<string, boolean>();
+/** Cases of which more changed than that events were added. */
+function recastCases(dirty: readonly (readonly [string, Entry])[], unsettled: ReadonlySet<string>): string[] {
+  const recast = new Set<string>();
   for (const [key, { case: own, stored, life, moved }] of dirty) {
     const met = life?.born === false || stored?.life.born === false;
-    const recast = moved || met || unsettled.has(key) || (stored !== null && stored.case !== own);
-    for (const one of [own, stored?.case ?? null]) if (one !== null) touched.set(one, recast || touched.get(one) === true);
+    if (!moved && !met && !unsettled.has(key) && (stored === null || stored.case === own)) continue;
+    for (const one of [own, stored?.case ?? null]) if (one !== null) recast.add(one);
   }
-  return touched;
+  return [...recast];
 }
 
-const TOUCHED_COLUMNS = { case: 'VARCHAR', recast: 'BOOLEAN' } as const;
+const RECAST_COLUMNS = { case: 'VARCHAR' } as const;
 const LINK_COLUMNS = { object: 'VARCHAR', key: 'VARCHAR', parent: 'VARCHAR', parent_key: 'VARCHAR' } as const;
 const PART_COLUMNS = {
   tick: 'BIGINT',

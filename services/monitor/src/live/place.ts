@@ -26,7 +26,8 @@ export interface TableReading {
   readonly complete: boolean;
 }
 
-const EMPTY: Place = { position: ORIGIN, watermark: 0, tick: 0, held: null };
+/** Of a source that was not read yet. */
+export const NOWHERE: Place = { position: ORIGIN, watermark: 0, tick: 0, held: null };
 
 interface StoredPlace {
   readonly source: string;
@@ -40,7 +41,7 @@ interface StoredPlace {
 }
 
 export async function readPlace(duck: Duck, source: string): Promise<Place> {
-  return (await readPlaces(duck)).get(source) ?? EMPTY;
+  return (await readPlaces(duck)).get(source) ?? NOWHERE;
 }
 
 /** Of every source that was read so far. */
@@ -59,10 +60,19 @@ export async function readPlaces(duck: Duck): Promise<Map<string, Place>> {
   );
 }
 
-/** In the transaction that brings the state there (I6). */
-export async function writePlace(duck: Duck, source: string, { position, watermark, tick, held }: Place): Promise<void> {
-  await duck.run('DELETE FROM place WHERE source = $1', [source]);
-  await duck.run('INSERT INTO place VALUES ($1, $2::BIGINT, $3, $4::BIGINT, $5, $6::BIGINT, $7::BIGINT, $8)', [
+/** In the transaction that brings the state there (I6). @param before as it is stored, or {@link NOWHERE} */
+export async function writePlace(
+  duck: Duck,
+  source: string,
+  { before, after }: { readonly before: Place; readonly after: Place },
+): Promise<void> {
+  const { position, watermark, tick, held } = after;
+  const sql =
+    before === NOWHERE
+      ? 'INSERT INTO place VALUES ($1, $2::BIGINT, $3, $4::BIGINT, $5, $6::BIGINT, $7::BIGINT, $8)'
+      : `UPDATE place SET seq = $2::BIGINT, lsn = $3, ordinal = $4::BIGINT, epoch = $5, watermark = $6::BIGINT, tick = $7::BIGINT, held = $8
+          WHERE source = $1`;
+  await duck.run(sql, [
     source,
     String(position.seq),
     formatLsn(position.lsn),

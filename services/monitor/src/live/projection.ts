@@ -36,8 +36,10 @@ export class ProcessProjection implements Projection {
   #ticks: Ticks;
   /** While a transaction is open: ends its turn. */
   #release: (() => void) | null = null;
-  /** Events of the transaction that is open; null = they are to be read. */
+  /** Events of the transaction that is open, when all is said of them; null = they are to be settled, joined and read. */
   #added: ProcessEvent[] | null = null;
+  /** Cases stand in `_recast`. */
+  #recast = false;
 
   private constructor(
     store: ProcessStore,
@@ -78,17 +80,21 @@ export class ProcessProjection implements Projection {
 
   async apply(group: Group): Promise<void> {
     try {
-      if (!this.#release) {
-        this.#release = await this.#store.lock();
+      const begins = !this.#release;
+      this.#release ??= await this.#store.lock();
+      const changes = group.batches.map((batch) => rowChanges(batch, this.#process, this.#source));
+      if (begins) {
+        const nothing = !group.partial && changes.flat().length === 0 && !group.batches.some(({ header }) => header.mark);
+        if (nothing && (await this.#moveOn(group))) return;
         await this.#store.writer.run('BEGIN');
         this.#added = [];
+        this.#recast = false;
       }
       const lives = this.#lives();
-      const changes = group.batches.map((batch) => rowChanges(batch, this.#process, this.#source));
       // All at once: a statement a message would bound it at some tens of messages a second where the machine is busy.
       await this.#load(changes.flat(), lives);
       for (const [i, batch] of group.batches.entries()) await this.#take(batch, changes[i] ?? [], lives);
-      this.#add(await lives.flush());
+      this.#flushed(await lives.flush());
       if (!group.partial) await this.#commit(group);
     } catch (error) {
       await this.#rollback();
@@ -102,7 +108,7 @@ export class ProcessProjection implements Projection {
       await duck.run('INSERT INTO _dirty SELECT object, key FROM object WHERE source = $1', [this.#source]);
       const own = `object IN (${this.#types.map(({ name }) => duckLiteral(name)).join(', ')})`;
       await duck.run(
-        `INSERT INTO _touched SELECT "case", true FROM (SELECT "case" FROM event WHERE ${own} UNION SELECT "case" FROM object WHERE ${own})`,
+        `INSERT INTO _recast SELECT "case" FROM (SELECT "case" FROM event WHERE ${own} UNION SELECT "case" FROM object WHERE ${own})`,
       );
       for (const table of ['event', 'object', 'link']) await duck.run(`DELETE FROM ${table} WHERE ${own}`);
       for (const table of ['place', 'snapshot']) await duck.run(`DELETE FROM ${table} WHERE source = $1`, [this.#source]);
@@ -119,7 +125,8 @@ export class ProcessProjection implements Projection {
     await this.#alone(async (duck) => {
       const { held, tick } = this.#place;
       const later = held && compareSourcePosition(held, until) > 0 ? held : { lsn: until.lsn, ordinal: until.ordinal };
-      await writePlace(duck, this.#source, { position: to, watermark, tick, held: foreign ? null : later });
+      const after = { position: to, watermark, tick, held: foreign ? null : later };
+      await writePlace(duck, this.#source, { before: this.#place, after });
       if (foreign) await duck.run('UPDATE snapshot SET generation = NULL WHERE source = $1', [this.#source]);
     });
   }
@@ -194,6 +201,7 @@ export class ProcessProjection implements Projection {
       if (!type && what) seen.set(`${lsn} ${table} ${what}`, { lsn, table, op: what });
     }
     const all = [...seen.values()];
+    if (all.length > 0) this.#added = null;
     await this.#store.writer.append('_mark', MARK_COLUMNS, {
       lsn: all.map(({ lsn }) => lsn),
       table: all.map(({ table }) => table),
@@ -218,7 +226,8 @@ export class ProcessProjection implements Projection {
     { occasion, found }: { occasion: Occasion; found: number | null },
   ): Promise<void> {
     await lives.flush();
-    this.#add(null);
+    this.#added = null;
+    this.#recast = true;
     const duck = this.#store.writer;
     const gone = `object = ${duckLiteral(type.name)} AND alive${found === null ? '' : ` AND named <> ${found}`}`;
     const [counted] = await duck.rows<{ n: number }>(`SELECT count(*) AS n FROM object WHERE ${gone}`);
@@ -229,7 +238,7 @@ export class ProcessProjection implements Projection {
       `INSERT INTO event SELECT "case", ${activity}, ${occasion.atUs}, ${first} + ${nth}, source, ${occasion.lsn}, ${occasion.ordinal},
          ${nth}, object, key, '${found === null ? 'deleted' : 'found'}', state, NULL, NULL FROM object WHERE ${gone} ORDER BY key`,
     );
-    await duck.run(`INSERT INTO _touched SELECT DISTINCT "case", true FROM object WHERE ${gone}`);
+    await duck.run(`INSERT INTO _recast SELECT DISTINCT "case" FROM object WHERE ${gone}`);
     await duck.run(`UPDATE object SET alive = false WHERE ${gone}`);
   }
 
@@ -242,20 +251,47 @@ export class ProcessProjection implements Projection {
     await writeReading(this.#store.writer, { source: this.#source, table }, reading);
   }
 
-  async #commit({ after, watermark }: Group): Promise<void> {
+  /** Nothing happened up to there: one statement, as there is such a group every second. @returns is that all there is to do? */
+  async #moveOn(group: Group): Promise<boolean> {
+    const { verdicts, writer } = this.#store;
+    if (!(await verdicts.idle(writer, this.#source, group.watermark))) return false;
+    const place = this.#placeAfter(group);
+    await writePlace(writer, this.#source, { before: this.#place, after: place });
+    await this.#done(place);
+    return true;
+  }
+
+  async #commit(group: Group): Promise<void> {
     const duck = this.#store.writer;
+    if (!this.#added) {
+      await settleCases(duck, this.#process);
+      await joinTransactions(duck, this.#process, this.#source);
+      this.#recast = true;
+    }
+    const place = this.#placeAfter(group);
+    await writePlace(duck, this.#source, { before: this.#place, after: place });
+    await this.#store.verdicts.follow(duck, {
+      source: this.#source,
+      watermark: place.watermark,
+      behind: this.#place.tick,
+      events: this.#added,
+      recast: this.#recast,
+    });
+    await duck.run('COMMIT');
+    await this.#done(place);
+  }
+
+  #placeAfter({ after, watermark }: Group): Place {
     const { held } = this.#place;
-    await settleCases(duck, this.#process);
-    await joinTransactions(duck, this.#process, this.#source);
-    const place: Place = {
+    return {
       position: after,
       watermark,
       tick: this.#ticks.last,
       held: held && compareSourcePosition(after, held) < 0 ? held : null,
     };
-    await writePlace(duck, this.#source, place);
-    await this.#store.verdicts.follow(duck, { source: this.#source, behind: this.#place.tick, events: this.#added });
-    await duck.run('COMMIT');
+  }
+
+  async #done(place: Place): Promise<void> {
     this.#place = place;
     await this.#store.learn();
     this.#unlock();
@@ -263,7 +299,8 @@ export class ProcessProjection implements Projection {
   }
 
   /** A transaction of very many events is not held in memory. */
-  #add(events: readonly ProcessEvent[] | null): void {
+  #flushed({ events, recast }: Awaited<ReturnType<Lives['flush']>>): void {
+    this.#recast ||= recast;
     if (!events || !this.#added || this.#added.length + events.length > ADDED_MAX) this.#added = null;
     else for (const event of events) this.#added.push(event);
   }
@@ -278,6 +315,8 @@ export class ProcessProjection implements Projection {
     await this.#rollback();
     const release = await this.#store.lock();
     try {
+      // Places change in it that are not told to them.
+      this.#store.verdicts.forget();
       await this.#store.transaction(work);
       await this.#reload();
     } finally {

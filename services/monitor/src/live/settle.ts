@@ -27,7 +27,7 @@ export async function settleCases(duck: Duck, { root, objects }: ProcessConfig):
           UNION SELECT l.key FROM link l JOIN _dirty d ON d.object = l.parent AND d.key = l.parent_key WHERE l.object = ${type})`,
     );
     await duck.run(
-      `INSERT INTO _touched SELECT unnest([o."case", c.after]), true FROM object o JOIN _case c ON c.key = o.key
+      `INSERT INTO _recast SELECT unnest([o."case", c.after]) FROM object o JOIN _case c ON c.key = o.key
         WHERE o.object = ${type} AND o."case" IS DISTINCT FROM c.after`,
     );
     for (const table of ['object', 'event'])

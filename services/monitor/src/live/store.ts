@@ -3,7 +3,7 @@ import type { ProcessConfig } from '@tributary/config';
 import { type Database, type Duck, openDisposable, Turns } from '@tributary/duckdb';
 import { keepLearned, LEARNED_TABLE, learnedBefore, learnTransitions, withLearned } from '../conformance/learned.ts';
 import { VERDICT_TABLES, VERDICT_UPGRADE } from '../conformance/kept.ts';
-import { TOUCHED, Verdicts } from '../conformance/verdicts.ts';
+import { RECAST, Verdicts } from '../conformance/verdicts.ts';
 import { openState } from '../state.ts';
 
 export interface StoreOptions {
@@ -38,7 +38,7 @@ const SCRATCH = [
   'CREATE TEMP TABLE _mark (lsn UBIGINT, "table" VARCHAR, op VARCHAR)',
   'CREATE TEMP TABLE _part (tick BIGINT, lsn UBIGINT, object VARCHAR, key VARCHAR, kind VARCHAR, after VARCHAR)',
   'CREATE TEMP TABLE _tie (tick BIGINT, parent VARCHAR, parent_key VARCHAR)',
-  TOUCHED,
+  RECAST,
 ];
 
 /**

@@ -5,7 +5,7 @@ import { type Duck, duckIdent } from '@tributary/duckdb';
 import { isoSql } from '../analysis/cases.ts';
 import { learnTransitions, withLearned } from '../conformance/learned.ts';
 import { VERDICT_TABLES } from '../conformance/kept.ts';
-import { TOUCHED, Verdicts } from '../conformance/verdicts.ts';
+import { RECAST, Verdicts } from '../conformance/verdicts.ts';
 import { type EventRow, eventColumns, eventOfRow, type FindingEvent } from './finding.ts';
 
 /** What another definition would say of the cases that are here, beside what the running one says. */
@@ -53,7 +53,7 @@ export async function whatIf(
   const [here] = await duck.rows<{ name: string }>('SELECT current_database() AS name');
   const kept = `${duckIdent(here?.name ?? '')}.main.violation`;
   for (const table of VERDICT_TABLES) await duck.run(table.replace('CREATE TABLE IF NOT EXISTS', 'CREATE TEMP TABLE'));
-  await duck.run(TOUCHED);
+  await duck.run(RECAST);
   const learned = await learnTransitions(duck, definition);
   const verdicts = new Verdicts(learned ? withLearned(definition, learned) : definition, 0);
   await verdicts.judgeAll(duck);
