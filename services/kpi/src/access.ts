@@ -13,6 +13,8 @@ export interface Scope {
 }
 
 export const EVERYTHING: Scope = { condition: null, values: [], tag: null };
+/** No row: what measures say of what is not there. */
+export const NOTHING: Scope = { condition: () => 'false', values: [], tag: null };
 
 /**
  * What a reader may see. Nothing is open by omission: a question that does not say who asks, and a claim that the reader does not have,

@@ -22,19 +22,21 @@ describe('what a condition looks at', () => {
     const buckets: string[] = [];
     const compiled = { calendar: { zone: 'Europe/Berlin', weekStart: 'monday' } } as Compiled;
     const condition: AlertExpression = { kind: 'operation', operator: '<', left: leaf, right: { kind: 'number', value: 3 } };
-    const { sight, named } = await look(
+    const [seen] = await look(
       { condition },
       {
         duck,
         compiled,
         completeTo: Date.parse(completeTo) * 1_000,
+        groups: [{}],
         read: async (_measure, grain, bucket) => {
-          buckets.push(`${grain} ${bucket}`);
+          const nth = buckets.push(`${grain} ${bucket}`);
           // The mean of what is there: 1, 3, 5, … with every other one missing.
-          return buckets.length % 2 === 1 ? buckets.length : null;
+          return () => (nth % 2 === 1 ? nth : null);
         },
       },
     );
+    const { sight, named = {} } = seen ?? {};
     expect(sight).toBe(Object.values(named)[0] === 1 || Object.values(named)[0] === 2 ? 'met' : 'unmet');
     return buckets;
   };

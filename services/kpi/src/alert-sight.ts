@@ -1,6 +1,7 @@
 import type { AlertBaseline, AlertExpression, AlertValue, Grain, KpiAlert } from '@tributary/config';
 import { unreachable } from '@tributary/core';
 import type { Duck } from '@tributary/duckdb';
+import type { Group } from './alert-groups.ts';
 import { shift, trunc } from './grains.ts';
 import type { Sight } from '@tributary/alerts';
 import type { Compiled } from './definition.ts';
@@ -8,31 +9,54 @@ import type { Compiled } from './definition.ts';
 /** Values that a condition names, as it names them; null = there is none. */
 export type Named = Readonly<Record<string, number | null>>;
 
-/** Value of one measure in one bucket, over all dimensions. @param bucket ISO 8601; null for a KPI without time */
-export type ReadValue = (measure: string, grain: Grain | null, bucket: string | null) => Promise<number | null>;
+/** Values of one measure in one bucket, by group. @param bucket ISO 8601; null for a KPI without time */
+export type ReadValues = (
+  measure: string,
+  grain: Grain | null,
+  bucket: string | null,
+) => Promise<(group: Group) => number | null>;
 
-/**
- * Looks at a condition: true, false, or unknown where a value it needs is missing, as SQL has it.
- * @param completeTo µs since 1970: a bucket that ended before then is closed
- */
+/** What was seen of one group. */
+export interface Sighting {
+  readonly group: Group;
+  readonly sight: Sight;
+  readonly named: Named;
+}
+
+interface Looking {
+  readonly duck: Duck;
+  readonly compiled: Compiled;
+  /** µs since 1970: a bucket that ended before then is closed. */
+  readonly completeTo: number;
+  readonly groups: readonly Group[];
+  readonly read: ReadValues;
+}
+
+/** Looks at a condition for every group: true, false, or unknown where a value it needs is missing, as SQL has it. */
 export async function look(
   { condition }: Pick<KpiAlert, 'condition'>,
-  { duck, compiled, completeTo, read }: { duck: Duck; compiled: Compiled; completeTo: number; read: ReadValue },
-): Promise<{ sight: Sight; named: Named }> {
-  const values = new Map<string, number | null>();
+  { duck, compiled, completeTo, groups, read }: Looking,
+): Promise<Sighting[]> {
+  const leaves = new Map<string, ((group: Group) => number | null)[]>();
   for (const leaf of leavesOf(condition)) {
     const name = textOf(leaf);
-    if (values.has(name)) continue;
+    if (leaves.has(name)) continue;
     const buckets = leaf.grain === null ? [null] : await bucketsOf(duck, { ...leaf, grain: leaf.grain }, compiled, completeTo);
-    const found: number[] = [];
-    for (const bucket of buckets) {
-      const value = await read(leaf.measure, leaf.grain, bucket);
-      if (value !== null) found.push(value);
-    }
-    values.set(name, found.length === 0 ? null : found.reduce((sum, value) => sum + value, 0) / found.length);
+    const values: ((group: Group) => number | null)[] = [];
+    for (const bucket of buckets) values.push(await read(leaf.measure, leaf.grain, bucket));
+    leaves.set(name, values);
   }
-  const result = evaluate(condition, (leaf) => values.get(textOf(leaf)) ?? null);
-  return { sight: result === null ? 'no_data' : result === 0 ? 'unmet' : 'met', named: Object.fromEntries(values) };
+  return groups.map((group) => {
+    const named = Object.fromEntries([...leaves].map(([name, values]) => [name, mean(values.map((valueOf) => valueOf(group)))]));
+    const result = evaluate(condition, (leaf) => named[textOf(leaf)] ?? null);
+    return { group, sight: result === null ? 'no_data' : result === 0 ? 'unmet' : 'met', named };
+  });
+}
+
+/** Of what there is. */
+function mean(values: readonly (number | null)[]): number | null {
+  const found = values.filter((value) => value !== null);
+  return found.length === 0 ? null : found.reduce((sum, value) => sum + value, 0) / found.length;
 }
 
 type Leaf = AlertValue | AlertBaseline;

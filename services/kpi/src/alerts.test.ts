@@ -5,7 +5,8 @@ import type { Answer, Message } from '@tributary/projection';
 import { describe, expect, it } from 'vitest';
 import { evaluate } from './alert-sight.ts';
 import type { Sight } from '@tributary/alerts';
-import { KpiAlerts } from './alerts.ts';
+import type { Group } from './alert-groups.ts';
+import { KpiAlerts, type Seen } from './alerts.ts';
 
 const hook = (name: string): HookConfig => ({
   name,
@@ -23,6 +24,8 @@ const drop: KpiAlert = {
   name: 'drop',
   when: 'gmv(hour) < 1',
   condition: { kind: 'number', value: 1 },
+  by: [],
+  seenWithinMs: 1_000,
   forMs: 0,
   keepFiringMs: 0,
   noData: 'hold',
@@ -33,6 +36,8 @@ const drop: KpiAlert = {
 };
 const kpi = (...alerts: KpiAlert[]) =>
   ({ name: 'sales', owner: 'bi@shop', staleAfterMs: 30_000, alerts }) as unknown as KpiConfig;
+
+const sighting = (sight: Sight, group: Group = {}) => ({ group, sight, named: { 'gmv(hour)': 0.5 } });
 
 /** Alerts that tell receivers which answer as `judge` says; every request is kept as `hook id state`. */
 function world(judge: (hook: string, message: Message) => Answer | Promise<Answer> = () => ({ kind: 'taken' })) {
@@ -51,8 +56,8 @@ function world(judge: (hook: string, message: Message) => Answer | Promise<Answe
     const options = { config, hooks: [hook('ops'), hook('boss')], positions, clock: systemClock, chance: () => 0, receiverOf };
     const alerts = new KpiAlerts({ ...options, warn: (_facts, message) => warned.push(message) });
     await alerts.open();
-    const see = (sight: Sight, name = 'drop') =>
-      alerts.take({ at: at++, freshness: null, alerts: new Map([[name, { sight, named: { 'gmv(hour)': 0.5 } }]]) });
+    const seeAll = (seen: Seen, name = 'drop') => alerts.take({ at: at++, freshness: null, alerts: new Map([[name, seen]]) });
+    const see = (sight: Sight, name?: string) => seeAll({ sightings: [sighting(sight)], more: false }, name);
     /** Delivers until so many requests were made in all. */
     const deliver = async (requests: number) => {
       const stop = new AbortController();
@@ -61,7 +66,7 @@ function world(judge: (hook: string, message: Message) => Answer | Promise<Answe
       stop.abort(new Error('enough'));
       await delivering;
     };
-    return { alerts, see, deliver };
+    return { alerts, see, seeAll, deliver };
   };
   return { open, posted, warned, positions };
 }
@@ -167,6 +172,42 @@ describe('alerts of a KPI', () => {
     const { alerts, see } = await open(kpi({ ...drop, name: 'other' }));
     await see('unmet', 'other');
     expect(alerts.facts()).toMatchObject([{ alert: 'drop', state: 'resolved', resolvedAt: 1_001 }]);
+  });
+
+  it('divided by dimensions have a life for every value, which goes on after a restart, and is over with its rows', async () => {
+    const { open, posted, warned } = world();
+    const divided = kpi({ ...drop, by: ['country'], to: ['ops'], stale: 'alert' });
+    const of = (...seen: [country: string | null, sight: Sight][]): Seen => ({
+      sightings: seen.map(([country, sight]) => sighting(sight, { country })),
+      more: true,
+    });
+    const first = await open(divided);
+    await first.seeAll(of(['DE', 'unmet'], ['FR', 'met'], [null, 'unmet']));
+    await first.seeAll(of(['DE', 'met'], ['FR', 'met'], [null, 'unmet']));
+    const second = await open(divided);
+    expect(second.alerts.facts().map(({ alert, raisedAt }) => [alert, raisedAt])).toEqual([
+      ['drop{country=DE}', 1_001],
+      ['drop{country=FR}', 1_000],
+    ]);
+    // Nothing can be seen: of each that is known, and of none that is not.
+    await second.seeAll('stale');
+    await second.seeAll(of(['DE', 'unmet'], [null, 'unmet']));
+    expect(second.alerts.facts().map(({ alert, state, resolvedAt }) => [alert, state, resolvedAt])).toEqual([
+      ['drop{country=FR}', 'resolved', 1_003],
+      ['drop{country}', 'resolved', 1_003],
+      ['drop{country=DE}', 'resolved', 1_003],
+    ]);
+    await second.deliver(5);
+    expect(posted).toEqual([
+      'ops sales.drop{country=FR}.1000.1 firing',
+      'ops sales.drop{country=DE}.1001.1 firing',
+      'ops sales.drop{country}.1002.1 firing',
+      'ops sales.drop{country=DE}.1001.2 resolved',
+      'ops sales.drop{country}.1002.2 resolved',
+    ]);
+    expect(warned).toEqual(
+      Array.from({ length: 2 }, () => 'an alert has more values than it can watch: those with the most rows are watched'),
+    );
   });
 });
 

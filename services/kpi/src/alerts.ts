@@ -1,16 +1,22 @@
-import { Alerts, type AlertsOptions, type AlertState, ALL_WELL, type SeenAlert, type Sight } from '@tributary/alerts';
+import { Alerts, type AlertsOptions, type AlertState, type SeenAlert } from '@tributary/alerts';
 import type { KpiAlert, KpiConfig } from '@tributary/config';
-import type { Named } from './alert-sight.ts';
+import { groupedName, groupNamed, TOGETHER } from './alert-groups.ts';
+import type { Named, Sighting } from './alert-sight.ts';
 import type { KpiFreshness } from './moment.ts';
 
 /** Looks that are missed: so many times the usual pause still counts as having looked all the time. */
 const GAP_PAUSES = 3;
 
+/** What a look saw of one alert: of each group that it watches; or nothing, of none. */
+export type Seen =
+  | 'stale'
+  | { readonly sightings: readonly Sighting[] /** There are more than it watches. */; readonly more: boolean };
+
 /** One look at all alerts of a KPI. */
 export interface Look {
   readonly at: number;
   readonly freshness: KpiFreshness | null;
-  readonly alerts: ReadonlyMap<string, { readonly sight: Sight; readonly named: Named }>;
+  readonly alerts: ReadonlyMap<string, Seen>;
 }
 
 /** As status tells it. */
@@ -29,10 +35,15 @@ interface AlertFact {
 export class KpiAlerts {
   readonly #config: KpiConfig;
   readonly #alerts: Alerts;
-  #named = new Map<string, Named>();
+  readonly #warn: AlertsOptions['warn'];
+  /** By name of alert and group: what was seen last. */
+  readonly #named = new Map<string, Named>();
+  /** Alerts of which it was told that there is more than they can watch. */
+  readonly #told = new Set<string>();
 
   constructor({ config, ...rest }: { readonly config: KpiConfig } & Omit<AlertsOptions, 'key' | 'prefix'>) {
     this.#config = config;
+    this.#warn = rest.warn;
     this.#alerts = new Alerts({ ...rest, key: `kpi-alerts.${config.name}`, prefix: config.name });
   }
 
@@ -58,53 +69,85 @@ export class KpiAlerts {
   /** Takes in what a look found. */
   async take({ at, freshness, alerts }: Look): Promise<void> {
     const config = this.#config;
-    const seen = config.alerts.flatMap((alert): SeenAlert[] => {
+    const seen = config.alerts.flatMap((alert) => {
       const found = alerts.get(alert.name);
       if (!found) return [];
-      this.#named.set(alert.name, found.named);
-      const { name, when, to, everyMs } = alert;
-      const { name: kpi, owner } = config;
-      return [
-        {
-          name,
-          when,
-          to,
-          rule: alert,
-          sight: found.sight,
-          gapMs: GAP_PAUSES * everyMs,
-          body: ({ state, cause, ...times }) => ({
-            type: 'tributary.kpi.alert',
-            kpi,
-            alert: name,
-            owner,
-            state,
-            cause,
-            when,
-            values: found.named,
-            ...times,
-            freshness,
-          }),
-        },
-      ];
+      if (found !== 'stale' && found.more) this.#tellMore(alert);
+      const sightings = found === 'stale' ? this.#unseen(alert) : found.sightings;
+      return sightings.map((sighting) => this.#seen(alert, sighting, freshness));
     });
-    await this.#alerts.take(at, () => ({ seen, known: (name) => config.alerts.some((alert) => alert.name === name) }));
+    const names = new Set(seen.map(({ name }) => name));
+    // One that was not looked at stays as it is.
+    const known = (name: string) => {
+      const { alert } = groupNamed(name);
+      return names.has(name) || (!alerts.has(alert) && config.alerts.some((one) => one.name === alert));
+    };
+    await this.#alerts.take(at, () => ({ seen, known }));
+    for (const name of this.#named.keys()) if (!names.has(name)) this.#named.delete(name);
+  }
+
+  /** Everything that is known of an alert, when nothing can be seen of it. */
+  #unseen({ name, by }: KpiAlert): Sighting[] {
+    const groups = Object.keys(this.#alerts.states)
+      .map(groupNamed)
+      .filter(({ alert, group }) => alert === name && Object.keys(group).join() === by.join())
+      .map(({ group }) => group);
+    return (by.length === 0 ? [TOGETHER] : groups).map((group) => ({ group, sight: 'stale', named: {} }));
+  }
+
+  #seen(alert: KpiAlert, { group, sight, named }: Sighting, freshness: KpiFreshness | null): SeenAlert {
+    const { when, to, everyMs } = alert;
+    const { name: kpi, owner } = this.#config;
+    const name = groupedName(alert.name, group);
+    this.#named.set(name, named);
+    const dimensions = alert.by.length === 0 ? {} : { dimensions: group };
+    return {
+      name,
+      when,
+      to,
+      rule: alert,
+      sight,
+      gapMs: GAP_PAUSES * everyMs,
+      body: ({ state, cause, ...times }) => ({
+        type: 'tributary.kpi.alert',
+        kpi,
+        alert: alert.name,
+        ...dimensions,
+        owner,
+        state,
+        cause,
+        when,
+        values: named,
+        ...times,
+        freshness,
+      }),
+    };
+  }
+
+  #tellMore({ name, by }: KpiAlert): void {
+    if (this.#told.has(name)) return;
+    this.#told.add(name);
+    const facts = { kpi: this.#config.name, alert: name, by };
+    this.#warn(facts, 'an alert has more values than it can watch: those with the most rows are watched');
   }
 
   facts(): readonly AlertFact[] {
     const owner = this.#config.owner ?? '';
-    const raised = this.#config.alerts.flatMap((alert): AlertFact[] => {
-      const { phase: state, cause, raisedAt, acknowledged = null } = this.#alerts.states[alert.name] ?? ALL_WELL;
-      if (raisedAt === null) return [];
-      const problem = this.#problem(alert, cause);
-      return [{ alert: alert.name, state, problem, cause, owner, raisedAt, resolvedAt: null, acknowledged }];
-    });
+    const { states } = this.#alerts;
+    const raised = this.#config.alerts.flatMap((alert) =>
+      Object.entries(states).flatMap(([name, { phase: state, cause, raisedAt, acknowledged = null }]): AlertFact[] => {
+        if (raisedAt === null || groupNamed(name).alert !== alert.name) return [];
+        const problem = this.#problem(alert, name, cause);
+        return [{ alert: name, state, problem, cause, owner, raisedAt, resolvedAt: null, acknowledged }];
+      }),
+    );
     const over = this.#alerts.past.map(({ alert, when, raisedAt, resolvedAt }) => {
       return { alert, state: 'resolved' as const, problem: when, cause: null, owner, raisedAt, resolvedAt, acknowledged: null };
     });
     return [...raised, ...over.toReversed()];
   }
 
-  #problem({ name, when }: KpiAlert, cause: string | null): string {
+  #problem({ when }: KpiAlert, name: string, cause: string | null): string {
     if (cause === 'no_data') return `${when}: a value is missing`;
     if (cause === 'stale') return `${when}: values are older than ${this.#config.staleAfterMs} ms`;
     // Alerts are told to whoever looks after the cluster; values only to those who may read the KPI.

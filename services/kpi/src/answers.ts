@@ -148,8 +148,8 @@ export class KpiActor implements Actor {
       return await engine.store.read((duck) => lookedAt(engine, kpi, duck));
     } catch (error) {
       if (!(error instanceof Fault) || engine.store.invalid.aborted) throw error;
-      const stale = { sight: 'stale', named: {} } as const;
-      return { at: engine.clock.now(), freshness: null, alerts: new Map(kpi.config.alerts.map(({ name }) => [name, stale])) };
+      const alerts = new Map(kpi.config.alerts.map(({ name }) => [name, 'stale' as const]));
+      return { at: engine.clock.now(), freshness: null, alerts };
     }
   }
 

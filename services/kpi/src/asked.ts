@@ -1,10 +1,10 @@
-import type { Grain, KpiConfig } from '@tributary/config';
+import type { Grain, KpiAlert, KpiConfig } from '@tributary/config';
 import { Fault, LIMITS } from '@tributary/core';
 import { type Answer, type Duck, duckLiteral } from '@tributary/duckdb';
-import { EVERYTHING, type Scope } from './access.ts';
-import { look, type Named, type ReadValue } from './alert-sight.ts';
-import type { Sight } from '@tributary/alerts';
-import type { Look } from './alerts.ts';
+import { EVERYTHING, NOTHING, type Scope } from './access.ts';
+import { type Group, groupedName, groupOf, TOGETHER } from './alert-groups.ts';
+import { look, type ReadValues } from './alert-sight.ts';
+import type { Look, Seen } from './alerts.ts';
 import { type Compiled, versionOf } from './definition.ts';
 import type { Engine, EngineKpi } from './engine.ts';
 import { bucketColumns, bucketText, type Calendar, writtenInstant } from './grains.ts';
@@ -14,6 +14,8 @@ import { queryOver } from './query-kpi.ts';
 import type { SourceState } from './source-state.ts';
 import { type ValueRow, ValuesReader, type ValuesQuestion } from './values.ts';
 
+/** Groups that one alert watches: each may become a letter to every receiver. */
+const ALERT_GROUPS_MAX = 100;
 /** Rows behind a bucket that are shown when nobody says how many. */
 const ROWS_DEFAULT = 100;
 
@@ -170,22 +172,47 @@ export async function lookedAt(engine: Engine, kpi: EngineKpi, duck: Duck): Prom
   const { compiled, moment } = await reading(engine, config, { duck, ask: {}, kept: true });
   const freshness = freshnessOf(engine, moment, { version: compiled.version, revision: 0, inexact: inexactOf(compiled) });
   const stale = freshness.completeTo === null || freshness.lagMs > config.staleAfterMs;
-  const kept = new Maintained(compiled);
-  const read: ReadValue = async (measure, grain, bucket) => {
-    const within = bucket === null ? {} : { from: bucket, to: new Date(Date.parse(bucket) + 1).toISOString() };
-    const ask: ValuesQuestion = { ...within, ...(grain === null ? {} : { grain }), measures: [measure], by: [], fill: 'empty' };
-    const [row] = await new ValuesReader(duck, compiled, { view: moment.view, kept, ask }).rows(moment.completeTo);
-    const value = row?.values[measure] ?? null;
-    return value === null ? null : Number(value);
-  };
-  const alerts = new Map<string, { sight: Sight; named: Named }>();
-  for (const alert of config.alerts) {
-    const seen = stale
-      ? { sight: 'stale' as const, named: {} }
-      : await look(alert, { duck, compiled, completeTo: moment.completeTo, read });
-    alerts.set(alert.name, seen);
-  }
+  const alerts = new Map<string, Seen>();
+  for (const alert of config.alerts) alerts.set(alert.name, stale ? 'stale' : await seenOf(alert, { duck, compiled, moment }));
   return { at, freshness, alerts };
+}
+
+/** One alert, for everything together or for every group that it watches. */
+async function seenOf(
+  alert: KpiAlert,
+  { duck, compiled, moment: { view, completeTo } }: { duck: Duck; compiled: Compiled; moment: Viewed },
+): Promise<Seen> {
+  const kept = new Maintained(compiled);
+  const { by } = alert;
+  const reader = (ask: ValuesQuestion, scope = EVERYTHING) => new ValuesReader(duck, compiled, { view, kept, ask, scope });
+  const groups = [TOGETHER];
+  if (by.length > 0) {
+    const from = new Date(completeTo / 1_000 - alert.seenWithinMs).toISOString();
+    const known = await reader({ by, measures: [], ...(compiled.grains.length === 0 ? {} : { from }) }).groups(
+      ALERT_GROUPS_MAX + 1,
+    );
+    groups.splice(0, 1, ...known.map(groupOf));
+  }
+  const read: ReadValues = async (measure, grain, bucket) => {
+    const within = bucket === null ? {} : { from: bucket, to: new Date(Date.parse(bucket) + 1).toISOString() };
+    const ask: ValuesQuestion = { ...within, ...(grain === null ? {} : { grain }), measures: [measure], fill: 'empty' };
+    const valueOf = (row: ValueRow | undefined) => numberOf(row?.values[measure]);
+    const rows = await reader({ ...ask, by }).rows(completeTo);
+    const values = new Map(rows.map((row) => [groupedName('', groupOf(row.dimensions)), valueOf(row)]));
+    const named = (group: Group) => groupedName('', group);
+    // What has no row there has what the measure says of nothing.
+    const empty = groups.every((group) => values.has(named(group)))
+      ? null
+      : valueOf((await reader({ ...ask, by: [] }, NOTHING).rows(completeTo))[0]);
+    return (group) => (values.has(named(group)) ? (values.get(named(group)) ?? null) : empty);
+  };
+  const watched = groups.slice(0, ALERT_GROUPS_MAX);
+  const sightings = await look(alert, { duck, compiled, completeTo, groups: watched, read });
+  return { sightings, more: groups.length > watched.length };
+}
+
+function numberOf(value: unknown): number | null {
+  return value === null || value === undefined ? null : Number(value);
 }
 
 export interface RevisionsQuestion {

@@ -96,6 +96,16 @@ export class ValuesReader {
     return answer.rows.map((row) => this.#row(row, answer));
   }
 
+  /** What the dimensions have together in the range that is asked for: at most `limit`, those with the most rows. */
+  async groups(limit: number): Promise<Readonly<Record<string, unknown>>[]> {
+    const dims = this.#by.map((d) => `d${d}`).join(', ');
+    const answer = await this.#duck.query(
+      `SELECT ${dims} FROM (${this.#base()}) GROUP BY ${dims} ORDER BY sum(_n) DESC, ${dims} LIMIT ${limit}`,
+      this.#scope.values,
+    );
+    return answer.rows.map((row) => this.#dimensions(row, answer));
+  }
+
   #dimension(parameter: string, name: string): number {
     const { dimensions, config } = this.#compiled;
     const index = dimensions.findIndex((one) => one.name === name);
@@ -325,16 +335,22 @@ export class ValuesReader {
     return `${overAgg !== null && this.#kept !== null ? '_base' : '_direct'}.${duckIdent(name)}`;
   }
 
-  #row(row: Readonly<Record<string, unknown>>, { columns }: Answer): ValueRow {
+  #dimensions(row: Readonly<Record<string, unknown>>, { columns }: Answer): Readonly<Record<string, unknown>> {
     const types = new Map(columns.map(({ name, type }) => [name, type]));
-    const { dimensions, config } = this.#compiled;
+    const { dimensions } = this.#compiled;
+    return Object.fromEntries(
+      this.#by.map((d) => [dimensions[d]?.name as string, plainNumber(row[`d${d}`], types.get(`d${d}`) ?? '')]),
+    );
+  }
+
+  #row(row: Readonly<Record<string, unknown>>, answer: Answer): ValueRow {
+    const types = new Map(answer.columns.map(({ name, type }) => [name, type]));
+    const { config } = this.#compiled;
     const values = Object.fromEntries(this.#chosen.map(({ name }) => [name, plainNumber(row[name], types.get(name) ?? '')]));
     const targets = config.targets.filter(({ grain, measure }) => grain === this.#grain && measure in values);
     return {
       bucket: bucketText(row),
-      dimensions: Object.fromEntries(
-        this.#by.map((d) => [dimensions[d]?.name as string, plainNumber(row[`d${d}`], types.get(`d${d}`) ?? '')]),
-      ),
+      dimensions: this.#dimensions(row, answer),
       values,
       revision: Number(row['_revision']),
       flagged: row['_flagged'] === true,

@@ -276,9 +276,7 @@ function worthNoting(before: Noted<unknown>, after: Noted<unknown>): boolean {
 function forgotten<Kept>(noted: Noted<Kept>, name: string, { raisedAt }: AlertState, at: number): Noted<Kept> {
   const { [name]: _gone, ...states } = noted.states;
   const past =
-    raisedAt === null
-      ? noted.past
-      : [...noted.past, { alert: name, when: 'taken out of the definition', raisedAt, resolvedAt: at }];
+    raisedAt === null ? noted.past : [...noted.past, { alert: name, when: 'no longer watched', raisedAt, resolvedAt: at }];
   return { ...noted, states, past: past.slice(-PAST_MAX) };
 }
 

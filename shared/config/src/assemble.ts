@@ -138,7 +138,9 @@ export function checkKpis(
     const { engine, from = {} } = document.value;
     if (known.sinks.some((sink) => sink.name === engine))
       complaints.push({ ...document.at(['engine']), message: `"engine": a sink is called ${engine} already` });
-    const tells = document.value.alerts.map(({ to }, i): [string[], readonly string[]] => [['alerts', String(i), 'to'], to]);
+    const tells = (['alerts', 'targets'] as const).flatMap((kind) =>
+      document.value[kind].map(({ to }, i): [string[], readonly string[]] => [[kind, String(i), 'to'], to]),
+    );
     for (const [path, to] of [...tells, [['publish', 'to'], document.value.publish?.to ?? []] as const]) {
       for (const name of to) {
         // A definition that is sent alone names hooks that only the cluster's own config knows.

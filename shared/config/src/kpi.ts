@@ -102,6 +102,10 @@ export interface KpiAlert {
   /** As written. */
   readonly when: string;
   readonly condition: AlertExpression;
+  /** Dimensions: one alert for every value that they have together; none: one over all. */
+  readonly by: readonly string[];
+  /** Of values: those that had rows within so long before the newest, ms. */
+  readonly seenWithinMs: number;
   /** The condition must have held for so long. */
   readonly forMs: number;
   /** It must not have held for so long before the alert is over. */
@@ -184,14 +188,20 @@ const measure = z
     return { ...common, kind: 'versus', of: given.of, span: given.versus as Span, as: given.as ?? 'change' };
   });
 
+/** Dimensions that an alert is divided by. */
+const ALERT_BY_MAX = 4;
 /** Every look is a question to DuckDB. */
 const ALERT_EVERY_MS_MIN = 100;
+/** How soon it is noticed that a bucket has closed. */
+const CHECK_EVERY_MS = 5_000;
 /** Columns that an answer has beside dimensions and measures. */
 const ANSWER_NAMES = ['bucket', 'revision', 'closed'];
 
 const alert = z.strictObject({
   name: ident,
   when: z.string().trim().min(1, 'expected a condition such as gmv(hour) < 100').max(2_000),
+  by: z.array(ident).max(ALERT_BY_MAX).default([]),
+  seen_within: duration('7d'),
   for: duration('0s'),
   keep_firing: duration('0s'),
   no_data: z.enum(['alert', 'ok', 'hold']).default('hold'),
@@ -245,6 +255,8 @@ export const kpi = z
           target: z.number(),
           warn: z.number().optional(),
           crit: z.number().optional(),
+          check: z.literal('on_close').optional(),
+          to: z.array(z.string()).default([]),
         }),
       )
       .default([]),
@@ -262,7 +274,8 @@ export const kpi = z
       checkTests(document.tests, null, complain);
       for (const key of ['from', 'time', 'where', 'measures'] as const)
         if (document[key] !== undefined) complain('a Kpi has either sql, or from and measures', key);
-      if (document.alerts.length > 0) complain('alerts look at measures, which a Kpi of one SELECT does not have', 'alerts');
+      for (const kind of ['alerts', 'targets'] as const)
+        if (document[kind].length > 0) complain(`${kind} look at measures, which a Kpi of one SELECT does not have`, kind);
       return;
     }
     if (!document.from) return complain('"from" is missing: the tables of the Kpi, the fact first', 'from');
@@ -281,11 +294,16 @@ export const kpi = z
     for (const name of Object.keys(document.dimensions))
       if (name in document.measures) complain('a dimension and a measure have the same name', 'dimensions', name);
     checkPublish(document, complain);
-    checkAlerts(document.alerts, namesOf(document), complain);
+    checkAlerts(document, complain);
     const names = namesOf(document);
     const columns = [...(document.time ? ['bucket'] : []), ...Object.keys(document.dimensions), ...names.measures];
     checkTests(document.tests, { columns, grains: names.grains }, complain);
+    const checked = document.targets.map((one) => (one.check ? checkNameOf(one) : null));
     document.targets.forEach((target, i) => {
+      const name = checked[i];
+      if (target.to.length > 0 && !target.check) complain('"to" goes with check: on_close', 'targets', String(i), 'to');
+      if (name && (checked.indexOf(name) < i || document.alerts.some((one) => one.name === name)))
+        complain(`there are two alerts called ${name}`, 'targets', String(i), 'check');
       if (!document.measures?.[target.measure])
         complain(`there is no measure ${target.measure}`, 'targets', String(i), 'measure');
       if (!document.time?.grains.includes(target.grain))
@@ -315,13 +333,20 @@ function checkPublish(
 }
 
 function checkAlerts(
-  alerts: readonly z.output<typeof alert>[],
-  names: AlertNames,
+  document: Pick<KpiDocument, 'alerts' | 'measures' | 'time' | 'dimensions' | 'access'>,
   complain: (message: string, ...path: string[]) => void,
 ): void {
-  alerts.forEach(({ name, when, every }, i) => {
+  const { alerts, dimensions, access: guarded } = document;
+  const names = namesOf(document);
+  alerts.forEach(({ name, when, every, by }, i) => {
     if (alerts.findIndex((one) => one.name === name) < i)
       complain(`there are two alerts called ${name}`, 'alerts', String(i), 'name');
+    by.forEach((dimension, j) => {
+      if (!(dimension in dimensions)) complain(`there is no dimension ${dimension}`, 'alerts', String(i), 'by', String(j));
+      if (by.indexOf(dimension) < j) complain(`${dimension} is named twice`, 'alerts', String(i), 'by', String(j));
+    });
+    if (by.length > 0 && guarded)
+      complain('everyone is told of alerts, and would see values of a Kpi with access', 'alerts', String(i), 'by');
     if (every < ALERT_EVERY_MS_MIN) complain(`expected at least ${ALERT_EVERY_MS_MIN} ms`, 'alerts', String(i), 'every');
     try {
       parseCondition(when, names);
@@ -366,9 +391,14 @@ export function kpiOf(document: KpiDocument, place: (path: readonly string[]) =>
     definition: document.sql === undefined ? measuresOf(document, note) : queryOf(document.sql, document.every, note),
     historyMs: document.history.keep,
     late: { restateForMs: document.late.restate_for },
-    targets: document.targets.map(({ warn, crit, ...rest }) => ({ ...rest, warn: warn ?? null, crit: crit ?? null })),
+    targets: document.targets.map(({ warn, crit, check: _check, to: _to, ...rest }) => {
+      return { ...rest, warn: warn ?? null, crit: crit ?? null };
+    }),
     staleAfterMs: document.freshness.alert_after,
-    alerts: document.alerts.map((one) => alertOf(one, namesOf(document))),
+    alerts: [
+      ...document.alerts.map((one) => alertOf(one, namesOf(document))),
+      ...document.targets.filter(({ check }) => check).map(checkOf),
+    ],
     publish: document.publish ? publishOf(document.name, document.publish) : null,
     access: document.access ? accessOf(document.access, Object.keys(document.dimensions)) : null,
     places,
@@ -382,9 +412,40 @@ function publishOf(name: string, { nats, to, every, grain, measures, by }: z.out
 }
 
 function alertOf(document: z.output<typeof alert>, names: AlertNames): KpiAlert {
-  const { keep_firing: keepFiringMs, no_data: noData, for: forMs, every: everyMs, renotify, ...rest } = document;
+  const { keep_firing: keepFiringMs, no_data: noData, for: forMs, every: everyMs, renotify, ...others } = document;
+  const { seen_within: seenWithinMs, ...rest } = others;
   const condition = parseCondition(rest.when, names);
-  return { ...rest, condition, forMs, keepFiringMs, noData, everyMs, renotifyMs: renotify ?? null };
+  return { ...rest, condition, seenWithinMs, forMs, keepFiringMs, noData, everyMs, renotifyMs: renotify ?? null };
+}
+
+/** Names the alert that a target is checked by. */
+function checkNameOf({ measure: name, grain }: Pick<KpiTarget, 'measure' | 'grain'>): string {
+  return `target_${name}_${grain}`;
+}
+
+/** A target that is checked when a bucket closes: an alert about the newest closed bucket. */
+function checkOf(target: KpiDocument['targets'][number]): KpiAlert {
+  const { measure: name, grain, good, warn, crit, to } = target;
+  const limit = warn ?? crit ?? target.target;
+  const operator = good === 'up' ? '<' : '>';
+  const [left, right] = [
+    { kind: 'value', measure: name, grain, bucket: 'closed' },
+    { kind: 'number', value: limit },
+  ] as const;
+  return {
+    name: checkNameOf(target),
+    when: `${name}(${grain}) ${operator} ${limit}`,
+    condition: { kind: 'operation', operator, left, right },
+    by: [],
+    seenWithinMs: 0,
+    forMs: 0,
+    keepFiringMs: 0,
+    noData: 'hold',
+    stale: 'hold',
+    renotifyMs: null,
+    everyMs: CHECK_EVERY_MS,
+    to,
+  };
 }
 
 function queryOf(text: string, everyMs: number, note: (...path: string[]) => string): KpiQuery {

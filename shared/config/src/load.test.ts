@@ -155,12 +155,24 @@ measures:
     const alert = (more: string) => `${one}${kpi}alerts:\n  - { name: drop, when: "gmv(hour) < 1", to: [ops], ${more} }\n`;
     expect(await refusal(alert(''))).toMatch(/^a\.yaml:\d+:\d+: "alerts.0.to": there is no Hook ops$/);
     expect(await refusal(alert('renotify: never'))).toContain('"alerts.0.renotify": expected a duration');
+    expect(await refusal(alert('by: [city]'))).toContain('"alerts.0.by.0": there is no dimension city');
     expect(await refusal(alert('').replace('gmv(hour)', 'gmv(decade)'))).toMatch(
       /^a\.yaml:\d+:\d+: "alerts.0.when": character 5: decade is not among time.grains/,
     );
     const ops = `---\nkind: Hook\nname: ops\nwebhook: { url: "https://ops.example/x", secret: "a text of more than 24 bytes" }\n`;
     const alerted = await load(alert('for: 5m') + ops);
     expect(alerted.kpis[0]?.alerts).toMatchObject([{ name: 'drop', forMs: 300_000, stale: 'hold', to: ['ops'] }]);
+    const divided = (more: string) =>
+      alert('by: [city]').replace('measures:', `dimensions: { city: o.city }\n${more}measures:`) + ops;
+    expect((await load(divided(''))).kpis[0]?.alerts).toMatchObject([{ by: ['city'], seenWithinMs: 7 * 86_400_000 }]);
+    expect(await refusal(divided('access: { read: [viewer] }\n'))).toContain('"alerts.0.by": everyone is told of alerts');
+    const target = (more: string) =>
+      `${one}${kpi}targets: [{ measure: gmv, grain: hour, good: down, target: 5, warn: 7, ${more} }]\n${ops}`;
+    expect(await refusal(target('to: [ops]'))).toContain('"targets.0.to": "to" goes with check: on_close');
+    expect(await refusal(target('check: on_close, to: [boss]'))).toContain('"targets.0.to": there is no Hook boss');
+    const checked = (await load(target('check: on_close, to: [ops]'))).kpis[0];
+    expect(checked?.alerts).toMatchObject([{ name: 'target_gmv_hour', when: 'gmv(hour) > 7', to: ['ops'] }]);
+    expect(checked?.targets).toEqual([{ measure: 'gmv', grain: 'hour', good: 'down', target: 5, warn: 7, crit: null }]);
     expect(alerted.hooks).toMatchObject([{ name: 'ops', target: { url: 'https://ops.example/x' } }]);
     expect(await refusal(`${one}kind: Kpi\nname: x\n`)).toContain('"from" is missing');
   });
