@@ -237,5 +237,8 @@ describe('a process over two databases', () => {
     const told = lastJson<{ proposals: { root: string; yaml: string }[] }>(await system.run(['process', 'discover']));
     expect(told.proposals[0]).toMatchObject({ root: 'order' });
     expect(told.proposals[0]?.yaml).toContain('state: status');
+    // Two at once get one answer.
+    const asked = await Promise.all([1, 2].map(() => fetch(`${system.console}/v1/processes:discover`, { method: 'POST' })));
+    for (const answer of asked) expect(await answer.json()).toEqual({ proposals: told.proposals });
   });
 });

@@ -54,7 +54,7 @@ export function askUntil<T>(bus: Bus, subject: string, question: unknown, deadli
 }
 
 /** From what workers have registered; it does not matter whether they run it at this moment. */
-export async function layoutOf({ broker }: Connected): Promise<Layout> {
+export async function layoutOf({ broker }: Pick<Connected, 'broker'>): Promise<Layout> {
   const sources = new Set<string>();
   const transforms = new Set<string>();
   const projections = new Map<string, { name: string; kind: string; actors: string[] }>();

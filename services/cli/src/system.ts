@@ -9,6 +9,7 @@ import type { OpsLog } from '@tributary/ops';
 import { claimFolder, removeAddresses, workerOf, writeAddresses } from './addresses.ts';
 import type { StatusTold } from '@tributary/cluster';
 import { DesiredState } from './desired.ts';
+import { Discovery } from './discovery.ts';
 import { KpiDocuments } from './kpi-documents.ts';
 import type { ThreadMessage, ThreadTask } from './thread.ts';
 
@@ -34,8 +35,6 @@ export class System {
   readonly nats: string;
   readonly #options: SystemOptions;
   readonly #parts: Parts;
-  readonly #stopping = new AbortController();
-
   private constructor(options: SystemOptions, parts: Parts) {
     this.#options = options;
     this.#parts = parts;
@@ -50,6 +49,7 @@ export class System {
     const server = given ? null : await embeddedNats(options);
     const url = given ?? (server as NatsServer).url;
     const threads: Thread[] = [];
+    const stopping = new AbortController();
     let broker: Broker | null = null;
     try {
       const { creds, replicas } = options.config.cluster.nats;
@@ -75,10 +75,14 @@ export class System {
       const consoleStarted = startConsole(config, runtime, {
         connected: broker.connected,
         documents: new KpiDocuments(new DesiredState(kv, options.data), systemClock),
+        discovery: new Discovery({ url, creds, replicas }, stopping.signal),
         ...(options.port === undefined ? {} : { port: options.port }),
       });
       await Promise.all([...threads.map((thread) => thread.started), consoleStarted]);
-      const system = new System({ ...options, config }, { server, url, broker, threads, task, console: await consoleStarted });
+      const system = new System(
+        { ...options, config },
+        { server, url, broker, threads, task, stopping, console: await consoleStarted },
+      );
       void system.#follow(revision);
       await writeAddresses(options.data, {
         pid: process.pid,
@@ -121,7 +125,7 @@ export class System {
     const { threads, console, broker, task } = this.#parts;
     const { data, log } = this.#options;
     const state = new DesiredState(broker.kv, data);
-    await state.follow({ from: revision, clock: systemClock, log, signal: this.#stopping.signal }, (config) => {
+    await state.follow({ from: revision, clock: systemClock, log, signal: this.#parts.stopping.signal }, (config) => {
       for (const thread of threads) thread.configure(config);
       console.configure(config);
       // Their threads are started with the first transform, KPI or process: most systems have none.
@@ -141,8 +145,8 @@ export class System {
   }
 
   async stop(): Promise<void> {
-    const { threads, console, broker, server } = this.#parts;
-    this.#stopping.abort(new Error('the system stops'));
+    const { threads, console, broker, server, stopping } = this.#parts;
+    stopping.abort(new Error('the system stops'));
     await Promise.all(threads.map((thread) => thread.stop()));
     await console.stop();
     await broker.close();
@@ -159,6 +163,7 @@ interface Parts {
   /** What every thread is given. */
   readonly task: Omit<ThreadTask, 'service'>;
   readonly console: RunningConsole;
+  readonly stopping: AbortController;
 }
 
 /** On a broker of its own the files given are what is wanted; on a shared one, what was applied to it. */

@@ -2,6 +2,7 @@ import type * as arrow from './api/arrow.ts';
 
 export type { Token } from './api/access.ts';
 export type { TypedColumn } from './api/arrow.ts';
+export type { ProcessDiscovery } from './api/process-discovery.ts';
 export type { DocumentChanged, KpiDocument, KpiDocuments } from './api/kpi-documents.ts';
 export { Observer } from './api/observer.ts';
 export { startHealth } from './health.ts';

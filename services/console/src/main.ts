@@ -15,6 +15,7 @@ import { healthRoutes } from './api/health.ts';
 import type { KpiDocuments } from './api/kpi-documents.ts';
 import { kpiSamples } from './api/kpi-metrics.ts';
 import { kpiRoutes } from './api/kpis.ts';
+import { discoveryRoute, type ProcessDiscovery } from './api/process-discovery.ts';
 import { processRoutes } from './api/processes.ts';
 import { Observer } from './api/observer.ts';
 import { describeRoutes } from './api/openapi.ts';
@@ -31,6 +32,8 @@ export interface ConsoleOptions {
   readonly connected: () => boolean;
   /** Where definitions of KPIs that come over HTTP are kept; absent: none may come. */
   readonly documents?: KpiDocuments;
+  /** What looks for processes; absent: nobody may ask for it. */
+  readonly discovery?: ProcessDiscovery;
 }
 
 export interface RunningConsole extends ConfiguredService<ConsoleConfig> {
@@ -75,6 +78,7 @@ export async function startConsole(
     tokens,
     connected: options.connected,
     documents: options.documents ?? null,
+    discovery: options.discovery ?? null,
   });
   await observer.start();
   try {
@@ -100,9 +104,10 @@ interface Parts {
   readonly tokens: ConsoleConfig['cluster']['http']['tokens'];
   readonly connected: () => boolean;
   readonly documents: KpiDocuments | null;
+  readonly discovery: ProcessDiscovery | null;
 }
 
-async function buildServer({ runtime, observer, tokens, connected, documents }: Parts): Promise<FastifyInstance> {
+async function buildServer({ runtime, observer, tokens, connected, documents, discovery }: Parts): Promise<FastifyInstance> {
   const server = await openServer(tokens, runtime.log);
   const openapi = describeRoutes(server, version());
   healthRoutes(server, {
@@ -117,6 +122,7 @@ async function buildServer({ runtime, observer, tokens, connected, documents }: 
   changesRoute(server, runtime.changelogs, runtime.log);
   kpiRoutes(server, { ...runtime, documents });
   processRoutes(server, runtime);
+  if (discovery) discoveryRoute(server, discovery);
   alertRoutes(server, runtime.bus);
   server.get('/openapi.json', () => openapi());
   await servePage(server);

@@ -4,19 +4,11 @@ import { once } from 'node:events';
 import { registeredActors } from '@tributary/cluster';
 import { configReading } from '@tributary/config';
 import { askOne, Fault } from '@tributary/core';
-import {
-  answerImported,
-  discover,
-  importedNames,
-  importLog,
-  type ProcessQuestion,
-  proposalYaml,
-  type WhatIf,
-} from '@tributary/monitor';
+import { answerImported, importedNames, importLog, type ProcessQuestion, type WhatIf } from '@tributary/monitor';
 import { connect, type Connected, readAddresses, type Where } from '../addresses.ts';
-import { layoutOf } from '../cluster.ts';
 import { type Output, table } from '../output.ts';
 import { showProcess, showReplay } from '../process-tables.ts';
+import { proposedProcesses } from '../proposed.ts';
 import { stopSignal } from '@tributary/ops';
 
 export interface ProcessOptions extends Where {
@@ -192,9 +184,7 @@ async function list(options: Where, output: Output): Promise<void> {
 async function propose(options: ProcessOptions, output: Output): Promise<void> {
   const connected = await connect(options);
   try {
-    const { sources } = await layoutOf(connected);
-    const proposals = await discover(connected.broker.changelogs, { sources, signal: stopSignal() });
-    const told = proposals.map((proposal) => ({ ...proposal, yaml: proposalYaml(proposal) }));
+    const told = await proposedProcesses(connected, stopSignal());
     const [best, ...others] = told;
     if (!best)
       throw new Fault('not_found', 'the changelogs show no process: no table has a state that changes in at least five objects');

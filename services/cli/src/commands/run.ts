@@ -5,6 +5,7 @@ import { startConsole, startHealth } from '@tributary/console';
 import { describeError, Fault, systemClock } from '@tributary/core';
 import { environment, openLog, startTracing, stopSignal, workerName } from '@tributary/ops';
 import { DesiredState } from '../desired.ts';
+import { Discovery } from '../discovery.ts';
 import { KpiDocuments } from '../kpi-documents.ts';
 import type { Output } from '../output.ts';
 import { starterOf, type ThreadService } from '../starter.ts';
@@ -60,7 +61,12 @@ export async function runOne(service: string, options: RunOptions, output: Outpu
       const heard = health?.runtime ?? runtime;
       const running =
         service === 'console'
-          ? await startConsole(config, runtime, { ...port, connected, documents: new KpiDocuments(state, systemClock) })
+          ? await startConsole(config, runtime, {
+              ...port,
+              connected,
+              documents: new KpiDocuments(state, systemClock),
+              discovery: new Discovery({ url, creds, replicas }, stop),
+            })
           : await (await starterOf(service as ThreadService))(config, heard);
       try {
         const urls = { ...('url' in running ? { console: running.url } : {}), ...(health ? { health: health.url } : {}) };
