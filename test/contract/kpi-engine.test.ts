@@ -28,6 +28,12 @@ name: pairs
 from: { f: s.public.f, k: { table: s.public.k, on: "k.v = f.a", as: dimension } }
 measures: { n: { sql: "count(*)" }, last: { sql: "max(f.b)" } }
 `;
+const LAST = `kind: Kpi
+name: last
+from: { k: s.public.k }
+dimensions: { first: "left(k.v, 1)" }
+measures: { n: { sql: "count(*)" }, last: { sql: "max(k.big)" } }
+`;
 
 describe(`an engine of KPIs (seed ${SEED})`, () => {
   const closing: (() => Promise<unknown>)[] = [];
@@ -95,6 +101,16 @@ describe(`an engine of KPIs (seed ${SEED})`, () => {
         k: await rows('SELECT id, v, big, extra FROM _cur."s.public.k"'),
         f: await rows('SELECT a, b FROM _cur."s.public.f"'),
       };
+    });
+
+  /** What there is of KPIs in the file. */
+  const kept = (engine: Engine) =>
+    engine.store.read(async (duck) => {
+      const tables = await duck.rows<{ name: string }>(
+        `SELECT DISTINCT table_name AS name FROM duckdb_tables() WHERE schema_name IN ('_agg', '_val')`,
+      );
+      const versions = await duck.rows<{ name: string; version: string }>('SELECT name, version FROM _meta.kpis ORDER BY name');
+      return { tables: tables.map(({ name }) => name).toSorted(), versions };
     });
 
   /** Rows are those of the history, and what is kept of every KPI is what its definition says over them. */
@@ -220,6 +236,53 @@ describe(`an engine of KPIs (seed ${SEED})`, () => {
     expect(await opening()).toBe('opened');
   });
 
+  it('starts over with a new KPI when it is killed while it computes it, and has it once that is committed', async () => {
+    const folder = await temporary();
+    const world = await written();
+    const engine = await opened(folder, `${TEXTS}---\n${PAIRS}`);
+    const end = await follow(world, engine);
+    await expectHolds(engine, world.history);
+    await end();
+    await engine.store.close();
+    const text = `${TEXTS}---\n${PAIRS}---\n${LAST}`;
+    // Computes the new KPI, and dies (-9) before, or behind, the first statement that begins so.
+    const dying = (when: 'before' | 'behind', statement: string) => `import { Engine, KpiStore } from '@tributary/kpi';
+      import { configReading } from '@tributary/config';
+      import { systemClock } from '@tributary/core';
+      const { kpisOf } = await configReading();
+      const given = { folder: ${JSON.stringify(folder)}, engine: 'kpi', memoryBytes: 2 ** 27, threads: 1, warn: console.error };
+      const store = await KpiStore.open(given);
+      const kpis = kpisOf({ name: 'kpi', text: ${JSON.stringify(text)} }, ['s']);
+      const engine = await Engine.open({ name: 'kpi', kpis, sources: ['s'], store, clock: systemClock, warn: console.error });
+      const { writer } = store;
+      const run = writer.run.bind(writer);
+      writer.run = async (sql, values) => {
+        const last = sql.startsWith(${JSON.stringify(statement)});
+        if (last && ${when === 'before'}) process.kill(process.pid, 'SIGKILL');
+        await run(sql, values);
+        if (last) process.kill(process.pid, 'SIGKILL');
+      };
+      await engine.define(engine.kpis.get('last'));`;
+    for (const [when, statement, there] of [
+      ['behind', 'CREATE OR REPLACE TABLE _val', ['pairs', 'texts']],
+      ['before', 'COMMIT', ['pairs', 'texts']],
+      ['behind', 'COMMIT', ['last', 'pairs', 'texts']],
+    ] as const) {
+      const child = promisify(execFile)(process.execPath, ['--input-type=module', '-e', dying(when, statement)], {
+        cwd: import.meta.dirname,
+      });
+      await expect(child, `${when} ${statement}`).rejects.toMatchObject({ signal: 'SIGKILL' });
+      const next = await opened(folder, text);
+      try {
+        const { tables, versions } = await kept(next);
+        expect([tables, versions.map(({ name }) => name)], `${when} ${statement}`).toEqual([there, there]);
+        if (there.length === 3) await expectHolds(next, world.history);
+      } finally {
+        await next.store.close();
+      }
+    }
+  });
+
   it('computes another definition beside its rows, and forgets a KPI that is gone', async () => {
     const folder = await temporary();
     const world = await written();
@@ -227,14 +290,6 @@ describe(`an engine of KPIs (seed ${SEED})`, () => {
     const end = await follow(world, engine);
     await expectHolds(engine, world.history);
     await end();
-    const kept = (one: Engine) =>
-      one.store.read(async (duck) => {
-        const tables = await duck.rows<{ name: string }>(
-          `SELECT table_name AS name FROM duckdb_tables() WHERE schema_name = '_agg'`,
-        );
-        const versions = await duck.rows<{ name: string; version: string }>('SELECT name, version FROM _meta.kpis ORDER BY name');
-        return { tables: tables.map(({ name }) => name).toSorted(), versions };
-      });
     const before = await kept(engine);
     expect(before.tables).toEqual(['pairs', 'texts']);
     await engine.store.close();
