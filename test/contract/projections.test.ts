@@ -62,7 +62,16 @@ async function ods({ port = postgres.port, keeps = false, empty = true }): Promi
   const gone = 'WHERE _deleted_lsn IS NOT NULL';
   return {
     open: (changelogs, cut) =>
-      OdsProjection.open({ config, source: 's', sourceConnection: connection, bus: NOBODY, part: WHOLE, changelogs, cut }),
+      OdsProjection.open({
+        config,
+        source: 's',
+        sourceConnection: connection,
+        bus: NOBODY,
+        part: WHOLE,
+        changelogs,
+        overlapBytes: 1,
+        cut,
+      }),
     ended: async () => {},
     holds: async () => ({
       rows: {

@@ -196,7 +196,7 @@ describe(`${SAMPLE} under kill -9 and restarts of broker and database (seed ${se
     });
     // Told where it is awaited.
     work.catch(() => {});
-    for (let kills = 1; kills <= 20; kills++) {
+    for (let kills = 1; kills <= 14; kills++) {
       // Some fall while tables are read for the first time. The others must not: what comes in a snapshot cannot come twice.
       if (kills === 7) {
         await system.kill();

@@ -29,6 +29,7 @@ import { OdsProjection } from './ods/ods.ts';
 
 /** Changelog applied together while catching up. */
 const ODS_GROUP_BYTES = 2 * 2 ** 20;
+const ODS_OVERLAP_BYTES = 256 * 1024;
 const LAKE_GROUP_BYTES = 2 * 2 ** 20;
 /** Small: a group's rows become objects and JSON, several times its size. */
 const EVENTS_GROUP_BYTES = 512 * 1024;
@@ -79,7 +80,17 @@ function odsAssignments(sink: Extract<SinkConfig, { type: 'ods' }>, config: Conf
       actors: [
         spec(sink, source, runtime, {
           part,
-          open: (cut) => OdsProjection.open({ config: sink, source, sourceConnection, bus, part, changelogs, cut }),
+          open: (cut) =>
+            OdsProjection.open({
+              config: sink,
+              source,
+              sourceConnection,
+              bus,
+              part,
+              changelogs,
+              overlapBytes: ODS_OVERLAP_BYTES,
+              cut,
+            }),
           groupBytes: ODS_GROUP_BYTES,
           restMs: 0,
           onError: sink.onError,

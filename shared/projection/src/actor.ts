@@ -208,7 +208,9 @@ export class ProjectionActor implements Actor {
         }
         const traced = traceApply(this.#name, batches, clock.now());
         const { watermark, transactions } = last.header;
-        const accepted = await grace.step(async () => projection.apply({ batches, partial: taken.partial, after, watermark }));
+        const accepted = await grace.step(async () =>
+          projection.apply({ batches, partial: taken.partial, after, watermark, alone: this.#carefulTo !== null }),
+        );
         const applied = () => {
           traced?.(clock.now());
           for (const batch of batches) for (const section of batch.sections) this.#applied += section.rows;
@@ -302,6 +304,8 @@ export class ProjectionActor implements Actor {
     // Whoever asks from now on whether a sequence is reached must not be answered from where it stood before.
     this.#position = null;
     try {
+      // What is accepted is either applied now, or forgotten.
+      await unlessAborted(projection.position(), grace.cut);
       await unlessAborted(order.obey(projection, signal), grace.cut);
       this.#position = await projection.position();
     } catch (error) {

@@ -78,6 +78,8 @@ export interface Group {
   /** Source commit time (microseconds since 1970) up to which the source is complete after this group. */
   readonly watermark: number;
   readonly partial: boolean;
+  /** To be applied before another is taken: it is being found out which one cannot be. */
+  readonly alone?: boolean;
   /** Noted in the same write: the table holds everything up to there ({@link Projection.held}). */
   readonly holds?: { readonly table: string; readonly until: SourcePosition };
 }

@@ -18,9 +18,9 @@ import { caughtUp } from '../caught-up.ts';
 import { resultRows } from '../result-rows.ts';
 import { asReplica, Constraints, withAdvice } from './constraints.ts';
 import { settleLayout } from './layout.ts';
+import { about, flush, type Taken, takeAll } from './flush.ts';
 import { live } from './marks.ts';
 import { MergedTable } from './merged-table.ts';
-import { parentsFirst } from './order.ts';
 import { type Place, setUp, StoredPosition } from './place.ts';
 import { Shares } from './shares.ts';
 import { TableWriter } from './table-writer.ts';
@@ -39,6 +39,8 @@ export interface OdsOptions {
   /** The part of the source's tables that this projection applies. */
   readonly part: Part;
   readonly changelogs: Pick<Changelogs, 'read' | 'deadLetters'>;
+  /** A smaller group has nothing waiting behind it: it is written before the next one is taken, so that changes are seen as early as can be. */
+  readonly overlapBytes: number;
   /** Cuts its sessions when it aborts: the target rolls back, and nothing is lost. */
   readonly cut: AbortSignal;
 }
@@ -56,7 +58,8 @@ const UNDEFINED_TABLE = '42P01';
  * I6 All tables and the position are written by one SQL transaction per group. A transaction larger than a group keeps
  * that SQL transaction open over several groups, so nobody ever sees half of it. The commit need not wait for the disk:
  * rows and position are lost together, and then applied again. Where foreign keys of the owner do not hold yet it stays open
- * as well ({@link Constraints}), and what it holds counts as applied when it is committed.
+ * as well ({@link Constraints}), and what it holds counts as applied when it is committed. Also where groups overlap each is a transaction of
+ * its own, in order: one begins when the one before it is committed.
  */
 export class OdsProjection implements Projection {
   readonly #options: OdsOptions;
@@ -72,6 +75,9 @@ export class OdsProjection implements Projection {
   #writers = new Map<string, TableWriter>();
   readonly #constraints: Constraints;
   #open = false;
+  /** The group that is being written, beside which the next one is folded. */
+  #writing: Promise<void> = Promise.resolve();
+  #busy = false;
   /** Groups that are applied and not committed. */
   #pending: Pending | null = null;
   #held: ReadonlyMap<string, SourcePosition> = new Map();
@@ -142,6 +148,9 @@ export class OdsProjection implements Projection {
   }
 
   async position(): Promise<Position> {
+    // What is under way may still succeed, and what failed was told.
+    await this.#writing.catch(() => {});
+    this.#writing = Promise.resolve();
     await this.#rollback();
     this.#held = await this.#tables.held(this.#session);
     return this.#position.read();
@@ -153,44 +162,86 @@ export class OdsProjection implements Projection {
     return chosen && this.#shares.mayOwn(table);
   }
 
+  /**
+   * A large group that asks nothing of the target before it is written is folded while the one before it is being written, so that neither PostgreSQL
+   * nor this process waits for the other.
+   */
   async apply(group: Group): Promise<Accepted | null> {
+    if (this.#overlaps(group)) return this.#overlapped(group);
+    await this.#writing;
     try {
       if (!this.#open) await this.#session.run('BEGIN');
       this.#open = true;
       for (const batch of group.batches) await this.#batch(batch);
-      await this.#flush();
+      await flush(takeAll(this.#writers.values()));
       if (group.partial) return null;
       if (group.holds) await this.#tables.hold(this.#session, group.holds.table, group.holds.until);
       // What is taken back from quarantine is complete: nothing comes behind it.
       if (!(await this.#constraints.hold({ waits: !group.holds }))) return { settled: (this.#pending ??= pending()).settled };
-      await this.#position.save(group.after, group.watermark);
-      await this.#session.run('COMMIT');
-      this.#open = false;
-      this.#position.saved(group.after);
-      this.#types.committed();
+      await this.#commit(group);
       this.#constraints.ended();
       this.#pending?.committed();
       this.#pending = null;
       return null;
     } catch (error) {
-      const failed = sqlState(error) === UNDEFINED_TABLE ? dropped(error as Fault) : withAdvice(error, this.#options.config.name);
-      await this.#rollback(failed);
-      throw failed;
+      throw await this.#failed(error);
     }
   }
 
-  /** What was folded is written: tables that are tied in the order of their ties, so that keys which are checked at once find their rows. */
-  async #flush(): Promise<void> {
-    const writers = [...this.#writers.values()];
-    if (!writers.some(({ table }) => table.tied)) {
-      for (const writer of writers) await about(writer.table.name, () => writer.flush());
-      return;
+  async #overlapped(group: Group): Promise<Accepted> {
+    for (const { sections } of group.batches)
+      for (const section of sections) this.#writers.get(tableName(section.schema))?.fold(section);
+    const taken = takeAll(this.#writers.values());
+    // Where that fails nothing is written any more before the position is read again.
+    await this.#writing;
+    const writing = this.#write(group, taken);
+    // Told by `settled`, and to whoever waits for it here.
+    writing.catch(() => {});
+    this.#writing = writing;
+    return { settled: writing };
+  }
+
+  /** Can all of it be folded before anything is asked of the target? The owner of each table was asked for it before. */
+  #overlaps({ batches, partial, holds, alone }: Group): boolean {
+    if (partial || holds || alone || (this.#open && !this.#busy)) return false;
+    let bytes = 0;
+    for (const batch of batches) {
+      bytes += batch.bytes;
+      if (batch.header.mark) return false;
+      for (const section of batch.sections) {
+        const writer = this.#writers.get(tableName(section.schema));
+        if (writer?.table.version !== section.schemaVersion || !writer.foldable(section)) return false;
+      }
     }
-    const ordered = parentsFirst(writers, ({ table }) => table);
-    const reversed = ordered.toReversed();
-    for (const writer of reversed.filter((one) => one.deletesFirst)) await about(writer.table.name, () => writer.flushDeletes());
-    for (const writer of ordered) await about(writer.table.name, () => writer.flushWrites());
-    for (const writer of reversed) await about(writer.table.name, () => writer.flushDeletes());
+    return bytes >= this.#options.overlapBytes;
+  }
+
+  async #write(group: Group, taken: readonly Taken[]): Promise<void> {
+    this.#busy = true;
+    try {
+      await this.#session.run('BEGIN');
+      this.#open = true;
+      await flush(taken);
+      await this.#commit(group);
+    } catch (error) {
+      throw await this.#failed(error);
+    } finally {
+      this.#busy = false;
+    }
+  }
+
+  async #commit({ after, watermark }: Group): Promise<void> {
+    await this.#position.save(after, watermark);
+    await this.#session.run('COMMIT');
+    this.#open = false;
+    this.#position.saved(after);
+    this.#types.committed();
+  }
+
+  async #failed(error: unknown): Promise<unknown> {
+    const failed = sqlState(error) === UNDEFINED_TABLE ? dropped(error as Fault) : withAdvice(error, this.#options.config.name);
+    await this.#rollback(failed);
+    return failed;
   }
 
   async reset(): Promise<void> {
@@ -222,6 +273,7 @@ export class OdsProjection implements Projection {
   }
 
   async close(): Promise<void> {
+    await this.#writing.catch(() => {});
     await this.#session.close();
     await this.#side.close();
   }
@@ -305,7 +357,7 @@ export class OdsProjection implements Projection {
       const own = writer;
       await this.#defer(own.table);
       // What comes with a snapshot is written at once: what it may refer to goes before.
-      if (section.csv && own.table.tied) await this.#flush();
+      if (section.csv && own.table.tied) await flush(takeAll(this.#writers.values()));
       await about(name, () => own.write(section, header));
     }
     if (mark && mark.step === 'end' && !mark.reset && (await this.#owns(mark.table)))
@@ -367,7 +419,7 @@ export class OdsProjection implements Projection {
     const writer = await this.#known(name, at);
     if (!writer?.table.seen) return;
     await this.#defer(writer.table);
-    if (writer.table.tied) await this.#flush();
+    if (writer.table.tied) await flush(takeAll(this.#writers.values()));
     await writer.sweep(at);
     await this.#tables.endSeen(this.#session, writer.table);
   }
@@ -429,14 +481,4 @@ async function openSessions({ config, source, cut }: OdsOptions, part: Part): Pr
 /** Somebody dropped a table of ours while it was in use: it is made anew at the next start. */
 function dropped(error: Fault): Fault {
   return new Fault('target_dropped', error.message, error.facts, { cause: error.cause });
-}
-
-/** Adds to a fault of which table it is, so that this one alone can be put aside. */
-async function about<T>(sourceTable: string, work: () => Promise<T>): Promise<T> {
-  try {
-    return await work();
-  } catch (error) {
-    if (!(error instanceof Fault)) throw error;
-    throw new Fault(error.kind, error.message, { ...error.facts, sourceTable }, { cause: error.cause });
-  }
 }

@@ -20,6 +20,8 @@ interface CopyOptions {
 export class TableStatements {
   readonly #table: TargetTable;
   readonly #session: Session;
+  /** Names of prepared statements, by their text. */
+  readonly #names = new Map<string, string>();
 
   constructor(table: TargetTable, session: Session) {
     this.#table = table;
@@ -31,7 +33,7 @@ export class TableStatements {
     content: string | Uint8Array,
     { format = 'text', target = this.#table.target, width = this.#table.schema.columns.length }: CopyOptions = {},
   ): Promise<void> {
-    const names = this.#names(width);
+    const names = this.#columnNames(width);
     const copy = this.#session.copyIn(`COPY ${target} (${names}) FROM STDIN (FORMAT ${format})`);
     await copy.write(content);
     await copy.end();
@@ -83,7 +85,7 @@ export class TableStatements {
   /** Rows as PostgreSQL's CSV, whether they are there or not. @param also is given the name of a table of them */
   async stage(csv: Uint8Array, also: (stage: string) => Promise<unknown>): Promise<void> {
     const { target, columns, key, seen } = this.#table;
-    const names = this.#names();
+    const names = this.#columnNames();
     await this.#session.run(`CREATE TEMP TABLE stage ON COMMIT DROP AS SELECT ${names} FROM ${target} WITH NO DATA`);
     await this.copy(csv, { format: 'csv', target: 'pg_temp.stage' });
     const conflict = key.length > 0 ? this.#onConflict(columns.map((_, c) => c)) : '';
@@ -125,7 +127,7 @@ export class TableStatements {
       key.map((c, i) => `o.${columns[c]?.name} = $${from + i}::text::${columns[c]?.type}`).join(' AND ');
     const oldKey = key.map((c) => old[c]);
     const moved = await this.#session.run(
-      `INSERT INTO ${target} (${this.#names()}) SELECT ${values.join(', ')} FROM ${target} o WHERE ${is(given.length + 1)}
+      `INSERT INTO ${target} (${this.#columnNames()}) SELECT ${values.join(', ')} FROM ${target} o WHERE ${is(given.length + 1)}
          ${this.#onConflict([...columns.keys()])}`,
       [...given.map((c) => cells[c]), ...oldKey],
     );
@@ -170,7 +172,7 @@ export class TableStatements {
   }
 
   /** Of the source's columns, or of so many. */
-  #names(width = this.#table.schema.columns.length): string {
+  #columnNames(width = this.#table.schema.columns.length): string {
     return this.#table.columns
       .slice(0, width)
       .map((column) => column.name)
@@ -199,6 +201,11 @@ export class TableStatements {
 
   /** Prepared once for one shape of one table: its types are part of the text. */
   #prepared(sql: string, values: readonly unknown[]): Promise<number> {
-    return this.#session.prepared(createHash('sha256').update(`${this.#table.version} ${sql}`).digest('base64url'), sql, values);
+    let name = this.#names.get(sql);
+    if (name === undefined) {
+      name = createHash('sha256').update(`${this.#table.version} ${sql}`).digest('base64url');
+      this.#names.set(sql, name);
+    }
+    return this.#session.prepared(name, sql, values);
   }
 }

@@ -17,6 +17,21 @@ const BULK_ROWS = 200;
 const UNIQUE_VIOLATION = '23505';
 const INVALID_TEXT = '22P02';
 
+/** What is left to be written of a table, in this order: what is gone altogether, new rows, the last change of every other key. */
+export interface Folded {
+  /** Everything that stood in the table before is gone. */
+  emptied: boolean;
+  /** Sections of new rows, as COPY text. */
+  readonly fresh: { readonly columns: readonly Column[]; readonly rows: number; readonly text: Buffer }[];
+  readonly net: NetChanges;
+  /** Keyless tables: rows to be copied. */
+  added: Cell[][];
+  /** Keys whose rows are to go, set apart from what is to be written. */
+  gone: Cell[][];
+  /** The first row that is waiting, of a table where deleted rows stay, that was read or made without all of its cells. */
+  lackingSince: Moment | null;
+}
+
 /**
  * Writes the changes of one table inside the open transaction. Changes of keyed tables are folded to the last one per key
  * and written on `flush`; whatever cannot be folded (COPY CSV of snapshots, moved rows whose values only the target has)
@@ -28,17 +43,10 @@ export class TableWriter {
   readonly #side: Session;
   readonly #types: TargetTypes;
   readonly #sql: TableStatements;
-  readonly #net: NetChanges;
   readonly #history: HistoryTable | null;
-  /** Everything that stood in the table before what is folded is gone. */
-  #emptied = false;
-  /** Keyless tables: rows to be copied. */
-  #added: Cell[][] = [];
+  readonly #hasLabels: boolean;
+  #folded: Folded;
   #staged = false;
-  /** The first row that is waiting, of a table where deleted rows stay, that was read or made without all of its cells. */
-  #lackingSince: Moment | null = null;
-  /** Keys whose rows are to go, set apart from what is to be written. */
-  #gone: Cell[][] = [];
 
   constructor(table: TargetTable, { session, side, types }: { session: Session; side: Session; types: TargetTypes }) {
     this.table = table;
@@ -46,7 +54,8 @@ export class TableWriter {
     this.#side = side;
     this.#types = types;
     this.#sql = new TableStatements(table, session);
-    this.#net = new NetChanges(table.key);
+    this.#hasLabels = table.schema.columns.some(({ type }) => type.kind === 'enum');
+    this.#folded = nothing(table);
     this.#history = table.history && new HistoryTable(table.history, session);
   }
 
@@ -54,7 +63,7 @@ export class TableWriter {
     if (section.csv) return this.#csv(section, header);
     await this.#labels(section.columns);
     await this.#history?.write(section, oldRows(section), (row) => momentOf(header, section, row));
-    if (this.#isFresh(section) && (await this.#copyFresh(section))) return;
+    if (this.#isFresh(section) && this.#takeFresh(section)) return;
     const columns = section.columns.map((column) => column.values());
     if (this.table.key.length === 0) return this.#keyless(section, columns, header);
     const ops = section.ops;
@@ -69,15 +78,50 @@ export class TableWriter {
           await this.#truncated(momentOf(header, section, row));
           break;
         case Op.kept:
-          this.#net.fill(this.table.marked ? [...cells, ...MARKS_UNCHANGED] : cells);
+          this.#folded.net.fill(this.table.marked ? [...cells, ...MARKS_UNCHANGED] : cells);
           break;
         case Op.updated:
           await this.#update(old.get(row), cells, () => momentOf(header, section, row));
           break;
         default:
-          this.#net.put(this.#there(this.#whole(cells, () => momentOf(header, section, row))));
+          this.#folded.net.put(this.#there(this.#whole(cells, () => momentOf(header, section, row))));
       }
     }
+  }
+
+  /** Can this section be folded without asking the target for anything? */
+  foldable(section: Section): boolean {
+    const { key, seen, tied, deferrable, marked } = this.table;
+    if (section.csv || seen || tied || deferrable || marked || this.#history || this.#hasLabels) return false;
+    if (key.length === 0) return section.ops.every((op) => op === Op.created);
+    if (!section.ops.every((op) => op === Op.created || op === Op.updated || op === Op.deleted)) return false;
+    if (!section.old) return true;
+    const cells = key.map((c) => section.columns[c]?.values() ?? []);
+    const moves = (row: number, old: readonly Cell[]) => key.some((c, i) => old[c] !== cells[i]?.[row]);
+    return [...oldRows(section)].every(([row, old]) => !moves(row, old));
+  }
+
+  /** What {@link write} does with a section that is {@link foldable}, at once. */
+  fold(section: Section): void {
+    if (this.#isFresh(section) && this.#takeFresh(section)) return;
+    const { net, added } = this.#folded;
+    const columns = section.columns.map((column) => column.values());
+    const old = oldRows(section);
+    for (let row = 0; row < section.rows; row++) {
+      const cells = columns.map((column) => column[row]);
+      const op = section.ops[row];
+      if (this.table.key.length === 0) added.push(cells);
+      else if (op === Op.deleted) net.delete(cells);
+      else if (op === Op.updated) net.put(withOld(cells, old.get(row)), !this.#folded.emptied);
+      else net.put(cells);
+    }
+  }
+
+  /** What is folded so far, to be written by {@link flushDeletes} and {@link flushWrites}; what comes now is folded anew. */
+  take(): Folded {
+    const folded = this.#folded;
+    this.#folded = nothing(this.table);
+    return folded;
   }
 
   /** Every row is to be read anew. */
@@ -90,9 +134,7 @@ export class TableWriter {
   }
 
   #empty(): void {
-    this.#net.take();
-    this.#added = [];
-    this.#emptied = true;
+    this.#folded = { ...nothing(this.table), emptied: true };
   }
 
   async #truncated(at: Moment): Promise<void> {
@@ -109,42 +151,45 @@ export class TableWriter {
   /** A new row, or one that was read. Where rows stay that are gone it takes nothing from such a one under its key. */
   #whole(cells: Cell[], at: () => Moment): Cell[] {
     if (!this.table.marked || !cells.includes(undefined)) return cells;
-    if (isMarked(this.#net.known(cells) ?? UNMARKED)) return nulled(cells);
-    this.#lackingSince ??= at();
+    if (isMarked(this.#folded.net.known(cells) ?? UNMARKED)) return nulled(cells);
+    this.#folded.lackingSince ??= at();
     return cells;
   }
 
   #delete(cells: Cell[], at: () => Moment): void {
-    if (this.table.marked) this.#net.amend([...cells, ...markOf(at())]);
-    else this.#net.delete(cells);
+    if (this.table.marked) this.#folded.net.amend([...cells, ...markOf(at())]);
+    else this.#folded.net.delete(cells);
   }
 
   /** Writes everything folded so far. */
   async flush(): Promise<void> {
-    await this.flushDeletes();
-    await this.flushWrites();
+    const folded = this.take();
+    await this.flushDeletes(folded);
+    await this.flushWrites(folded);
   }
 
   /** Must what is gone go before anything is written here? Else it may also go afterwards, when nothing refers to it any more. */
   get deletesFirst(): boolean {
-    return this.#emptied || this.table.unique;
+    return this.#folded.emptied || this.table.unique;
   }
 
   /** One half of {@link flush}: what is gone goes. */
-  async flushDeletes(): Promise<void> {
-    if (this.#emptied) await this.#sql.empty();
-    this.#emptied = false;
-    const deleted = [...this.#gone, ...this.#net.takeDeleted()];
-    this.#gone = [];
+  async flushDeletes(folded: Folded): Promise<void> {
+    if (folded.emptied) await this.#sql.empty();
+    folded.emptied = false;
+    await this.#copyFresh(folded);
+    const deleted = [...folded.gone, ...folded.net.takeDeleted()];
+    folded.gone = [];
     if (deleted.length > 0) await this.#sql.delete(deleted);
   }
 
   /** The other half; what is gone and has not gone before stays until {@link flushDeletes}. */
-  async flushWrites(): Promise<void> {
+  async flushWrites(folded: Folded): Promise<void> {
     await this.#history?.flush();
-    await this.#flushAdded();
-    this.#gone.push(...this.#net.takeDeleted());
-    const { rows } = this.#net.take();
+    await this.#copyFresh(folded);
+    await this.#copyAdded(folded);
+    folded.gone.push(...folded.net.takeDeleted());
+    const { rows } = folded.net.take();
     if (rows.length === 0) return;
     const fresh: Cell[][] = [];
     const known: NetRow[] = [];
@@ -156,8 +201,8 @@ export class TableWriter {
     const rest = groupBy(known, ({ fill, there, row }) => `${fill} ${there} ${pattern(row as Cell[])}`);
     // Where rows refer to others of the same table new ones come first: rows that are there may refer to them.
     if (this.table.tied) await this.#writeFresh(fresh);
-    for (const part of rest.values()) await this.#patch(part);
-    this.#lackingSince = null;
+    for (const part of rest.values()) await this.#patch(part, folded.lackingSince);
+    folded.lackingSince = null;
     if (!this.table.tied) await this.#writeFresh(fresh);
     if (this.table.seen) await this.#sql.see(rows.map(({ row }) => row as Cell[]));
   }
@@ -177,53 +222,67 @@ export class TableWriter {
   }
 
   async #update(old: Cell[] | undefined, cells: Cell[], at: () => Moment): Promise<void> {
-    const moved = old !== undefined && this.#net.keyOf(old) !== this.#net.keyOf(cells);
+    const moved = old !== undefined && this.#folded.net.keyOf(old) !== this.#folded.net.keyOf(cells);
     if (!moved) {
-      // Under identity full the old row says what the new one leaves out.
-      const known = old ? cells.map((cell, c) => (cell === undefined ? old[c] : cell)) : cells;
-      this.#net.put(this.#there(known), !this.#emptied);
+      this.#folded.net.put(this.#there(withOld(cells, old)), !this.#folded.emptied);
     } else if (this.table.marked) {
       await this.#moveMarked(old, cells, at());
     } else if (
-      !this.#net.move(
+      !this.#folded.net.move(
         old,
         cells.map((cell, c) => (cell === undefined && !this.table.key.includes(c) ? old[c] : cell)),
       )
     ) {
       await this.flush();
-      if (!(await this.#sql.move(old, cells))) this.#net.put(cells);
+      if (!(await this.#sql.move(old, cells))) this.#folded.net.put(cells);
       else if (this.table.seen) await this.#sql.see([cells]);
     }
   }
 
   /** The row under the old key is gone, and stays as it was; the one under the new key has its unchanged cells. */
   async #moveMarked(old: Cell[], cells: Cell[], at: Moment): Promise<void> {
-    const before = this.#net.known(old);
+    const before = this.#folded.net.known(old);
     const row = cells.map((cell, c) => (cell !== undefined || this.table.key.includes(c) ? cell : (old[c] ?? before?.[c])));
     if (!row.includes(undefined)) {
       this.#delete(old, () => at);
-      this.#net.put(this.#there(row));
+      this.#folded.net.put(this.#there(row));
       return;
     }
     await this.flush();
-    if (!(await this.#sql.moveMarked(old, cells, at))) this.#net.put(this.#there(cells));
+    if (!(await this.#sql.moveMarked(old, cells, at))) this.#folded.net.put(this.#there(cells));
     else if (this.table.seen) await this.#sql.see([cells]);
   }
 
   /** Only inserts, many, and nothing before them that waits for its order. */
   #isFresh(section: Section): boolean {
-    if (section.rows < BULK_ROWS || this.#net.size > 0 || this.#emptied || this.table.seen || this.table.tied) return false;
+    const { net, emptied } = this.#folded;
+    if (section.rows < BULK_ROWS || net.size > 0 || emptied || this.table.seen || this.table.tied) return false;
     return section.ops.every((op) => op === Op.created);
   }
 
-  /** New rows straight into the table. @returns false when some key was there already: then nothing was written */
-  async #copyFresh({ columns, rows }: Section): Promise<boolean> {
+  /** New rows go straight into the table. @returns false where they cannot be told as text as a whole */
+  #takeFresh({ columns, rows }: Section): boolean {
     const text = copyJoined(columns, rows);
-    if (!text) return false;
-    await this.#flushAdded();
-    if (this.table.key.length > 0) return this.#try(() => this.#sql.copy(text), UNIQUE_VIOLATION);
-    await this.#sql.copy(text);
-    return true;
+    if (text) this.#folded.fresh.push({ columns, rows, text });
+    return text !== null;
+  }
+
+  async #copyFresh({ fresh }: Folded): Promise<void> {
+    const taken = fresh.splice(0);
+    if (taken.length === 0) return;
+    const copy = () => this.#sql.copy(Buffer.concat(taken.map(({ text }) => text)));
+    if (this.table.key.length === 0) return copy();
+    if (await this.#try(copy, UNIQUE_VIOLATION)) return;
+    // Some are there already: a history is applied over a newer state.
+    const all = this.table.columns.map((_, c) => c);
+    for (const { columns, rows } of taken) {
+      const values = columns.map((column) => column.values());
+      const whole = (row: number) => this.#there(values.map((cells) => cells[row]));
+      await this.#sql.upsert(
+        Array.from({ length: rows }, (_, row) => whole(row)),
+        all,
+      );
+    }
   }
 
   /** Runs `work` so that a failure of the given kinds leaves the transaction as it was. */
@@ -276,8 +335,8 @@ export class TableWriter {
       else if (op === Op.updated) {
         const before = old.get(row);
         if (before) await this.#removeOne(before, null);
-        this.#added.push(before ? cells.map((cell, c) => (cell === undefined ? before[c] : cell)) : cells);
-      } else this.#added.push(cells);
+        this.#folded.added.push(before ? cells.map((cell, c) => (cell === undefined ? before[c] : cell)) : cells);
+      } else this.#folded.added.push(cells);
     }
   }
 
@@ -286,15 +345,15 @@ export class TableWriter {
     await this.#sql.removeOne(cells, mark);
   }
 
-  async #flushAdded(): Promise<void> {
-    if (this.#added.length === 0) return;
-    const rows = this.#added;
-    this.#added = [];
+  async #copyAdded(folded: Folded): Promise<void> {
+    if (folded.added.length === 0) return;
+    const rows = folded.added;
+    folded.added = [];
     await this.#sql.copy(copyRows(rows));
   }
 
   /** Rows that all lack the same cells, and of which the same is known. A row that is not there is made, unless it only fills. */
-  async #patch(part: readonly NetRow[]): Promise<void> {
+  async #patch(part: readonly NetRow[], lackingSince: Moment | null): Promise<void> {
     const rows = part.map((net) => net.row as Cell[]);
     const [{ fill, there }, first] = [part[0] as NetRow, rows[0] as Cell[]];
     const present = this.table.columns.map((_, c) => c).filter((c) => first[c] !== undefined);
@@ -302,6 +361,15 @@ export class TableWriter {
     if (fill) await this.#sql.update(rows, present);
     // An UPDATE leaves indexes alone (HOT) where deleting and copying writes them anew: measured, see RESULTS.md.
     else if (!there || onlyKey || (await this.#sql.update(rows, present)) < rows.length)
-      await this.#sql.upsert(rows, present, this.#lackingSince);
+      await this.#sql.upsert(rows, present, lackingSince);
   }
+}
+
+function nothing({ key }: TargetTable): Folded {
+  return { emptied: false, fresh: [], net: new NetChanges(key), added: [], gone: [], lackingSince: null };
+}
+
+/** Under identity full the old row says what the new one leaves out. */
+function withOld(cells: Cell[], old: readonly Cell[] | undefined): Cell[] {
+  return old ? cells.map((cell, c) => (cell === undefined ? old[c] : cell)) : cells;
 }
