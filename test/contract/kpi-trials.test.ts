@@ -99,6 +99,7 @@ describe('definitions of KPIs that people try', () => {
   const closing: (() => unknown)[] = [];
   let folder: string;
   let bus: Bus;
+  let kpis: Awaited<ReturnType<typeof startKpis>>;
   let insert: (...rows: (string | null)[][]) => Promise<unknown>;
   const asked = async (definition: string, what: 'validate' | 'preview', engine = 'kpi') => {
     const { kpisOf } = await configReading();
@@ -138,7 +139,7 @@ describe('definitions of KPIs that people try', () => {
     await bus.serve('tributary.source.shop.barrier', async function* () {
       yield { seq: 0 };
     });
-    const kpis = await startKpis(config, runtime);
+    kpis = await startKpis(config, runtime);
     closing.push(() => kpis.stop());
     const other = RUNNING.replaceAll('\nname: ', '\nengine: hurried\nname: hurried_');
     const limits = { ms: 1_500, rows: 1_000, bytes: 2 ** 20 };
@@ -239,5 +240,12 @@ describe('definitions of KPIs that people try', () => {
     expect(refusals.filter(({ said }) => said.includes(SECRET) || said.includes(folder))).toEqual([]);
     for (const engine of ['kpi', 'hurried']) expect(await readdir(join(folder, 'kpi', `${engine}.trials`))).toEqual([]);
     expect((await readdir(folder)).toSorted()).toEqual(['kpi', 'secret.csv']);
+  });
+
+  it('are to be tried again where their engine ends meanwhile', async () => {
+    const trial = expect(asked(HEAVY[0] as string, 'preview')).rejects.toMatchObject({ kind: 'not_complete' });
+    await until('the trial to begin', async () => (await readdir(join(folder, 'kpi', 'kpi.trials'))).length > 0);
+    await kpis.stop();
+    await trial;
   });
 });

@@ -1,6 +1,6 @@
 import { aborted, type Actor } from '@tributary/cluster';
 import type { KpiConfig, KpiReader } from '@tributary/config';
-import type { Bus } from '@tributary/core';
+import { type Bus, Fault } from '@tributary/core';
 import { Sandbox, type SandboxLimits } from '@tributary/duckdb';
 import type { Engine } from './engine.ts';
 import { previewed, TRIAL_PROGRAM, validated } from './trial.ts';
@@ -35,14 +35,24 @@ export class EngineActor implements Actor {
     const ended = AbortSignal.any([signal, engine.store.invalid]);
     const sandbox = new Sandbox(folder, limits, TRIAL_PROGRAM);
     await sandbox.open();
+    /** What was begun when the engine ends is not wrong, only too early or too late. */
+    const unlessEnded = async <T>(trying: Promise<T>): Promise<T> => {
+      try {
+        return await trying;
+      } catch (error) {
+        if (!ended.aborted) throw error;
+        throw new Fault('not_complete', `engine ${name} ended meanwhile`, {}, { cause: error });
+      }
+    };
     const subject = (what: string) => `tributary.kpi-engine.${name}.${what}`;
     const stops = [
       await bus.serve(subject('preview'), async function* (question) {
         const { config, ...rest } = question as { config: KpiConfig; ask: ValuesQuestion; reader: KpiReader | undefined };
-        yield await previewed({ engine, config, sandbox, guarded, signal: ended }, rest);
+        yield await unlessEnded(previewed({ engine, config, sandbox, guarded, signal: ended }, rest));
       }),
       await bus.serve(subject('validate'), async function* (question) {
-        yield await validated({ engine, config: (question as { config: KpiConfig }).config, sandbox, guarded, signal: ended });
+        const { config } = question as { config: KpiConfig };
+        yield await unlessEnded(validated({ engine, config, sandbox, guarded, signal: ended }));
       }),
     ];
     ready();
