@@ -1,6 +1,6 @@
 import { join } from 'node:path';
 import { memoryBroker } from '@tributary/changelog';
-import { type Cell, Op, ORIGIN, type StoredBatch, WHOLE } from '@tributary/core';
+import { type Cell, formatLsn, Op, ORIGIN, type StoredBatch, WHOLE } from '@tributary/core';
 import { startPostgres, temporaryFolder } from '@tributary/embedded';
 import { OdsProjection } from '@tributary/sink';
 import { Client } from 'pg';
@@ -109,6 +109,48 @@ it('folds a group while the one before it is written, and writes each in a trans
   await last?.settled;
   expect(await stored()).toBe('1a 2b 3c; x y; 3');
   await projection.close();
+});
+
+it('writes new rows in bulk, with what becomes of them in the same group, also over a newer state', async () => {
+  const ids = (from: number, to: number) => Array.from({ length: to - from }, (_, i) => String(from + i));
+  const update = (id: string, v: Cell): Change => ({ schema: KEYED, op: Op.updated, cells: [id, v] });
+  const { groups, changelogs } = await groupsOf([
+    [put(KEYED, '0', 'first'), put(KEYLESS, 'x')],
+    ids(1, 301).map((id) => put(KEYED, id, 'new')),
+    ids(301, 601).map((id) => put(KEYED, id, 'new')),
+    ids(1, 101).map((id) => update(id, id === '7' ? undefined : 'changed')),
+    ids(101, 151).map((id) => ({ schema: KEYED, op: Op.deleted, cells: [id, undefined] })),
+    [{ schema: KEYED, op: Op.updated, cells: ['1000', undefined], old: ['200', undefined] }],
+    ids(601, 901).map((id) => put(KEYED, id, 'newer')),
+  ]);
+  const expected = [
+    '0first',
+    ...ids(1, 101).map((id) => `${id}${id === '7' ? 'new' : 'changed'}`),
+    ...ids(151, 601).map((id) => (id === '200' ? '1000new' : `${id}new`)),
+    ...ids(601, 901).map((id) => `${id}newer`),
+  ].toSorted();
+  const [first, ...rest] = groups as [(typeof groups)[0], ...typeof groups];
+  for (const moved of [false, true]) {
+    const chosen = moved ? rest : rest.filter((_, i) => i !== 4);
+    const last = chosen.at(-1) as (typeof groups)[0];
+    const group = { ...last, batches: chosen.flatMap(({ batches }) => batches) };
+    const projection = await opened(changelogs);
+    await projection.position();
+    await projection.apply(first);
+    for (const again of [false, true]) {
+      if (again) {
+        const { seq, lsn, ordinal } = first.after;
+        await client.query('UPDATE tributary.position SET seq = $1, lsn = $2, ordinal = $3', [seq, formatLsn(lsn), ordinal]);
+        await client.query(`DELETE FROM s.k WHERE id IN ('50', '400'); UPDATE s.k SET v = 'later' WHERE id IN ('60', '450')`);
+        expect((await projection.position()).seq).toBe(1);
+      }
+      await (await projection.apply(group))?.settled;
+      const { rows } = await client.query<{ row: string }>('SELECT id || v AS row FROM s.k');
+      const found = rows.map(({ row }) => row).toSorted();
+      expect(found).toEqual(moved ? expected : expected.map((row) => (row === '1000new' ? '200new' : row)).toSorted());
+    }
+    await projection.close();
+  }
 });
 
 it('writes nothing behind a group that failed before its position is read again', async () => {

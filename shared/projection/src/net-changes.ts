@@ -74,6 +74,14 @@ export class NetChanges {
     else if (before.row) this.#rows.set(key, { ...before, row: merge(before.row, row) });
   }
 
+  /** A whole row that came before everything that is here. */
+  putBelow(row: Cell[]): void {
+    const key = this.keyOf(row);
+    const after = this.#rows.get(key);
+    if (!after) this.#rows.set(key, { row, fill: false, there: false });
+    else if (after.row) this.#rows.set(key, { ...after, row: merge(after.row, row), fill: false });
+  }
+
   delete(cells: readonly Cell[]): void {
     const key = this.keyOf(cells);
     this.#rows.set(key, { row: null, fill: false, there: this.#rows.get(key)?.there ?? true });

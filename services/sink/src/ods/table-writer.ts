@@ -267,21 +267,16 @@ export class TableWriter {
     return text !== null;
   }
 
-  async #copyFresh({ fresh }: Folded): Promise<void> {
+  async #copyFresh({ fresh, net }: Folded): Promise<void> {
     const taken = fresh.splice(0);
     if (taken.length === 0) return;
     const copy = () => this.#sql.copy(Buffer.concat(taken.map(({ text }) => text)));
     if (this.table.key.length === 0) return copy();
     if (await this.#try(copy, UNIQUE_VIOLATION)) return;
-    // Some are there already: a history is applied over a newer state.
-    const all = this.table.columns.map((_, c) => c);
-    for (const { columns, rows } of taken) {
+    // Some are there already, as a history is applied over a newer state: they are folded with what came behind them.
+    for (const { columns, rows } of taken.toReversed()) {
       const values = columns.map((column) => column.values());
-      const whole = (row: number) => this.#there(values.map((cells) => cells[row]));
-      await this.#sql.upsert(
-        Array.from({ length: rows }, (_, row) => whole(row)),
-        all,
-      );
+      for (let row = 0; row < rows; row++) net.putBelow(this.#there(values.map((cells) => cells[row])));
     }
   }
 
