@@ -14,7 +14,7 @@ import {
 import { Session } from '@tributary/postgres';
 import { afterAll, afterEach, beforeAll, describe, expect, it } from 'vitest';
 import { Service } from '../fixtures/service.ts';
-import { lastJson, ROOT, tributary } from '../fixtures/system.ts';
+import { lastJson, ROOT, System, tributary } from '../fixtures/system.ts';
 import { until } from '../fixtures/wait.ts';
 
 /** What DESIGN.md promises of SIGTERM, ms. */
@@ -195,5 +195,20 @@ describe('a process that is told to stop twice', () => {
         child.kill('SIGKILL');
       }
     });
+  }
+});
+
+it('a system that is told to stop while it starts does so, though what it waits for never comes', async () => {
+  const folder = await temporaryFolder('stop-early');
+  const file = join(folder, 'tributary.yaml');
+  await writeFile(file, 'kind: Source\nname: shop\npostgres: "postgres://nobody@127.0.0.1:1/none"\n');
+  const system = new System(file, join(folder, 'data'));
+  system.launch();
+  try {
+    // Its parts are under way then, and it is not ready: that waits for the source.
+    await until('the console to listen', async () => system.stderr.includes('console listens'));
+    expect(await system.stop()).toBe(0);
+  } finally {
+    await system.kill();
   }
 });

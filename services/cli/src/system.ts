@@ -100,6 +100,8 @@ export class System {
 
   /** Resolves when every actor runs; tells on the way what keeps one from it. */
   async ready(signal: AbortSignal): Promise<void> {
+    // It may have been told to stop while it started.
+    if (signal.aborted) return;
     const { config, say } = this.#options;
     const expected = new Set([...config.sources.map((source) => `source/${source.name}`), ...actorsOf(config)]);
     const running = new Set<string>();
