@@ -36,15 +36,26 @@ describe.each(BROKERS)('bus on $name', ({ open }) => {
   });
 });
 
-it('a connection that breaks before the broker hears who serves: serving begins as soon as it is made again', async () => {
+/** Two connections to a server of their own, the first of which goes through a proxy. */
+async function throughProxy(chooses?: Parameters<typeof TcpProxy.start>[1]) {
   const { path: binary } = await obtainNatsServer({});
   const server = await startNats({ dir: await temporaryFolder('bus'), binary });
-  let breaks = 0;
-  const proxy = await TcpProxy.start(Number(new URL(server.url).port), (sent) =>
-    sent.includes('SUB test.cut') && breaks++ < 2 ? 'break' : 'pass',
-  );
+  const proxy = await TcpProxy.start(Number(new URL(server.url).port), chooses);
   const broker = await connectNats({ url: `nats://127.0.0.1:${proxy.port}` });
   const other = await connectNats({ url: server.url });
+  const close = async () => {
+    await Promise.all([broker.close(), other.close()]);
+    await proxy.stop();
+    await server.stop();
+  };
+  return { proxy, broker, other, close };
+}
+
+it('a connection that breaks before the broker hears who serves: serving begins as soon as it is made again', async () => {
+  let breaks = 0;
+  const { broker, other, close } = await throughProxy((sent) =>
+    sent.includes('SUB test.cut') && breaks++ < 2 ? 'break' : 'pass',
+  );
   try {
     const stop = await broker.bus.serve('test.cut', async function* () {
       yield 'here';
@@ -53,18 +64,12 @@ it('a connection that breaks before the broker hears who serves: serving begins 
     expect(await askOne(other.bus, 'test.cut', {})).toBe('here');
     await stop();
   } finally {
-    await Promise.all([broker.close(), other.close()]);
-    await proxy.stop();
-    await server.stop();
+    await close();
   }
 });
 
 it('a question that reaches a service behind its end is refused at once, as if nobody were there', async () => {
-  const { path: binary } = await obtainNatsServer({});
-  const server = await startNats({ dir: await temporaryFolder('bus'), binary });
-  const proxy = await TcpProxy.start(Number(new URL(server.url).port));
-  const broker = await connectNats({ url: `nats://127.0.0.1:${proxy.port}` });
-  const other = await connectNats({ url: server.url });
+  const { proxy, broker, other, close } = await throughProxy();
   try {
     const stop = await broker.bus.serve('test.ending', async function* () {
       yield 'here';
@@ -78,9 +83,7 @@ it('a question that reaches a service behind its end is refused at once, as if n
     proxy.set('open');
     await refused;
   } finally {
-    await Promise.all([broker.close(), other.close()]);
-    await proxy.stop();
-    await server.stop();
+    await close();
   }
 });
 

@@ -128,6 +128,15 @@ describe(`an engine of KPIs (seed ${SEED})`, () => {
     }
   };
 
+  /** An engine with both KPIs that holds what is written, and that nobody fills any more. */
+  const filled = async (folder: string, world: World): Promise<Engine> => {
+    const engine = await opened(folder, `${TEXTS}---\n${PAIRS}`);
+    const end = await follow(world, engine);
+    await expectHolds(engine, world.history);
+    await end();
+    return engine;
+  };
+
   it('loads the compacted changelog of a lake, and reads on from there', async () => {
     const folder = await temporary();
     const world = await written(30);
@@ -239,10 +248,7 @@ describe(`an engine of KPIs (seed ${SEED})`, () => {
   it('starts over with a new KPI when it is killed while it computes it, and has it once that is committed', async () => {
     const folder = await temporary();
     const world = await written();
-    const engine = await opened(folder, `${TEXTS}---\n${PAIRS}`);
-    const end = await follow(world, engine);
-    await expectHolds(engine, world.history);
-    await end();
+    const engine = await filled(folder, world);
     await engine.store.close();
     const text = `${TEXTS}---\n${PAIRS}---\n${LAST}`;
     // Computes the new KPI, and dies (-9) before, or behind, the first statement that begins so.
@@ -286,10 +292,7 @@ describe(`an engine of KPIs (seed ${SEED})`, () => {
   it('computes another definition beside its rows, and forgets a KPI that is gone', async () => {
     const folder = await temporary();
     const world = await written();
-    const engine = await opened(folder, `${TEXTS}---\n${PAIRS}`);
-    const end = await follow(world, engine);
-    await expectHolds(engine, world.history);
-    await end();
+    const engine = await filled(folder, world);
     const before = await kept(engine);
     expect(before.tables).toEqual(['pairs', 'texts']);
     await engine.store.close();

@@ -1,5 +1,5 @@
 import { registeredActors } from '@tributary/cluster';
-import { askOne, type Bus, Fault, projectionOf } from '@tributary/core';
+import { askUntil, type Bus, Fault, outlasting, projectionOf } from '@tributary/core';
 import type { Connected } from './addresses.ts';
 
 /** What runs (or should run) in the system a command talks to. */
@@ -19,26 +19,8 @@ export interface ProjectionEntry {
   readonly actors: readonly string[];
 }
 
-/** Faults that pass by themselves while an actor starts again, or a broker cluster elects a leader. */
-const PASSING = new Set(['not_found', 'fenced', 'broker_unreachable', 'database_unreachable', 'slot_in_use', 'reader_stalled']);
-const AGAIN_MS = 100;
-/** A question or its answer may be lost with a connection or a server on its way: it is asked again after this silence. */
-const SILENCE_MS = 5_000;
 /** How long a command waits for a broker cluster that elects a leader of the bucket (4 to 9 s on nats-server 2.9), ms. */
 const ELECTION_MS = 20_000;
-
-/** Does what may be done twice until it succeeds, fails for good, or the deadline (ms since 1970) is over. */
-async function outlasting<T>(deadline: number, work: (leftMs: number) => Promise<T>): Promise<T> {
-  for (;;) {
-    const left = deadline - Date.now();
-    try {
-      return await work(Math.max(1, left));
-    } catch (error) {
-      if (!(error instanceof Fault) || !PASSING.has(error.kind) || left <= AGAIN_MS) throw error;
-      await new Promise((resolve) => setTimeout(resolve, AGAIN_MS));
-    }
-  }
-}
 
 /**
  * Asks the cluster's bucket, also while nobody leads it for a moment. For what may be asked twice.
@@ -46,11 +28,6 @@ async function outlasting<T>(deadline: number, work: (leftMs: number) => Promise
  */
 export function outlastingElection<T>(ask: () => Promise<T>): Promise<T> {
   return outlasting(Date.now() + ELECTION_MS, ask);
-}
-
-/** Asks until somebody answers or the deadline (ms since 1970) is over. For questions that may be asked twice. */
-export function askUntil<T>(bus: Bus, subject: string, question: unknown, deadline: number): Promise<T> {
-  return outlasting(deadline, (leftMs) => askOne<T>(bus, subject, question, { idleMs: Math.min(leftMs, SILENCE_MS) }));
 }
 
 /** From what workers have registered; it does not matter whether they run it at this moment. */

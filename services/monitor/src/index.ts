@@ -10,6 +10,7 @@ export type { WhatIf } from './watch/what-if.ts';
 export type { JudgedCase } from './conformance/cases.ts';
 export { ProcessActor } from './live/actor.ts';
 export { ProcessProjection } from './live/projection.ts';
+export { EVENT_COLUMNS } from './state.ts';
 export { ProcessStore } from './live/store.ts';
 export { startMonitor } from './main.ts';
 export { discover } from './discover/discover.ts';

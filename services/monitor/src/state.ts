@@ -27,7 +27,7 @@ export interface ProcessEvent {
   readonly attributes: string | null;
 }
 
-const EVENT_COLUMNS = {
+export const EVENT_COLUMNS = {
   case: 'VARCHAR',
   activity: 'VARCHAR',
   at_us: 'BIGINT',

@@ -1,5 +1,6 @@
+import { askUntil } from '@tributary/core';
 import type { OdsSinkConfig } from '@tributary/config';
-import { askUntil, barrier, projectionSubject } from '../cluster.ts';
+import { barrier, projectionSubject } from '../cluster.ts';
 import { cpuSecondsOf, measure, round } from './measure.ts';
 import { treeCpuSeconds } from './workers.ts';
 import type { World } from './world.ts';

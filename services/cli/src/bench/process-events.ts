@@ -1,24 +1,9 @@
 import { join } from 'node:path';
 import { Database, type Duck, duckLiteral } from '@tributary/duckdb';
+import { EVENT_COLUMNS } from '@tributary/monitor';
 import { measure, type Usage } from './measure.ts';
 
-const COLUMNS = {
-  case: 'VARCHAR',
-  activity: 'VARCHAR',
-  at_us: 'BIGINT',
-  tick: 'BIGINT',
-  source: 'VARCHAR',
-  lsn: 'UBIGINT',
-  ordinal: 'BIGINT',
-  part: 'INTEGER',
-  object: 'VARCHAR',
-  key: 'VARCHAR',
-  kind: 'VARCHAR',
-  before: 'VARCHAR',
-  after: 'VARCHAR',
-  attributes: 'VARCHAR',
-} as const;
-type EventColumns = Parameters<typeof Duck.prototype.append<typeof COLUMNS>>[2];
+type EventColumns = Parameters<typeof Duck.prototype.append<typeof EVENT_COLUMNS>>[2];
 
 /** Events of one transaction: about what a group of a changelog brings. */
 const AT_ONCE = 20_000;
@@ -32,13 +17,13 @@ export async function insertPlainly(path: string, folder: string): Promise<Usage
   try {
     const columns = (await from.duck.columns('SELECT * FROM event')) as EventColumns;
     const events = columns.case.length;
-    const types = Object.entries(COLUMNS).map(([name, type]) => `"${name}" ${type}`);
+    const types = Object.entries(EVENT_COLUMNS).map(([name, type]) => `"${name}" ${type}`);
     await to.duck.run(`CREATE TABLE event (${types.join(', ')})`);
     const usage = await measure(async () => {
       for (let at = 0; at < events; at += AT_ONCE) {
         const some = Object.entries(columns).map(([name, values]) => [name, values.slice(at, at + AT_ONCE)]);
         await to.duck.run('BEGIN');
-        await to.duck.append('event', COLUMNS, Object.fromEntries(some) as EventColumns);
+        await to.duck.append('event', EVENT_COLUMNS, Object.fromEntries(some) as EventColumns);
         await to.duck.run('COMMIT');
       }
     });

@@ -1,7 +1,7 @@
 import type { SourceConfig } from '@tributary/config';
-import { partName, partsOf } from '@tributary/core';
+import { askUntil, partName, partsOf } from '@tributary/core';
 import { startSources } from '@tributary/source';
-import { askUntil, barrier, projectionSubject } from '../cluster.ts';
+import { barrier, projectionSubject } from '../cluster.ts';
 import type { Output } from '../output.ts';
 import { type IdleCost, measureIdle } from './idle.ts';
 import { round } from './measure.ts';

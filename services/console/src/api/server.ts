@@ -10,7 +10,10 @@ type Compile = (route: unknown) => { (data: unknown): boolean; errors?: unknown 
 
 const require = createRequire(import.meta.url);
 
-/** Schemas are compiled by the first request that is checked by them: all of them at once are half of a console's start. */
+/**
+ * Schemas are compiled by the first request that is checked by them: all of them at once are half of a console's start (3.1 s of CPU until
+ * `up` listens, 1.6 without them).
+ */
 function compiledLate(...given: readonly unknown[]): (route: unknown) => (data: unknown) => unknown {
   let compile: Compile | null = null;
   return (route) => {

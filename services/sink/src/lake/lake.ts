@@ -202,7 +202,7 @@ export class LakeProjection implements Projection {
       sourceConnection
         ? verifyLake(sourceConnection, {
             ...given(question),
-            compact: async () => void (await compact()),
+            compact: () => compact(),
             caughtUp: () => caughtUp(bus, source, (seq) => driver.reached(seq)),
           })
         : verifyLakeResult({

@@ -20,7 +20,7 @@ export interface VerifyLakeOptions {
   readonly reached: (seq: number) => Promise<void>;
   /** Waits until the projection holds everything that was committed before the call. */
   readonly caughtUp: () => Promise<void>;
-  readonly compact: () => Promise<void>;
+  readonly compact: () => Promise<unknown>;
   readonly currentOf: (name: string) => Promise<{ table: LakeTable; parquet: string | null } | null>;
   readonly signal: AbortSignal;
 }
