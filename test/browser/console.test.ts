@@ -26,6 +26,7 @@ from: { o: shop.public.orders }
 time: { column: o.paid_at, grains: [day, week] }
 measures: { gmv: { sql: "sum(o.amount)", unit: EUR }, orders: { sql: "count(*)" } }
 targets: [{ measure: gmv, grain: day, target: 620 }]
+freshness: { target: 5m, alert_after: 5m }
 `;
 
 const PROCESS = `kind: Process
@@ -100,7 +101,7 @@ describe.skipIf(!CHROMIUM)('the console in a browser', () => {
     const card = page.locator('#kpis');
     await page.locator('#kpi-chart canvas').waitFor();
     // Ten days of six orders, but for the first and the last.
-    await card.getByText(/^\d+ EUR\. Complete to 2\d{3}-/).waitFor();
+    await card.getByText(/^\d+ EUR\. Complete to 2\d{3}-.* ago \(within its target of 5 min/).waitFor();
     expect(await page.locator('#kpi-definition').innerText()).toContain('"sql": "sum(o.amount)"');
     await page.getByText('No closed bucket has changed.').waitFor();
     const client = new Client({ connectionString: postgres.url('shop') });

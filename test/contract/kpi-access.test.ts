@@ -41,6 +41,7 @@ kind: Kpi
 name: open
 from: { o: s.public.orders }
 measures: { n: { sql: "count(*)" } }
+freshness: { target: 25s }
 ---
 kind: Kpi
 name: byhand
@@ -244,5 +245,9 @@ describe('access to KPIs over HTTP', () => {
       return /tributary_kpi_value\{kpi="open"/.test(told) && /tributary_kpi_lag_seconds\{kpi="sales"/.test(told) ? told : null;
     });
     expect(scraped).not.toMatch(/tributary_kpi_value\{kpi="sales"/);
+    expect(scraped.match(/tributary_kpi_freshness_target_seconds\{.*/g)).toEqual([
+      'tributary_kpi_freshness_target_seconds{kpi="open"} 25',
+    ]);
+    expect(scraped).toMatch(/tributary_kpi_lag_seconds\{kpi="byhand"/);
   });
 });

@@ -3,8 +3,8 @@ import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { memoryBroker } from '@tributary/changelog';
 import { configReading } from '@tributary/config';
-import { Op, systemClock } from '@tributary/core';
-import { startKpis } from '@tributary/kpi';
+import { askOne, type Bus, Op, systemClock } from '@tributary/core';
+import { type KpiFreshness, startKpis } from '@tributary/kpi';
 import { afterAll, beforeAll, describe, expect, it } from 'vitest';
 import { text, Written } from '../fixtures/history.ts';
 import { until } from '../fixtures/wait.ts';
@@ -36,6 +36,19 @@ targets: [{ measure: orders, grain: hour, target: 9, warn: 8, crit: 1, check: on
 alerts:
   - { name: few, when: "orders(hour) < 2", by: [country], seen_within: 1d, every: 250ms, to: [ops] }
   - { name: late, when: "last(hour) > 1000", by: [country, first], every: 250ms, to: [ops] }
+---
+kind: Kpi
+name: promised
+from: { o: shop.public.orders }
+measures: { orders: { sql: "count(*)" } }
+freshness: { target: 1h, alert_after: 2h, to: [ops] }
+alerts: [{ name: never, when: "orders < 0", every: 250ms }]
+---
+kind: Kpi
+name: listed
+sql: SELECT count(*) AS n FROM shop.orders
+every: 1h
+freshness: { target: 1h, to: [ops], alert_after: 1h }
 `;
 const quiet = { debug: () => {}, info: () => {}, warn: () => {}, error: () => {} };
 
@@ -43,14 +56,17 @@ describe('alerts of KPIs', () => {
   const closing: (() => unknown)[] = [];
   let receiver: WebhookReceiver;
   let written: Written;
+  let bus: Bus;
   afterAll(async () => {
     for (const close of closing.toReversed()) await close();
   });
   /** Orders of a transaction; everything up to its time is there then. */
   const commit = (at: string, ...orders: readonly (readonly [id: string, country: string | null, at: string])[]) =>
+    commitAt(Date.parse(`2026-03-${at}:00Z`), ...orders);
+  const commitAt = (ms: number, ...orders: readonly (readonly [id: string, country: string | null, at: string])[]) =>
     written.stream([
       {
-        lsn: BigInt(Date.parse(`2026-03-${at}:00Z`)) * 1_000n,
+        lsn: BigInt(ms) * 1_000n,
         changes: orders.map(([id, country, paid]) => ({
           schema: ORDERS,
           op: Op.created,
@@ -58,10 +74,11 @@ describe('alerts of KPIs', () => {
         })),
       },
     ]);
-  /** Letters that came, in words. */
-  const told = () =>
+  /** Letters that came of a KPI, in words. */
+  const told = (kpi = 'sales') =>
     receiver.taken
-      .map(({ body }) => body as { alert: string; state: string; dimensions?: object; values: object })
+      .map(({ body }) => body as { kpi: string; alert: string; state: string; dimensions?: object; values: object })
+      .filter((letter) => letter.kpi === kpi)
       .map(
         ({ alert, state, dimensions, values }) =>
           `${alert} ${state} ${JSON.stringify(dimensions ?? {})} ${JSON.stringify(values)}`,
@@ -75,6 +92,7 @@ describe('alerts of KPIs', () => {
     const { configOf } = await configReading();
     const config = configOf([{ name: 'config', text: CONFIG.replace('URL', receiver.url) }], { env: { SECRET } });
     const broker = memoryBroker();
+    bus = broker.bus;
     await broker.bus.serve('tributary.source.shop.barrier', async function* () {
       yield { seq: 0 };
     });
@@ -112,5 +130,27 @@ describe('alerts of KPIs', () => {
       'target_orders_hour resolved {} {"orders(hour)":9}',
     ]);
     expect(receiver.forged).toBe(0);
+  });
+
+  it('of a promise about freshness: every value says whether it is kept, and that of one that is older than alert_after is told', async () => {
+    const ask = async (kpi: string, question: object = {}) =>
+      (await askOne<{ freshness: KpiFreshness }>(bus, `tributary.kpi.${kpi}.values`, { ...question, reader: 'local' })).freshness;
+    // The newest commit is of March.
+    for (const kpi of ['promised', 'listed']) {
+      await until(`the letter of ${kpi}`, async () => told(kpi).length > 0);
+      expect(told(kpi)).toEqual(['freshness firing {} {}']);
+      expect(await ask(kpi)).toMatchObject({ targetMs: 3_600_000, withinTarget: false });
+    }
+    // The rows of the short form are kept for an hour here; how old they are is told anew.
+    const { lagMs, position } = await ask('listed');
+    await until('it to be older', async () => (await ask('listed')).lagMs > lagMs);
+    await commitAt(Date.now());
+    await until('the end to be told', async () => told('promised').length > 1);
+    expect(told('promised')).toEqual(['freshness firing {} {}', 'freshness resolved {} {}']);
+    expect(await ask('promised')).toMatchObject({ targetMs: 3_600_000, withinTarget: true });
+    expect(await ask('promised', { asOf: position })).toMatchObject({ targetMs: 3_600_000, withinTarget: null });
+    expect(await ask('sales')).toMatchObject({ targetMs: null, withinTarget: null });
+    const shown = await askOne(bus, 'tributary.kpi.promised.show', { reader: 'local' });
+    expect(shown).toMatchObject({ freshness: { targetMs: 3_600_000, withinTarget: true } });
   });
 });

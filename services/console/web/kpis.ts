@@ -6,6 +6,8 @@ import { tokenHeaders } from './stream.js';
 
 /** Values are asked for this often while the page is seen. */
 const ASK_MS = 2_000;
+/** Values older than that are late where nothing is promised. */
+const LATE_MS = 30_000;
 /** Newest buckets that are drawn. */
 const BUCKETS_MAX = 400;
 
@@ -36,6 +38,8 @@ interface Values {
   readonly freshness: {
     readonly lagMs: number;
     readonly completeTo: string | null;
+    readonly targetMs: number | null;
+    readonly withinTarget: boolean | null;
     readonly position: string;
     readonly definitionVersion: string;
   };
@@ -159,11 +163,12 @@ export class KpiCard {
     this.#revisions.show(revisions.slice(0, 10));
     const newest = values.rows.at(-1)?.values[measure] ?? null;
     const unit = definition.measures?.[measure]?.unit ?? '';
-    const { lagMs, completeTo, position, definitionVersion } = values.freshness;
+    const { lagMs, completeTo, targetMs, withinTarget, position, definitionVersion } = values.freshness;
     const told = newest === null ? 'no value yet' : `${Number(newest).toLocaleString('en')} ${unit}`.trim();
+    const promised = targetMs === null ? '' : ` (${withinTarget ? 'within' : 'later than'} its target of ${duration(targetMs)})`;
     this.#tell(
-      `${told}. Complete to ${completeTo ?? 'nothing yet'}, ${duration(lagMs)} ago; at ${position}; definition ${definitionVersion}.`,
-      lagMs > 30_000 ? 'warn' : 'quiet',
+      `${told}. Complete to ${completeTo ?? 'nothing yet'}, ${duration(lagMs)} ago${promised}; at ${position}; definition ${definitionVersion}.`,
+      (withinTarget ?? lagMs <= LATE_MS) ? 'quiet' : 'warn',
     );
   }
 

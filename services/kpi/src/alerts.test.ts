@@ -22,6 +22,7 @@ const hook = (name: string): HookConfig => ({
 });
 const drop: KpiAlert = {
   name: 'drop',
+  about: 'values',
   when: 'gmv(hour) < 1',
   condition: { kind: 'number', value: 1 },
   by: [],

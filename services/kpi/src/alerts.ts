@@ -147,7 +147,8 @@ export class KpiAlerts {
     return [...raised, ...over.toReversed()];
   }
 
-  #problem({ when }: KpiAlert, name: string, cause: string | null): string {
+  #problem({ when, about }: KpiAlert, name: string, cause: string | null): string {
+    if (about === 'freshness') return when;
     if (cause === 'no_data') return `${when}: a value is missing`;
     if (cause === 'stale') return `${when}: values are older than ${this.#config.staleAfterMs} ms`;
     // Alerts are told to whoever looks after the cluster; values only to those who may read the KPI.

@@ -4,10 +4,9 @@ import { aborted, type Actor, together } from '@tributary/cluster';
 import type { HookConfig, KpiReader } from '@tributary/config';
 import { askOne, type Bus, describeError, Fault, type Kv, LIMITS } from '@tributary/core';
 import { EVERYTHING, type Scope, scopeOf } from './access.ts';
-import { KpiAlerts, type Look } from './alerts.ts';
+import { KpiAlerts } from './alerts.ts';
 import {
   type Answered,
-  lookedAt,
   type RevisionsQuestion,
   revisionsOf,
   rowsBehind,
@@ -19,6 +18,8 @@ import {
 import { versionOf } from './definition.ts';
 import type { Engine, EngineKpi } from './engine.ts';
 import { follow, type FollowedPart } from './follow.ts';
+import { Looks } from './looks.ts';
+import { ageOf } from './moment.ts';
 import { publishing } from './publish.ts';
 import type { ValueRow, ValuesQuestion } from './values.ts';
 
@@ -129,28 +130,17 @@ export class KpiActor implements Actor {
     const alerts = new KpiAlerts({ config, hooks, positions, clock: engine.clock, warn });
     await alerts.open();
     this.#alerts = alerts;
+    const looks = new Looks(engine, kpi);
     const everyMs = Math.min(...config.alerts.map((alert) => alert.everyMs));
     await together(ending, [
       (end) => alerts.deliver(end),
       async (end) => {
         while (!end.aborted) {
-          await alerts.take(await this.#look(engine, kpi));
+          await alerts.take(await looks.look());
           await engine.clock.sleep(everyMs, end).catch(() => {});
         }
       },
     ]);
-  }
-
-  /** A KPI that cannot be answered shows nothing new: its alerts stay as they are, or say that it is stale. */
-  async #look(engine: Engine, kpi: EngineKpi): Promise<Look> {
-    try {
-      if (kpi.fault) throw kpi.fault;
-      return await engine.store.read((duck) => lookedAt(engine, kpi, duck));
-    } catch (error) {
-      if (!(error instanceof Fault) || engine.store.invalid.aborted) throw error;
-      const alerts = new Map(kpi.config.alerts.map(({ name }) => [name, 'stale' as const]));
-      return { at: engine.clock.now(), freshness: null, alerts };
-    }
   }
 
   async #define(engine: Engine, kpi: EngineKpi): Promise<void> {
@@ -239,8 +229,12 @@ export class KpiActor implements Actor {
     if (definition.kind === 'measures') return engine.store.read((duck) => valuesAt(engine, kpi, { duck, ask, scope }));
     const known = this.#answered;
     const plain = ask.asOf === undefined;
-    if (plain && known && (known.position === engine.vector(kpi) || engine.clock.monotonic() - known.at < definition.everyMs))
-      return known.answer;
+    if (plain && known) {
+      const unmoved = known.position === engine.vector(kpi);
+      // The rows are those of then; what they are complete to, and how old that is, goes on.
+      if (unmoved || engine.clock.monotonic() - known.at < definition.everyMs)
+        return aged(known.answer, engine, kpi, unmoved ? engine.completeTo(kpi) : null);
+    }
     const answer = await engine.store.read((duck) => valuesAt(engine, kpi, { duck, ask }));
     if (plain) this.#answered = { position: answer.freshness.position, at: engine.clock.monotonic(), answer };
     return answer;
@@ -268,6 +262,13 @@ export class KpiActor implements Actor {
       throw error;
     }
   }
+}
+
+/** @param completeTo µs since 1970; null: what it was when the answer was made */
+function aged(answer: Answered, { clock }: Engine, { config }: EngineKpi, completeTo: number | null): Answered {
+  const { freshness } = answer;
+  const to = completeTo ?? Date.parse(freshness.completeTo ?? '') * 1_000;
+  return { ...answer, freshness: { ...freshness, ...ageOf(config, { clock, completeTo: to || 0 }) } };
 }
 
 /** A person takes note of an alert. */
@@ -320,6 +321,7 @@ async function shownKpi(engine: Engine, kpi: EngineKpi): Promise<object> {
     reason: lack ? describeError(lack) : null,
     tables,
     position: engine.vector(kpi),
+    freshness: lack ? null : ageOf(config, { clock: engine.clock, completeTo: engine.completeTo(kpi) }),
   };
 }
 

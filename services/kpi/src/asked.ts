@@ -5,7 +5,7 @@ import { EVERYTHING, NOTHING, type Scope } from './access.ts';
 import { type Group, groupedName, groupOf, TOGETHER } from './alert-groups.ts';
 import { look, type ReadValues } from './alert-sight.ts';
 import type { Look, Seen } from './alerts.ts';
-import { type Compiled, versionOf } from './definition.ts';
+import type { Compiled } from './definition.ts';
 import type { Engine, EngineKpi } from './engine.ts';
 import { bucketColumns, bucketText, type Calendar, writtenInstant } from './grains.ts';
 import { Maintained } from './maintain.ts';
@@ -63,7 +63,7 @@ async function answerOf(engine: Engine, config: KpiConfig, asked: Asked & { kept
   const { compiled, moment, reader } = await reading(engine, config, asked);
   const rows = await reader.rows(moment.completeTo);
   const revision = rows.reduce((highest, row) => Math.max(highest, row.revision), 0);
-  return { rows, freshness: freshnessOf(engine, moment, { version: compiled.version, revision, inexact: inexactOf(compiled) }) };
+  return { rows, freshness: freshnessOf(engine, moment, { config, revision, inexact: inexactOf(compiled) }) };
 }
 
 function inexactOf({ from }: Compiled): string[] {
@@ -102,7 +102,7 @@ export async function valuesAt(engine: Engine, kpi: EngineKpi, asked: Asked): Pr
   if (kpi.config.definition.kind === 'measures') return answerOf(engine, kpi.config, { ...asked, kept: true });
   const { sql, moment, inexact } = await queryAt(engine, kpi, asked);
   const { rows } = await asked.duck.query(sql);
-  return { rows, freshness: freshnessOf(engine, moment, { version: versionOf(kpi.config), revision: 0, inexact }) };
+  return { rows, freshness: freshnessOf(engine, moment, { config: kpi.config, revision: 0, inexact }) };
 }
 
 /** The same as a SELECT with the scope's values to bind: a flat table, every column in a type of its own. */
@@ -110,12 +110,12 @@ async function flatAt(engine: Engine, kpi: EngineKpi, asked: Asked): Promise<{ s
   const { duck, scope: { values } = EVERYTHING } = asked;
   if (kpi.config.definition.kind === 'query') {
     const { sql, moment, inexact } = await queryAt(engine, kpi, asked);
-    return { sql, freshness: freshnessOf(engine, moment, { version: versionOf(kpi.config), revision: 0, inexact }) };
+    return { sql, freshness: freshnessOf(engine, moment, { config: kpi.config, revision: 0, inexact }) };
   }
   const { compiled, moment, reader } = await reading(engine, kpi.config, { ...asked, kept: true });
   const sql = await reader.flat(moment.completeTo);
   const [highest] = await duck.rows<{ revision: number }>(`SELECT coalesce(max(revision), 0) AS revision FROM (${sql})`, values);
-  const rest = { version: compiled.version, revision: highest?.revision ?? 0, inexact: inexactOf(compiled) };
+  const rest = { config: kpi.config, revision: highest?.revision ?? 0, inexact: inexactOf(compiled) };
   return { sql, freshness: freshnessOf(engine, moment, rest) };
 }
 
@@ -161,7 +161,7 @@ export async function rowsBehind(
   const { compiled, moment, reader } = await reading(engine, kpi.config, { duck, ask, kept: false, scope });
   const limit = Math.min(ask.limit ?? ROWS_DEFAULT, LIMITS.answerRows);
   const { columns, rows } = await duck.query(`${reader.behind(ask.bucket ?? null)} LIMIT ${limit + 1}`, scope.values);
-  const rest = { version: compiled.version, revision: 0, inexact: inexactOf(compiled) };
+  const rest = { config: kpi.config, revision: 0, inexact: inexactOf(compiled) };
   return { columns, rows: rows.slice(0, limit), more: rows.length > limit, freshness: freshnessOf(engine, moment, rest) };
 }
 
@@ -169,13 +169,27 @@ export async function rowsBehind(
 export async function lookedAt(engine: Engine, kpi: EngineKpi, duck: Duck): Promise<Look> {
   const { config } = kpi;
   const at = engine.clock.now();
-  const { compiled, moment } = await reading(engine, config, { duck, ask: {}, kept: true });
-  const freshness = freshnessOf(engine, moment, { version: compiled.version, revision: 0, inexact: inexactOf(compiled) });
+  const whole = { duck, ask: {} };
+  // One of the short form has no measures: what is watched is how old it is.
+  const seen =
+    config.definition.kind === 'query'
+      ? await queryAt(engine, kpi, whole)
+      : await reading(engine, config, { ...whole, kept: true });
+  const { moment } = seen;
+  const inexact = 'compiled' in seen ? inexactOf(seen.compiled) : seen.inexact;
+  const freshness = freshnessOf(engine, moment, { config, revision: 0, inexact });
   const stale = freshness.completeTo === null || freshness.lagMs > config.staleAfterMs;
   const alerts = new Map<string, Seen>();
-  for (const alert of config.alerts) alerts.set(alert.name, stale ? 'stale' : await seenOf(alert, { duck, compiled, moment }));
+  for (const alert of config.alerts)
+    alerts.set(
+      alert.name,
+      stale ? 'stale' : 'compiled' in seen && alert.about === 'values' ? await seenOf(alert, { duck, ...seen }) : FRESH,
+    );
   return { at, freshness, alerts };
 }
+
+/** Of an alert about freshness: values are there, and not too old. */
+const FRESH: Seen = { sightings: [{ group: TOGETHER, sight: 'unmet', named: {} }], more: false };
 
 /** One alert, for everything together or for every group that it watches. */
 async function seenOf(

@@ -238,9 +238,13 @@ export class Engine {
     }
   }
 
+  /** Everything up to then is in its tables, µs since 1970; 0 = not known. */
+  completeTo(kpi: EngineKpi): number {
+    return Math.min(...kpi.tables.map(({ source }) => this.sources.get(source)?.place.watermark ?? 0));
+  }
+
   #closing(kpi: EngineKpi) {
-    const completeTo = Math.min(...kpi.tables.map(({ source }) => this.sources.get(source)?.place.watermark ?? 0));
-    return { completeTo, vector: this.vector(kpi) };
+    return { completeTo: this.completeTo(kpi), vector: this.vector(kpi) };
   }
 
   /** Notes that what is kept of these KPIs no longer belongs to the rows. Inside a transaction. */

@@ -72,7 +72,7 @@ export async function previewed(
         inexact.push(...[...table.inexact].map((column) => `${nameOf(one)}.${column}`));
       }
       const moment = await viewed(duck, asOf, states);
-      freshness = freshnessOf(engine, moment, { version: versionOf(config), revision: 0, inexact });
+      freshness = freshnessOf(engine, moment, { config, revision: 0, inexact });
       // One that cannot be computed says nothing to compare with.
       if (running && !running.fault) before = await valuesAt(engine, running, { duck, ask });
       return written(duck, { copy, kpi: config.name, tables, states, moment });

@@ -130,7 +130,10 @@ type Names = readonly { readonly name: string }[];
 /** What one Kpi document cannot know by itself: which sources and sinks there are. */
 export function checkKpis(
   documents: readonly Checked[],
-  known: Readonly<Record<'sources' | 'transforms' | 'sinks', Names>> & Readonly<Record<'hooks' | 'tokens', Names | null>>,
+  known: Readonly<Record<'transforms' | 'sinks', Names>> &
+    Readonly<Record<'hooks' | 'tokens', Names | null>> & {
+      readonly sources: readonly { readonly name: string; readonly heartbeatMs?: number }[];
+    },
   complaints: Complaint[],
 ): void {
   for (const document of documents) {
@@ -141,7 +144,12 @@ export function checkKpis(
     const tells = (['alerts', 'targets'] as const).flatMap((kind) =>
       document.value[kind].map(({ to }, i): [string[], readonly string[]] => [[kind, String(i), 'to'], to]),
     );
-    for (const [path, to] of [...tells, [['publish', 'to'], document.value.publish?.to ?? []] as const]) {
+    const { publish, freshness } = document.value;
+    for (const [path, to] of [
+      ...tells,
+      [['publish', 'to'], publish?.to ?? []] as const,
+      [['freshness', 'to'], freshness.to] as const,
+    ]) {
       for (const name of to) {
         // A definition that is sent alone names hooks that only the cluster's own config knows.
         if (known.hooks?.some((hook) => hook.name === name) ?? true) continue;
@@ -158,6 +166,12 @@ export function checkKpis(
     }
     for (const [alias, one] of Object.entries(from)) {
       const { source } = 'on' in one ? one.table : one;
+      const beatMs = known.sources.find(({ name }) => name === source)?.heartbeatMs ?? 0;
+      if (freshness.target !== undefined && freshness.target <= beatMs)
+        complaints.push({
+          ...document.at(['freshness', 'target']),
+          message: `"freshness.target": while ${source} is idle it tells how far it is every ${beatMs} ms (heartbeat): expected more than that`,
+        });
       if ([...known.sources, ...known.transforms].some(({ name }) => name === source)) continue;
       complaints.push({ ...document.at(['from', alias]), message: `"from.${alias}": there is no source ${source}` });
     }

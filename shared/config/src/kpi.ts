@@ -2,6 +2,7 @@ import { z } from 'zod';
 import { type AlertExpression, type AlertNames, ConditionError, parseCondition } from './alert-condition.ts';
 import { plainSubject } from './events.ts';
 import { access, accessOf, checkAccess, type KpiAccess } from './kpi-access.ts';
+import { checkFreshness, freshness, freshnessOf } from './kpi-freshness.ts';
 import { checkTests, kpiTest } from './kpi-tests.ts';
 import { duration, optionalDuration } from './units.ts';
 
@@ -19,6 +20,8 @@ export interface KpiConfig {
   readonly historyMs: number;
   readonly late: { readonly restateForMs: number };
   readonly targets: readonly KpiTarget[];
+  /** How old its values may be while all is well, ms; null: nothing is promised. */
+  readonly freshnessTargetMs: number | null;
   /** From which lag on its values are stale, ms. */
   readonly staleAfterMs: number;
   readonly alerts: readonly KpiAlert[];
@@ -99,6 +102,8 @@ export interface KpiPublish {
 
 export interface KpiAlert {
   readonly name: string;
+  /** `freshness`: that there are values, and how old they are, whatever they say. */
+  readonly about: 'values' | 'freshness';
   /** As written. */
   readonly when: string;
   readonly condition: AlertExpression;
@@ -220,9 +225,6 @@ const publish = z.strictObject({
   every: duration('1s'),
 });
 
-/** A key of the interface that a later version brings: refused, not passed over. */
-const later = (what: string) => z.undefined({ error: `${what} of a Kpi is not built yet` }).optional();
-
 export const kpi = z
   .strictObject({
     kind: z.literal('Kpi'),
@@ -261,7 +263,7 @@ export const kpi = z
       )
       .default([]),
     access: access.optional(),
-    freshness: z.strictObject({ target: later('freshness.target'), alert_after: duration('30s') }).prefault({}),
+    freshness: freshness.prefault({}),
     alerts: z.array(alert).default([]),
     publish: publish.optional(),
     tests: z.array(kpiTest).default([]),
@@ -270,6 +272,7 @@ export const kpi = z
     const complain = (message: string, ...path: string[]) => context.addIssue({ code: 'custom', message, path });
     if (document.access)
       checkAccess(document.access, document.sql === undefined ? Object.keys(document.dimensions) : null, complain);
+    checkFreshness(document.freshness, document.alerts, complain);
     if (document.sql !== undefined) {
       checkTests(document.tests, null, complain);
       for (const key of ['from', 'time', 'where', 'measures'] as const)
@@ -384,6 +387,7 @@ export type KpiDocument = z.output<typeof kpi>;
 export function kpiOf(document: KpiDocument, place: (path: readonly string[]) => string): KpiConfig {
   const places: Record<string, string> = {};
   const note = (...path: string[]) => (places[path.join('.')] = place(path));
+  const { watch, ...fresh } = freshnessOf(document.freshness);
   return {
     name: document.name,
     owner: document.owner ?? null,
@@ -394,8 +398,9 @@ export function kpiOf(document: KpiDocument, place: (path: readonly string[]) =>
     targets: document.targets.map(({ warn, crit, check: _check, to: _to, ...rest }) => {
       return { ...rest, warn: warn ?? null, crit: crit ?? null };
     }),
-    staleAfterMs: document.freshness.alert_after,
+    ...fresh,
     alerts: [
+      ...watch,
       ...document.alerts.map((one) => alertOf(one, namesOf(document))),
       ...document.targets.filter(({ check }) => check).map(checkOf),
     ],
@@ -415,7 +420,17 @@ function alertOf(document: z.output<typeof alert>, names: AlertNames): KpiAlert 
   const { keep_firing: keepFiringMs, no_data: noData, for: forMs, every: everyMs, renotify, ...others } = document;
   const { seen_within: seenWithinMs, ...rest } = others;
   const condition = parseCondition(rest.when, names);
-  return { ...rest, condition, seenWithinMs, forMs, keepFiringMs, noData, everyMs, renotifyMs: renotify ?? null };
+  return {
+    ...rest,
+    about: 'values',
+    condition,
+    seenWithinMs,
+    forMs,
+    keepFiringMs,
+    noData,
+    everyMs,
+    renotifyMs: renotify ?? null,
+  };
 }
 
 /** Names the alert that a target is checked by. */
@@ -434,6 +449,7 @@ function checkOf(target: KpiDocument['targets'][number]): KpiAlert {
   ] as const;
   return {
     name: checkNameOf(target),
+    about: 'values',
     when: `${name}(${grain}) ${operator} ${limit}`,
     condition: { kind: 'operation', operator, left, right },
     by: [],

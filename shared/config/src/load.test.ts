@@ -174,6 +174,24 @@ measures:
     expect(checked?.alerts).toMatchObject([{ name: 'target_gmv_hour', when: 'gmv(hour) > 7', to: ['ops'] }]);
     expect(checked?.targets).toEqual([{ measure: 'gmv', grain: 'hour', good: 'down', target: 5, warn: 7, crit: null }]);
     expect(alerted.hooks).toMatchObject([{ name: 'ops', target: { url: 'https://ops.example/x' } }]);
+    const fresh = (more: string) => `${one}${kpi}freshness: { ${more} }\n${ops}`;
+    const promised = (await load(fresh('target: 2s, alert_after: 20s, to: [ops]'))).kpis[0];
+    expect(promised).toMatchObject({ freshnessTargetMs: 2_000, staleAfterMs: 20_000 });
+    expect(promised?.alerts).toMatchObject([
+      { name: 'freshness', about: 'freshness', stale: 'alert', everyMs: 5_000, to: ['ops'] },
+    ]);
+    expect((await load(fresh('alert_after: 20s'))).kpis[0]).toMatchObject({ freshnessTargetMs: null, alerts: [] });
+    expect(await refusal(fresh('target: soon'))).toMatch(/^a\.yaml:12:14: "freshness.target": expected a duration/);
+    expect(await refusal(fresh('target: 0s'))).toContain('12:14: "freshness.target": expected more than 0');
+    expect(await refusal(fresh('target: 31s'))).toContain(
+      '12:14: "freshness.target": expected at most alert_after, which is 30000 ms',
+    );
+    expect(await refusal(fresh('target: 1s'))).toContain('12:14: "freshness.target": while shop is idle it tells how far it is');
+    expect(await refusal(fresh('to: [ops]'))).toContain('12:14: "freshness.to": "to" goes with "target"');
+    expect(await refusal(fresh('target: 2s, to: [boss]'))).toMatch(/^a\.yaml:12:\d+: "freshness.to": there is no Hook boss$/);
+    expect(await refusal(alert('').replace('drop', 'freshness') + 'freshness: { target: 2s }\n' + ops)).toContain(
+      '"alerts.0.name": an alert called freshness is there already',
+    );
     expect(await refusal(`${one}kind: Kpi\nname: x\n`)).toContain('"from" is missing');
   });
 

@@ -30,6 +30,7 @@ export const METRICS = {
     'grain',
   ),
   tributary_kpi_lag_seconds: gauge('Age of what the values of a KPI are complete to.', 'kpi'),
+  tributary_kpi_freshness_target_seconds: gauge('How old the values of a KPI may be, as its definition promises.', 'kpi'),
   tributary_changelog_messages: gauge('Messages held by the changelog.', 'changelog'),
   tributary_changelog_bytes: gauge('Size of the changelog.', 'changelog'),
   tributary_projection_lag_seconds: gauge('Age of the oldest change not yet applied; 0 when nothing is behind.', 'projection'),

@@ -34,6 +34,8 @@ interface Shown {
   readonly state: string;
   readonly reason: string | null;
   readonly tables: readonly string[];
+  /** Null while it cannot be answered. */
+  readonly freshness: Pick<KpiFreshness, 'lagMs' | 'targetMs' | 'withinTarget'> | null;
 }
 
 /** `kpi list|show|values|rows|revisions|preview|validate|test|backfill`. @returns of `test`: did all of them pass? */
@@ -69,10 +71,24 @@ async function list(connected: Connected, output: Output): Promise<void> {
   else
     output.line(
       table(
-        ['kpi', 'state', 'reads', ''],
-        shown.map((one) => [one.name, one.state, one.tables.join(', '), one.reason ?? '']),
+        ['kpi', 'state', 'age', 'reads', ''],
+        shown.map(({ name, state, freshness, tables, reason }) => [
+          name,
+          state,
+          ageIn(freshness),
+          tables.join(', '),
+          reason ?? '',
+        ]),
       ),
     );
+}
+
+/** How old values are, and whether that is what was promised. */
+function ageIn(freshness: Shown['freshness']): string {
+  if (!freshness) return '';
+  const { lagMs, targetMs, withinTarget } = freshness;
+  if (targetMs === null) return `${lagMs} ms`;
+  return `${lagMs} ms (target ${targetMs} ms${withinTarget === false ? ', missed' : ''})`;
 }
 
 async function names({ broker }: Connected): Promise<string[]> {
@@ -160,7 +176,7 @@ async function values(
   tabulate(rows, format, output);
   if (format === 'table')
     process.stderr.write(
-      `${rows.length} row(s). Complete to: ${freshness?.completeTo ?? 'nothing yet'}, ${freshness?.lagMs ?? 0} ms ago\n`,
+      `${rows.length} row(s). Complete to: ${freshness?.completeTo ?? 'nothing yet'}, age ${ageIn(freshness)}\n`,
     );
 }
 

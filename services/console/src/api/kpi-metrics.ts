@@ -6,18 +6,19 @@ import { kpiNames } from './kpis.ts';
 const SCRAPE_IDLE_MS = 900;
 
 interface Shown {
+  /** Null while it cannot be answered. */
+  readonly freshness: { readonly lagMs: number; readonly targetMs: number | null } | null;
   readonly definition: { readonly kind: string; readonly time: { readonly grains: readonly string[] } | null };
   readonly access: object | null;
 }
 
 interface Told {
   readonly rows: readonly { readonly values?: Readonly<Record<string, unknown>> }[];
-  readonly freshness: { readonly lagMs: number };
 }
 
 /**
- * Values of every KPI as gauges: those of the bucket that now is in, for each grain, over all dimensions. A KPI that cannot be answered
- * now, and one of the short form, has none. One with `access` tells its lag alone: whoever scrapes has no claims.
+ * Every KPI as gauges: how old its values are, how old they may be, and the values of the bucket that now is in, for each grain, over all dimensions.
+ * A KPI that cannot be answered now has none; one of the short form, and one with `access` (whoever scrapes has no claims), has no values.
  */
 export async function kpiSamples({ bus, kv, clock }: { bus: Bus; kv: Kv; clock: Clock }): Promise<Sample[]> {
   const names = await kpiNames({ kv });
@@ -28,22 +29,24 @@ async function samplesOf(bus: Bus, kpi: string, now: number): Promise<Sample[]> 
   const ask = <T>(what: string, question: object) =>
     askOne<T>(bus, `tributary.kpi.${kpi}.${what}`, { ...question, reader: 'local' }, { idleMs: SCRAPE_IDLE_MS });
   try {
-    const { definition, access } = await ask<Shown>('show', {});
-    if (definition.kind !== 'measures') return [];
+    const { definition, access, freshness } = await ask<Shown>('show', {});
+    if (!freshness) return [];
+    const samples: Sample[] = [{ name: 'tributary_kpi_lag_seconds', labels: { kpi }, value: freshness.lagMs / 1_000 }];
+    const { targetMs } = freshness;
+    if (targetMs !== null)
+      samples.push({ name: 'tributary_kpi_freshness_target_seconds', labels: { kpi }, value: targetMs / 1_000 });
+    if (definition.kind !== 'measures' || access !== null) return samples;
     const within = { from: new Date(now).toISOString(), to: new Date(now + 1).toISOString() };
     const questions = definition.time?.grains.map((grain) => ({ grain, fill: 'empty', ...within })) ?? [{}];
-    const samples: Sample[] = [];
     for (const question of questions) {
-      const { rows, freshness } = await ask<Told>('values', { ...question, by: [] });
+      const { rows } = await ask<Told>('values', { ...question, by: [] });
       const grain = 'grain' in question ? question.grain : '';
-      for (const [measure, value] of access === null ? Object.entries(rows[0]?.values ?? {}) : [])
+      for (const [measure, value] of Object.entries(rows[0]?.values ?? {}))
         samples.push({
           name: 'tributary_kpi_value',
           labels: { kpi, measure, grain },
           value: value === null ? null : Number(value),
         });
-      if (question === questions[0])
-        samples.push({ name: 'tributary_kpi_lag_seconds', labels: { kpi }, value: freshness.lagMs / 1_000 });
     }
     return samples;
   } catch (error) {
