@@ -200,7 +200,7 @@ describe('a process over two databases', () => {
       id,
       state: 'firing',
       severity: 'critical',
-      problem: 'kept in 1 case',
+      problem: '“order cancelled” happened, in 1 case',
       on: ['rule'],
     });
     expect(await json('/order_to_cash/cases?state=violated')).toMatchObject({

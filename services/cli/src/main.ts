@@ -206,10 +206,10 @@ talking('transform <action> [name]', 'transforms: preview [NAME] -f FILE (what i
   );
 talking(
   'process <action> [name...]',
-  'processes: list; discover; map, variants, cases, bottlenecks, wip, drift or export NAME; spectrum NAME "A>B"; timeline NAME TYPE KEY; replay NAME -f FILE (what other rules would have said); import FILE (XES, CSV, OCEL 2.0 JSON)',
+  'processes: list; discover; problems (what is wrong, and in which cases), map, variants, cases, bottlenecks, wip, drift or export NAME; spectrum NAME "A>B"; timeline NAME TYPE KEY; replay NAME -f FILE (what other rules would have said); import FILE (XES, CSV, OCEL 2.0 JSON)',
 )
   .option('--name <name>', 'import: what to call it; default: after the file')
-  .option('--case <column>', 'import of CSV: the column of the case')
+  .option('--case <column>', 'cases: this one alone; import of CSV: the column of the case')
   .option('--activity <column>', 'import of CSV: the column of the activity')
   .option('--time <column>', 'import of CSV: the column of the time')
   .option('--root <type>', 'import of OCEL: the type whose objects are the cases')
@@ -217,7 +217,7 @@ talking(
   .option('--to <time>', 'only what happened before')
   .option('--object <type>', 'the life of objects of this type instead of the root')
   .option('--min-share <share>', 'map: leave out edges that are less than this share of all steps')
-  .option('--limit <n>', 'variants, cases, timeline, spectrum: at most so many')
+  .option('--limit <n>', 'variants, cases, timeline, spectrum: at most so many; problems: cases that are named of each')
   .option('--format <format>', 'export: ocel2-json, xes or csv; map: json, svg or dot; wip, spectrum: json or svg')
   .option('--write <file>', 'discover, export, pictures: into this file')
   .option('--state <state>', 'cases: open, done, met (its beginning was not seen), violated, stuck, missing or silent')

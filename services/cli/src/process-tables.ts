@@ -4,6 +4,7 @@ import {
   type FoundCase,
   durationText,
   type JudgedCase,
+  type Problem,
   type ProcessCase,
   type ProcessMap,
   type ProcessQuestion,
@@ -20,11 +21,23 @@ export function showProcess(what: ProcessQuestion['what'], answer: unknown, outp
   if (what === 'map') showMap(answer as ProcessMap, output);
   else if (what === 'variants') showVariants((answer as { variants: readonly Variant[] }).variants, output);
   else if (what === 'cases') showCases((answer as { cases: readonly (ProcessCase | JudgedCase | FoundCase)[] }).cases, output);
+  else if (what === 'problems') showProblems((answer as { problems: readonly Problem[] }).problems, output);
   else if (what === 'bottlenecks') showBottlenecks((answer as { activities: readonly Bottleneck[] }).activities, output);
   else if (what === 'wip') showWip(answer as WorkInProgress, output);
   else if (what === 'spectrum') showSpectrum(answer as Spectrum, output);
   else if (what === 'drift') showDrift(answer as Drift, output);
   else if (what === 'timeline') showTimeline(answer as Timeline, output);
+}
+
+function showProblems(problems: readonly Problem[], output: Output): void {
+  const rows = problems.map(({ rule, severity, words, cases, newest }) => [
+    rule,
+    cases === 0 ? 'kept by all' : severity,
+    words,
+    cases,
+    newest.flatMap((one) => one.case ?? []).join(', '),
+  ]);
+  output.line(table(['rule', '', 'what went wrong', 'cases', 'newest'], rows));
 }
 
 function showVariants(variants: readonly Variant[], output: Output): void {

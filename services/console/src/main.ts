@@ -136,6 +136,24 @@ const CONTENT_TYPES: Readonly<Record<string, string>> = {
   html: 'text/html; charset=utf-8',
 };
 
+const PAGE_MODULES = [
+  'asking',
+  'case-drawer',
+  'chart',
+  'console',
+  'element',
+  'format',
+  'glance',
+  'kpis',
+  'problems',
+  'process-columns',
+  'processes',
+  'stream',
+  'table',
+  'tables',
+  'views',
+];
+
 /** The page, its modules and the chart library: a handful of files of this installation, read once, served under one prefix. */
 async function servePage(server: FastifyInstance): Promise<void> {
   const uplot = dirname(createRequire(import.meta.url).resolve('uplot'));
@@ -143,9 +161,7 @@ async function servePage(server: FastifyInstance): Promise<void> {
   const modules = join(PACKAGE_ROOT, 'dist/browser/web');
   const places = [
     ...['console.css', 'tributary.svg'].map((name) => join(page, name)),
-    ...['chart', 'console', 'format', 'glance', 'kpis', 'processes', 'stream', 'table', 'tables'].map((name) =>
-      join(modules, `${name}.js`),
-    ),
+    ...PAGE_MODULES.map((name) => join(modules, `${name}.js`)),
     ...['uPlot.esm.js', 'uPlot.min.css'].map((name) => join(uplot, name)),
   ];
   const files = new Map(

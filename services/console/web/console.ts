@@ -1,17 +1,18 @@
 import { RateChart } from './chart.js';
 import { showFaults, showFigures } from './glance.js';
 import { KpiCard } from './kpis.js';
-import { ProcessCard } from './processes.js';
+import { byId } from './element.js';
+import { ProcessPage } from './processes.js';
 import { followStatus } from './stream.js';
 import { makeTables } from './tables.js';
-
-const byId = (id: string) => document.getElementById(id) as HTMLElement;
+import { followViews } from './views.js';
 
 const CONNECTION = { connecting: 'Connecting', live: 'Live', disconnected: 'Disconnected, trying again' } as const;
 
 const chart = new RateChart(byId('chart'), byId('legend'));
 const showTables = makeTables();
 const kpis = new KpiCard();
+const processes = new ProcessPage();
 
 function chooseColours(): void {
   const root = document.documentElement;
@@ -60,7 +61,8 @@ function askForToken(): Promise<string> {
 chooseColours();
 chooseSpan();
 void kpis.follow();
-void new ProcessCard().follow();
+followViews((place) => processes.show(place));
+void processes.follow();
 void followStatus({
   history: (history) => chart.begin(history),
   status({ status, rates }) {

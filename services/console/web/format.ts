@@ -35,3 +35,34 @@ export function duration(ms: number | null): string {
 export function orMissing(value: string | null): string {
   return value ?? MISSING;
 }
+
+export function percent(share: number): string {
+  return `${(share * 100).toFixed(share < 0.1 ? 1 : 0)} %`;
+}
+
+/** A time as the server tells it (ISO 8601, UTC), by the clock of whoever reads; with its day where that is not today. */
+export function clock(iso: string): string {
+  const at = new Date(iso);
+  const time = at.toLocaleTimeString('en-GB');
+  return at.toDateString() === new Date().toDateString() ? time : `${at.toLocaleDateString('en-CA')} ${time}`;
+}
+
+/** `17 orders`, of a type as a definition names it. */
+export function many(number: number, noun: string): string {
+  const name = words(noun);
+  return `${count(number)} ${number === 1 ? name : plural(name)}`;
+}
+
+/** A name of a definition as people write it. */
+export function words(name: string): string {
+  return name.replaceAll('_', ' ');
+}
+
+export function plural(noun: string): string {
+  if (/[^aeiou]y$/.test(noun)) return `${noun.slice(0, -1)}ies`;
+  return /(s|x|z|ch|sh)$/.test(noun) ? `${noun}es` : `${noun}s`;
+}
+
+export function capital(text: string): string {
+  return text.charAt(0).toUpperCase() + text.slice(1);
+}

@@ -108,6 +108,7 @@ export class KpiCard {
   async #refresh(): Promise<void> {
     const kpis = await ask<readonly Kpi[]>('kpis');
     this.#place.hidden = kpis.length === 0;
+    this.#place.dataset['asked'] = '';
     const names = (list: readonly Kpi[]) => list.map(({ name, version }) => `${name} ${version}`).join('\n');
     const changed = names(kpis) !== names(this.#kpis);
     this.#kpis = kpis;

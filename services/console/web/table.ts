@@ -32,6 +32,7 @@ export class LiveTable<Row> {
   readonly #key: (row: Row) => string;
   readonly #body: HTMLTableSectionElement;
   readonly #empty: HTMLTableRowElement;
+  readonly #none: string;
   readonly #shown = new Map<string, Shown>();
 
   constructor(table: HTMLTableElement, columns: readonly Column<Row>[], options: { key(row: Row): string; empty: string }) {
@@ -55,11 +56,13 @@ export class LiveTable<Row> {
     this.#empty.className = 'empty';
     const cell = this.#empty.insertCell();
     cell.colSpan = columns.length;
-    cell.textContent = options.empty;
+    cell.textContent = 'Reading …';
+    this.#none = options.empty;
   }
 
   show(rows: readonly Row[]): void {
     this.#empty.hidden = rows.length > 0;
+    if (rows.length === 0) (this.#empty.cells[0] as HTMLElement).textContent = this.#none;
     const keys = new Set(rows.map(this.#key));
     for (const [key, shown] of this.#shown) {
       if (keys.has(key)) continue;

@@ -14,6 +14,7 @@ import { Judge } from './conformance/judge.ts';
 import { processWip } from './analysis/wip.ts';
 import { foundCases } from './watch/finding.ts';
 import { findingsOf } from './watch/look.ts';
+import { type Problem, processProblems } from './watch/problems.ts';
 import { exportProcess } from './exchange/export.ts';
 import { mapDot } from './pictures/map-dot.ts';
 import { mapSvg } from './pictures/map-svg.ts';
@@ -21,7 +22,7 @@ import { spectrumSvg, wipSvg } from './pictures/time-svg.ts';
 
 /** What can be asked of a process. Times are ISO 8601, spans such as `12h` or `7d`. */
 export interface ProcessQuestion {
-  readonly what: 'map' | 'variants' | 'cases' | 'timeline' | 'spectrum' | 'wip' | 'bottlenecks' | 'drift' | 'export';
+  readonly what: 'map' | 'variants' | 'cases' | 'problems' | 'timeline' | 'spectrum' | 'wip' | 'bottlenecks' | 'drift' | 'export';
   readonly from?: string;
   readonly to?: string;
   /** Type of object whose life is the case; default: the root. Of `timeline`: of the object. */
@@ -30,7 +31,7 @@ export interface ProcessQuestion {
   readonly key?: string;
   /** `map`: leaves out edges of a smaller share of all steps. */
   readonly minShare?: number;
-  /** `variants`, `cases`, `timeline`, `spectrum`: at most so many. */
+  /** `variants`, `cases`, `timeline`, `spectrum`: at most so many; `problems`: cases that are named of each. */
   readonly limit?: number;
   /** `export`: `ocel2-json`, `xes` or `csv`; `map`: `json` (default), `svg` or `dot`; `spectrum`, `wip`: `json` or `svg`. */
   readonly format?: string;
@@ -38,6 +39,8 @@ export interface ProcessQuestion {
   readonly state?: string;
   /** `cases`: of which this rule is violated. */
   readonly rule?: string;
+  /** `cases`: this one alone, with its verdicts. */
+  readonly case?: string;
   /** `cases`: only those that ended, or that go on. */
   readonly ended?: boolean;
   readonly sort?: CasesAsked['sort'];
@@ -68,6 +71,7 @@ const LIMIT_DEFAULT = 100;
 const LIMIT_MAX = 100_000;
 /** Of lists that go in one part of an answer. */
 const PART_MAX = 2_000;
+const NAMED_DEFAULT = 20;
 const BUCKETS_DEFAULT = 120;
 const BUCKETS_MAX = 500;
 
@@ -88,6 +92,7 @@ export async function* answerProcess(duck: Duck, question: ProcessQuestion, answ
     });
   else if (what === 'variants') yield { variants: await processVariants(duck, scope, limitOf(question)) };
   else if (what === 'cases') yield { cases: await casesOf(duck, question, { scope, answering }) };
+  else if (what === 'problems') yield { problems: await problemsOf(duck, question, answering) };
   else if (what === 'timeline')
     yield await objectTimeline(duck, { ...objectOf(question), root, limit: limitOf(question, PART_MAX) });
   else if (what === 'spectrum')
@@ -129,20 +134,20 @@ function casesOf(
   question: ProcessQuestion,
   { scope, answering: { declared, root } }: { scope: Scope; answering: Answering },
 ): Promise<object[]> {
-  const { state, rule, from, to, object, ended, sort } = question;
+  const { state, rule, case: key, from, to, object, ended, sort } = question;
   if (sort !== undefined && !['newest', 'longest', 'waiting'].includes(sort))
     throw new Fault('config_invalid', 'cases are sorted by newest, longest or waiting');
   const limit = limitOf(question);
   const plain = ended !== undefined || sort !== undefined;
   const unusual = UNUSUAL.find((kind) => kind === state);
-  const asked = state !== undefined || rule !== undefined;
+  const asked = state !== undefined || rule !== undefined || key !== undefined;
   const parts = from !== undefined || to !== undefined || (object !== undefined && object !== root);
   if (asked && !declared) throw new Fault('config_invalid', 'an imported log has no rules: its cases have no states');
   if (asked && parts) throw new Fault('config_invalid', 'ask for states and rules of all cases: without from, to and object');
   if (asked && plain) throw new Fault('config_invalid', 'ask either for state and rule, or for ended and sort');
   if (declared && unusual)
     return findingsOf(duck, declared.process, { kinds: [unusual], nowUs: declared.nowUs }).then((found) =>
-      foundCases(duck, found, { rule, limit }),
+      foundCases(duck, found, { rule, case: key, limit }),
     );
   if (!declared || parts || plain || !(asked || Judge.judges(declared.process)))
     return processCases(duck, scope, {
@@ -155,8 +160,20 @@ function casesOf(
     nowUs: declared.nowUs,
     ...(state === undefined ? {} : { state }),
     ...(rule === undefined ? {} : { rule }),
+    ...(key === undefined ? {} : { case: key }),
   };
   return judgedCases(duck, declared.process, options);
+}
+
+function problemsOf(duck: Duck, question: ProcessQuestion, { declared }: Answering): Promise<Problem[]> {
+  if (!declared) throw new Fault('config_invalid', 'an imported log has no rules: nothing is known to be wrong with it');
+  const { from, to, object } = question;
+  if (from !== undefined || to !== undefined || object !== undefined)
+    throw new Fault('config_invalid', 'problems are of all cases, as they are now: ask without from, to and object');
+  return processProblems(duck, declared.process, {
+    limit: limitOf({ limit: question.limit ?? NAMED_DEFAULT }, PART_MAX),
+    nowUs: declared.nowUs,
+  });
 }
 
 function objectOf({ object, key }: ProcessQuestion): { object: string; key: string } {

@@ -7,6 +7,7 @@ export type { Variant } from './analysis/variants.ts';
 export type { ProcessCase } from './analysis/cases.ts';
 export type { FoundCase } from './watch/finding.ts';
 export type { WhatIf } from './watch/what-if.ts';
+export type { Problem } from './watch/problems.ts';
 export type { JudgedCase } from './conformance/cases.ts';
 export { ProcessActor } from './live/actor.ts';
 export { ProcessProjection } from './live/projection.ts';

@@ -36,7 +36,18 @@ export interface ProcessOptions extends Where {
 
 /** A map over a long history takes its time. */
 const ANSWER_IDLE_MS = 120_000;
-const QUESTIONS = ['map', 'variants', 'cases', 'bottlenecks', 'wip', 'spectrum', 'drift', 'timeline', 'export'] as const;
+const QUESTIONS = [
+  'problems',
+  'map',
+  'variants',
+  'cases',
+  'bottlenecks',
+  'wip',
+  'spectrum',
+  'drift',
+  'timeline',
+  'export',
+] as const;
 const ACTIONS = ['list', 'discover', ...QUESTIONS, 'replay', 'import'].join(', ');
 
 /** `tributary process ACTION [NAME or FILE] [REST]`; REST: of `timeline` the type and key of an object, of `spectrum` a segment. */
@@ -80,7 +91,7 @@ async function whole(parts: AsyncIterable<unknown>): Promise<unknown> {
 }
 
 function questionOf(what: ProcessQuestion['what'], rest: readonly string[], options: ProcessOptions): ProcessQuestion {
-  const { from, to, object, state, rule } = options;
+  const { from, to, object, state, rule, case: key } = options;
   const format = options.format ?? (what === 'export' ? 'ocel2-json' : undefined);
   if (what === 'timeline' && rest.length !== 2) throw new Fault('config_invalid', 'tributary process timeline NAME TYPE KEY');
   if (what === 'spectrum' && rest.length !== 1)
@@ -95,6 +106,7 @@ function questionOf(what: ProcessQuestion['what'], rest: readonly string[], opti
     ...(object === undefined ? {} : { object }),
     ...(state === undefined ? {} : { state }),
     ...(rule === undefined ? {} : { rule }),
+    ...(key === undefined ? {} : { case: key }),
     ...(minShare === undefined ? {} : { minShare }),
     ...(options.limit === undefined ? {} : { limit: Number(options.limit) }),
     ...(format === undefined ? {} : { format }),

@@ -27,14 +27,21 @@ interface Underway {
   due: number;
 }
 
+interface Child {
+  readonly id: string;
+  readonly order_id: string;
+}
+
 /** Orders finished longer ago than the newest this many are removed: the demo runs for ever on a small disk. */
 const ORDERS_KEPT = 5_000;
+/** Orders that the shop takes for paid, though no payment was captured. */
+const UNPAID_SHARE = 0.015;
 const UNDERWAY_MAX = 400;
 const TICK_MS = 50;
 
 /**
  * A load that behaves like customers: orders are placed, paid, packed, shipped, scanned on the way and delivered; a few are
- * cancelled or returned, some get stuck, and one warehouse is slow. Prices, addresses and stock change meanwhile. Each database hears only its part.
+ * cancelled or returned, some get stuck, a few are shipped though nobody paid, and one warehouse is slow. Prices, addresses and stock change meanwhile. Each database hears only its part.
  */
 export class Customers {
   readonly #options: LoadOptions;
@@ -72,6 +79,7 @@ export class Customers {
     const payments = await this.#open('payments');
     const logistics = await this.#open('logistics');
     this.#sessions = { shop, payments, logistics };
+    this.#underway.push(...(await this.#left(clock.now())));
     this.#people = (await shop.row<{ n: number }>('SELECT count(*)::int AS n FROM public.customers')).n;
     let owed = 0;
     let sweptAt = clock.now();
@@ -105,6 +113,30 @@ export class Customers {
        SELECT 'Customer ' || n, 'customer' || n || '@example.org', ($1::text[])[1 + n % ${CITIES.length}], 'Street ' || n FROM generate_series(1, 300) n`,
       [CITIES],
     );
+  }
+
+  /** Orders that were on their way when the demo was stopped go on. */
+  async #left(now: number): Promise<Underway[]> {
+    const { shop, payments, logistics } = this.#sessions as Record<keyof ShopDatabases, Session>;
+    const orders = await shop.rows<{ id: string; status: string; total: string; items: Underway['items'] }>(
+      `SELECT o.id, o.status, o.total, json_agg(json_build_object('product', i.product_id, 'quantity', i.quantity)) AS items
+         FROM public.orders o JOIN public.order_items i ON i.order_id = o.id
+        WHERE o.status IN ('placed', 'paid', 'packed', 'shipped') GROUP BY o.id ORDER BY o.id DESC LIMIT ${UNDERWAY_MAX}`,
+    );
+    const ids = [orders.map(({ id }) => id)];
+    const paid = await payments.rows<Child>(`SELECT id, order_id FROM public.payments WHERE order_id = ANY ($1)`, ids);
+    const packed = await logistics.rows<Child>(`SELECT id, order_id FROM public.parcels WHERE order_id = ANY ($1)`, ids);
+    const childOf = (children: readonly Child[]) => {
+      const byOrder = new Map(children.map((one) => [one.order_id, BigInt(one.id)]));
+      return (order: string) => byOrder.get(order) ?? null;
+    };
+    const [paymentOf, parcelOf] = [childOf(paid), childOf(packed)];
+    return orders.map(({ id, status, total, items }) => {
+      const parcel = parcelOf(id);
+      const step = status === 'shipped' ? 'deliver' : parcel !== null ? 'ship' : status === 'paid' ? 'pack' : 'pay';
+      const due = now + this.#wait(2_000);
+      return { order: BigInt(id), items, total: Number(total), step, payment: paymentOf(id), parcel, due };
+    });
   }
 
   async #step(now: number): Promise<void> {
@@ -156,6 +188,10 @@ export class Customers {
     };
     if (one.step === 'pay') {
       if (random() < 0.06) return this.#cancel(one);
+      if (random() < UNPAID_SHARE) {
+        await this.#setStatus(one, 'paid');
+        return next('pack', 4_000);
+      }
       const { id } = await payments.row<{ id: string }>(
         `INSERT INTO public.payments (order_id, method, amount, status, captured_at) VALUES ($1, $2, $3, 'captured', now()) RETURNING id`,
         [one.order, ['card', 'transfer', 'wallet'][Math.floor(random() * 3)], one.total],
@@ -200,10 +236,12 @@ export class Customers {
       if (random() < 0.12) return next('return', 10_000);
       return this.#forget(one);
     }
-    await payments.run(`INSERT INTO public.refunds (payment_id, amount, reason) VALUES ($1, $2, 'did not fit')`, [
-      one.payment,
-      one.total,
-    ]);
+    if (one.payment !== null) {
+      await payments.run(`INSERT INTO public.refunds (payment_id, amount, reason) VALUES ($1, $2, 'did not fit')`, [
+        one.payment,
+        one.total,
+      ]);
+    }
     await this.#setStatus(one, 'returned');
     return this.#forget(one);
   }

@@ -55,6 +55,16 @@ export const replaySchema = {
 /** Questions about one process, at `/v1/processes/{process}/…`, with who may ask. Cases name keys of rows and variants show single ones; the others only count. */
 export const QUESTIONS = [
   [
+    'problems',
+    analyst,
+    asked(
+      'What is wrong now, in plain words, the worst first: rules that are broken or kept by all, what is stuck, missing or silent',
+      {
+        limit: { ...limit, maximum: 2_000, description: 'Cases that are named of each, the newest first; default: 20' },
+      },
+    ),
+  ],
+  [
     'map',
     viewer,
     pictured(
@@ -77,6 +87,7 @@ export const QUESTIONS = [
         ['open', 'done', 'met', 'violated', 'stuck', 'missing', 'silent'],
         'Cases in this state; stuck, missing, silent: with what is learned to be unusual in them',
       ),
+      case: text('This case alone, with its verdicts'),
       rule: text('Cases of which this rule is violated, for good or for now'),
       ended: { type: 'boolean', description: 'Only cases that ended, or that go on' },
       sort: choice(

@@ -43,6 +43,8 @@ interface RuleOwed {
 export interface CasesAsked {
   readonly state?: string;
   readonly rule?: string;
+  /** This one alone. */
+  readonly case?: string;
   readonly limit: number;
   /** The time by the clock, µs since 1970. */
   readonly nowUs: number;
@@ -55,7 +57,7 @@ export interface CasesAsked {
 export async function judgedCases(
   duck: Duck,
   process: ProcessConfig,
-  { state, rule, limit, nowUs }: CasesAsked,
+  { state, rule, case: key, limit, nowUs }: CasesAsked,
 ): Promise<JudgedCase[]> {
   if (!Judge.judges(process))
     throw new Fault('config_invalid', `process ${process.name} has no rules: add done, allowed, rules or sla to its definition`);
@@ -63,6 +65,7 @@ export async function judgedCases(
   if (rule !== undefined && !rules.includes(rule))
     throw new Fault('config_invalid', `there is no rule ${rule}. Rules: ${rules.join(', ') || 'none'}`);
   const conditions = [conditionOf(state)];
+  if (key !== undefined) conditions.push(`f."case" = ${duckLiteral(key)}`);
   const broken = `FROM violation v WHERE v."case" = f."case"${rule === undefined ? '' : ` AND rule = ${duckLiteral(rule)}`}`;
   if (state === 'violated') conditions.push(`EXISTS (${broken} AND level = 'violation')`);
   else if (rule !== undefined)

@@ -2,6 +2,7 @@ import type { FindingKind, ProcessConfig, Severity } from '@tributary/config';
 import { isoMicros } from '@tributary/core';
 import { type Duck, listValue } from '@tributary/duckdb';
 import { isoSql, type ProcessCase } from '../analysis/cases.ts';
+import { ruleWords } from './words.ts';
 
 /** The event that something is about. */
 export interface FindingEvent {
@@ -45,6 +46,9 @@ export function foundOf(told: readonly (readonly [Finding, string | null])[]): F
   };
 }
 
+/** The mildest first. */
+export const SEVERITIES: readonly Severity[] = ['info', 'warning', 'critical'];
+
 /** Rows of one look; more are not told at once. */
 export const FINDINGS_MAX = 20_000;
 
@@ -67,8 +71,8 @@ export function eventOfRow({ object, key, activity, before, after, source, lsn, 
  * Rules and deadlines that are broken for good. A deadline that passed is no longer told of once its case is done; what is broken stays
  * broken.
  */
-export async function brokenRules(duck: Duck, { conformance }: ProcessConfig): Promise<Finding[]> {
-  const severities = new Map(conformance.rules.map(({ name, severity }) => [name, severity]));
+export async function brokenRules(duck: Duck, process: ProcessConfig): Promise<Finding[]> {
+  const severities = new Map(process.conformance.rules.map(({ name, severity }) => [name, severity]));
   const rows = await duck.rows<EventRow & { rule: string }>(
     `SELECT v.rule, ${eventColumns('v')} FROM violation v JOIN followed f ON f."case" = v."case"
       WHERE v.level = 'violation' AND (f.done_us IS NULL OR NOT starts_with(v.rule, 'sla.'))
@@ -81,9 +85,13 @@ export async function brokenRules(duck: Duck, { conformance }: ProcessConfig): P
     case: row.c,
     id: `${row.rule} ${row.source} ${row.tick}`,
     atUs: row.atUs,
-    reason: `${row.rule} is broken`,
+    reason: row.rule.startsWith('allowed.') ? movedWords(row) : ruleWords(process, row.rule),
     event: eventOfRow(row),
   }));
+}
+
+function movedWords({ object, key, before, after }: FindingEvent): string {
+  return `${object} ${key} ${before === null ? 'began as' : `went from ${before} to`} ${after ?? 'nothing'}, which is not allowed`;
 }
 
 /** A case as lists of findings tell of it. */
@@ -107,16 +115,16 @@ interface ToldFinding {
 export async function foundCases(
   duck: Duck,
   { findings, unknown }: Found,
-  { rule, limit }: { rule?: string | undefined; limit: number },
+  { rule, case: key, limit }: { rule?: string | undefined; case?: string | undefined; limit: number },
 ): Promise<FoundCase[]> {
   const told = [...findings.map((one) => toldOf(one, 'found')), ...unknown.map((one) => toldOf(one, 'unknown'))]
-    .filter((one) => one.case !== null && (rule === undefined || one.rule === rule))
+    .filter((one) => one.case !== null && (rule === undefined || one.rule === rule) && (key === undefined || one.case === key))
     .toSorted((a, b) => (a.at < b.at ? 1 : a.at > b.at ? -1 : 0));
   const byCase = new Map<string, ToldFinding[]>();
-  for (const { case: key, ...one } of told) {
-    const own = byCase.get(key as string);
+  for (const { case: its, ...one } of told) {
+    const own = byCase.get(its as string);
     if (own) own.push(one);
-    else if (byCase.size < limit) byCase.set(key as string, [one]);
+    else if (byCase.size < limit) byCase.set(its as string, [one]);
   }
   if (byCase.size === 0) return [];
   const rows = await duck.rows<Omit<FoundCase, 'findings'>>(

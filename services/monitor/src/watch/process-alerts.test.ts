@@ -114,7 +114,7 @@ describe('alerts of a process', () => {
     expect(brief()).toEqual(['pay firing 1/1', 'pay firing 2/3']);
     expect(letters[1]?.findings.map((one) => one.case)).toEqual(['2', '3']);
     expect(alerts.facts()).toMatchObject([
-      { alert: 'pay', state: 'firing', severity: 'critical', problem: 'pay in 3 cases', on: ['rule'] },
+      { alert: 'pay', state: 'firing', severity: 'critical', problem: 'pay, in 3 cases', on: ['rule'] },
     ]);
     await see(4_000, [finding('pay', '3')]);
     await see(4_001, []);
@@ -135,7 +135,7 @@ describe('alerts of a process', () => {
         .facts()
         .map(({ problem }) => problem)
         .toSorted(),
-    ).toEqual(['pay in 1 case', 'pay, stuck.order.paid in 1 case']);
+    ).toEqual(['pay, in 1 case', 'pay; order stays paid for longer than usual, in 1 case']);
     expect(JSON.stringify(alerts.facts())).not.toContain('"case"');
   });
 

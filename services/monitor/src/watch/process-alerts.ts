@@ -8,7 +8,8 @@ import {
   parseSourcePosition,
   type SourcePosition,
 } from '@tributary/core';
-import type { Finding, FindingEvent } from './finding.ts';
+import { type Finding, type FindingEvent, SEVERITIES } from './finding.ts';
+import { ruleWords } from './words.ts';
 
 /** While an alert fires, more of the same is gathered for so long before it is told. */
 const NEWS_MS = 10_000;
@@ -80,7 +81,6 @@ interface ToldFinding {
 
 const EMPTY: Kept = { places: {}, groups: {} };
 const NO_GROUP = { told: [], noted: [], floorUs: 0 } as const;
-const SEVERITIES: readonly Severity[] = ['info', 'warning', 'critical'];
 
 /**
  * The alerts of one process. Findings are grouped by rule or case; a group is one alert, with the life cycle of `shared/alerts`:
@@ -184,7 +184,7 @@ export class ProcessAlerts {
           alert,
           on: kindsOf(findings),
           state: phase,
-          problem: problemOf(findings),
+          problem: problemOf(this.#process, findings),
           severity: worst(findings),
           raisedAt,
           resolvedAt: null,
@@ -305,11 +305,12 @@ function kindsOf(findings: readonly Finding[]): FindingKind[] {
   return [...new Set(findings.map(({ kind }) => kind))];
 }
 
-function problemOf(findings: readonly Finding[]): string {
-  const rules = [...new Set(findings.map(({ rule }) => rule))].toSorted();
+/** What went wrong, and in how many cases: no keys, as everybody may read it. */
+function problemOf(process: ProcessConfig, findings: readonly Finding[]): string {
+  const rules = [...new Set(findings.map(({ rule }) => rule))].toSorted().map((rule) => ruleWords(process, rule));
   const cases = new Set(findings.flatMap((one) => one.case ?? [])).size;
-  const many = cases === 0 ? '' : ` in ${cases} ${cases === 1 ? 'case' : 'cases'}`;
-  return `${rules.slice(0, 5).join(', ')}${many}`;
+  const many = cases === 0 ? '' : `, in ${cases} ${cases === 1 ? 'case' : 'cases'}`;
+  return `${rules.slice(0, 5).join('; ')}${many}`;
 }
 
 function toldOf({ rule, case: key, severity, atUs, reason, event }: Finding): ToldFinding {
