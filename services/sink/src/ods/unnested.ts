@@ -21,22 +21,18 @@ export function unnested(
 
 /** A column of some rows as one text; null where a value holds a mark, or where the text would mean no value at all. */
 function joined(rows: readonly (readonly Cell[])[], c: number): string | null {
-  let text = '';
-  let first = true;
-  for (const row of rows) {
-    const cell = row[c];
-    if (first) first = false;
-    else text += SEPARATOR;
-    if (cell === null || cell === undefined) text += NULL_MARK;
-    else if (cell === NULL_MARK || cell.includes(SEPARATOR)) return null;
-    else text += cell;
+  const texts = new Array<string>(rows.length);
+  for (const [i, row] of rows.entries()) {
+    const cell = row[c] ?? null;
+    if (cell === NULL_MARK || cell?.includes(SEPARATOR)) return null;
+    texts[i] = cell ?? NULL_MARK;
   }
-  return text === '' ? null : text;
+  return texts.join(SEPARATOR) || null;
 }
 
 /** Which cells a row has: rows of one pattern are written by one statement. */
 export function pattern(cells: readonly Cell[]): string {
-  return cells.map((cell) => (cell === undefined ? 0 : 1)).join('');
+  return cells.includes(undefined) ? cells.map((cell) => (cell === undefined ? 0 : 1)).join('') : '';
 }
 
 export function groupBy<Value>(values: readonly Value[], keyOf: (value: Value) => string): Map<string, Value[]> {
