@@ -21,11 +21,11 @@ export function unnested(
 
 /** A column of some rows as one text; null where a value holds a mark, or where the text would mean no value at all. */
 function joined(rows: readonly (readonly Cell[])[], c: number): string | null {
-  const texts = new Array<string>(rows.length);
-  for (const [i, row] of rows.entries()) {
+  const texts: string[] = [];
+  for (const row of rows) {
     const cell = row[c] ?? null;
     if (cell === NULL_MARK || cell?.includes(SEPARATOR)) return null;
-    texts[i] = cell ?? NULL_MARK;
+    texts.push(cell ?? NULL_MARK);
   }
   return texts.join(SEPARATOR) || null;
 }
