@@ -9,6 +9,7 @@ import { ProjectionActor } from '@tributary/projection';
 import { afterEach, describe, expect, it } from 'vitest';
 import { faulty } from '../fixtures/faulty-projection.ts';
 import { type Change, text, Written } from '../fixtures/history.ts';
+import { expectSteps } from '../fixtures/kept-steps.ts';
 import { until } from '../fixtures/wait.ts';
 import { seeded } from '../fixtures/workload.ts';
 
@@ -384,6 +385,14 @@ describe(`a process over two changelogs (seed ${SEED})`, () => {
       const halted = async (fault: Error) => {
         throw fault;
       };
+      // Again and again while it goes on, and once in the end.
+      let asked: Promise<unknown> = Promise.resolve();
+      let asking = false;
+      const unlisten = store.listen(() => {
+        if (asking) return;
+        asking = true;
+        asked = Promise.all([asked, expectSteps(store).finally(() => (asking = false))]);
+      });
       const run = actor
         .run(stop.signal, () => {}, halted)
         .catch((error: unknown) => {
@@ -396,6 +405,9 @@ describe(`a process over two changelogs (seed ${SEED})`, () => {
       if (done && from !== undefined) await askOne(bus, `tributary.projection.flow.${source}.replay`, { from });
       stop.abort();
       await run;
+      unlisten();
+      await asked;
+      if (done) await expectSteps(store);
       if (done) return starts;
     }
   }

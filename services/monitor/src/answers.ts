@@ -6,7 +6,8 @@ import { type CasesAsked, processCases } from './analysis/cases.ts';
 import { processDrift } from './analysis/drift.ts';
 import { processMap } from './analysis/map.ts';
 import { processSpectrum } from './analysis/spectrum.ts';
-import type { Scope } from './analysis/steps.ts';
+import { KeptSteps } from './analysis/kept-steps.ts';
+import type { Scope } from './analysis/scope.ts';
 import { objectTimeline } from './analysis/timeline.ts';
 import { processVariants } from './analysis/variants.ts';
 import { judgedCases } from './conformance/cases.ts';
@@ -57,6 +58,8 @@ export interface ProcessQuestion {
 
 /** Whose question it is. */
 export interface Answering {
+  /** On the same connection; without them they are made for this question alone. */
+  readonly steps?: KeptSteps;
   /** Of the process, as pictures tell it. */
   readonly name: string;
   /** Type of the root object. */
@@ -81,33 +84,33 @@ const BUCKETS_MAX = 500;
  * @throws Fault `config_invalid` for a question that is none, `not_found` for a type or an object that is not there
  */
 export async function* answerProcess(duck: Duck, question: ProcessQuestion, answering: Answering): AsyncGenerator<unknown> {
-  const { name, root } = answering;
+  const { name, root, steps = new KeptSteps(duck) } = answering;
   const scope = await scopeOf(duck, question, root);
   const { what } = question;
   const picture = pictures(question);
   if (what === 'map')
-    yield picture(await processMap(duck, scope, question.minShare ?? 0), {
+    yield picture(await processMap(steps, scope, question.minShare ?? 0), {
       svg: (map) => mapSvg(name, map),
       dot: (map) => mapDot(name, map),
     });
-  else if (what === 'variants') yield { variants: await processVariants(duck, scope, limitOf(question)) };
-  else if (what === 'cases') yield { cases: await casesOf(duck, question, { scope, answering }) };
+  else if (what === 'variants') yield { variants: await processVariants(steps, scope, limitOf(question)) };
+  else if (what === 'cases') yield { cases: await casesOf(steps, question, { scope, answering }) };
   else if (what === 'problems') yield { problems: await problemsOf(duck, question, answering) };
   else if (what === 'timeline')
     yield await objectTimeline(duck, { ...objectOf(question), root, limit: limitOf(question, PART_MAX) });
   else if (what === 'spectrum')
-    yield picture(await processSpectrum(duck, scope, await segmentOf(duck, question)), { svg: (one) => spectrumSvg(name, one) });
+    yield picture(await processSpectrum(steps, scope, await segmentOf(duck, question)), { svg: (one) => spectrumSvg(name, one) });
   else if (what === 'wip')
     yield picture(
       await processWip(
-        duck,
+        steps,
         scope,
         whole(question.buckets ?? BUCKETS_DEFAULT, { what: 'the number of buckets', max: BUCKETS_MAX }),
       ),
       { svg: (one) => wipSvg(name, one) },
     );
-  else if (what === 'bottlenecks') yield { activities: await processBottlenecks(duck, scope) };
-  else if (what === 'drift') yield await processDrift(duck, scope, driftOf(question));
+  else if (what === 'bottlenecks') yield { activities: await processBottlenecks(steps, scope) };
+  else if (what === 'drift') yield await processDrift(steps, scope, driftOf(question));
   else if (what === 'export') for await (const text of exportProcess(duck, question.format ?? '', root)) yield { text };
   else unreachable(what);
 }
@@ -128,20 +131,40 @@ function pictures({ what, format = 'json' }: ProcessQuestion) {
   };
 }
 
+/** Is it answered from steps, and not from what is stored alone? */
+export function ofSteps(question: ProcessQuestion, answering: Answering): boolean {
+  const { what } = question;
+  if (what === 'cases') return !withVerdicts(question, answering);
+  return what !== 'problems' && what !== 'timeline' && what !== 'export';
+}
+
+function withVerdicts(question: ProcessQuestion, { declared, root }: Pick<Answering, 'declared' | 'root'>): boolean {
+  const { asked, parts, plain } = kindsOfCases(question, root);
+  return declared !== undefined && (asked || (!parts && !plain && Judge.judges(declared.process)));
+}
+
+/** What of cases is asked for: states and rules, other lives than the root's or a period, or how they go on. */
+function kindsOfCases({ state, rule, case: key, from, to, object, ended, sort }: ProcessQuestion, root: string) {
+  return {
+    asked: state !== undefined || rule !== undefined || key !== undefined,
+    parts: from !== undefined || to !== undefined || (object !== undefined && object !== root),
+    plain: ended !== undefined || sort !== undefined,
+  };
+}
+
 /** Cases of a process that has rules are told with their verdicts, unless other lives than those of the root are asked for, or a period. */
 function casesOf(
-  duck: Duck,
+  steps: KeptSteps,
   question: ProcessQuestion,
   { scope, answering: { declared, root } }: { scope: Scope; answering: Answering },
 ): Promise<object[]> {
-  const { state, rule, case: key, from, to, object, ended, sort } = question;
+  const { state, rule, case: key, ended, sort } = question;
+  const { duck } = steps;
   if (sort !== undefined && !['newest', 'longest', 'waiting'].includes(sort))
     throw new Fault('config_invalid', 'cases are sorted by newest, longest or waiting');
   const limit = limitOf(question);
-  const plain = ended !== undefined || sort !== undefined;
   const unusual = UNUSUAL.find((kind) => kind === state);
-  const asked = state !== undefined || rule !== undefined || key !== undefined;
-  const parts = from !== undefined || to !== undefined || (object !== undefined && object !== root);
+  const { asked, parts, plain } = kindsOfCases(question, root);
   if (asked && !declared) throw new Fault('config_invalid', 'an imported log has no rules: its cases have no states');
   if (asked && parts) throw new Fault('config_invalid', 'ask for states and rules of all cases: without from, to and object');
   if (asked && plain) throw new Fault('config_invalid', 'ask either for state and rule, or for ended and sort');
@@ -149,8 +172,8 @@ function casesOf(
     return findingsOf(duck, declared.process, { kinds: [unusual], nowUs: declared.nowUs }).then((found) =>
       foundCases(duck, found, { rule, case: key, limit }),
     );
-  if (!declared || parts || plain || !(asked || Judge.judges(declared.process)))
-    return processCases(duck, scope, {
+  if (!declared || !withVerdicts(question, { declared, root }))
+    return processCases(steps, scope, {
       limit,
       ...(ended === undefined ? {} : { ended }),
       ...(sort === undefined ? {} : { sort }),

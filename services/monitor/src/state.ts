@@ -101,6 +101,7 @@ export const SETUP = [
      watermark BIGINT NOT NULL, tick BIGINT NOT NULL, held VARCHAR)`,
   'CREATE TABLE IF NOT EXISTS snapshot ("table" VARCHAR NOT NULL, source VARCHAR NOT NULL, generation BIGINT, complete BOOLEAN NOT NULL)',
   'CREATE TABLE IF NOT EXISTS definition (version VARCHAR NOT NULL)',
+  'CREATE TABLE IF NOT EXISTS recast (nth BIGINT NOT NULL, "case" VARCHAR)',
 ];
 
 /** Of one process; a map over a million events spills what is above it. */

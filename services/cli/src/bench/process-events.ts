@@ -1,5 +1,5 @@
 import { join } from 'node:path';
-import { Database, type Duck, duckLiteral } from '@tributary/duckdb';
+import { Database, type Duck } from '@tributary/duckdb';
 import { EVENT_COLUMNS } from '@tributary/monitor';
 import { measure, type Usage } from './measure.ts';
 
@@ -39,15 +39,4 @@ export async function insertPlainly(path: string, folder: string): Promise<Usage
 async function opened(path: string, folder: string): Promise<{ database: Database; duck: Duck }> {
   const database = await Database.open({ path, memoryBytes: MEMORY_BYTES, threads: THREADS, spillDir: join(folder, 'spill') });
   return { database, duck: await database.connect() };
-}
-
-/** A million events of a hundred thousand cases, whose ways differ. */
-export async function millionEvents(duck: Duck, source: string): Promise<void> {
-  const cases = 100_000;
-  const tick = `(1760000000000000 + (i % ${cases}) * 20000000 + (i // ${cases}) * 700000000 + hash(i) % 500000000)::BIGINT`;
-  const activity = `CASE WHEN hash(i * 7) % 20 = 0 THEN 'order checked' ELSE 'order step ' || (i // ${cases}) END`;
-  await duck.run(
-    `INSERT INTO event SELECT (i % ${cases})::VARCHAR, ${activity}, ${tick}, ${tick}, ${duckLiteral(source)}, i::UBIGINT, 1, 0, 'order', (i % ${cases})::VARCHAR,
-       'state', NULL, NULL, NULL FROM range(1000000) r(i)`,
-  );
 }

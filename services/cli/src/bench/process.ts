@@ -2,15 +2,16 @@ import { mkdtemp } from 'node:fs/promises';
 import { join } from 'node:path';
 import { setFlagsFromString } from 'node:v8';
 import { runInNewContext } from 'node:vm';
-import { type Config, configReading, sourcesOfProcess } from '@tributary/config';
+import { type Config, configReading } from '@tributary/config';
 import { askUntil, askOne, ORIGIN } from '@tributary/core';
-import { answerProcess, type ProcessMap, ProcessStore, startMonitor } from '@tributary/monitor';
+import { type ProcessMap, startMonitor } from '@tributary/monitor';
 import type { Session } from '@tributary/postgres';
 import { startSources } from '@tributary/source';
 import { barrier } from '../cluster.ts';
 import type { Output } from '../output.ts';
 import { measure, peakRssMb, round, type Usage } from './measure.ts';
-import { insertPlainly, millionEvents } from './process-events.ts';
+import { insertPlainly } from './process-events.ts';
+import { type MapFigures, mapOfMillion } from './process-map.ts';
 import { openWorld, type World } from './world.ts';
 
 const SOURCES = ['shop', 'payments', 'logistics'] as const;
@@ -264,28 +265,6 @@ async function measureVerdicts(world: World, sessions: ReadonlyMap<Source, Sessi
   return { p50Ms: at(0.5), p99Ms: at(0.99), maxMs: at(1), rate: Math.round((id - first) / seconds) };
 }
 
-async function mapOfMillion(config: Config, dataDir: string): Promise<{ events: number; seconds: number }> {
-  const [process] = config.processes;
-  if (!process) throw new Error('there is no process');
-  const store = await ProcessStore.open({ dataDir, process, heldBytes: 2 ** 20, warn: () => {} });
-  await millionEvents(store.writer, sourcesOfProcess(process)[0] as string);
-  const reader = await store.reader();
-  try {
-    const times: number[] = [];
-    let events = 0;
-    for (let i = 0; i < 3; i++) {
-      const start = performance.now();
-      for await (const map of answerProcess(reader, { what: 'map' }, { name: 'flow', root: 'order' }))
-        events = (map as ProcessMap).events;
-      times.push(performance.now() - start);
-    }
-    return { events, seconds: round((times.toSorted((a, b) => a - b)[1] as number) / 1_000) };
-  } finally {
-    reader.close();
-    store.close();
-  }
-}
-
 interface Figures {
   readonly events: number;
   readonly ours: Usage;
@@ -293,7 +272,7 @@ interface Figures {
   readonly plain: Usage & { readonly events: number };
   readonly memory: Memory;
   readonly latency: Latency;
-  readonly large: { readonly events: number; readonly seconds: number };
+  readonly large: MapFigures;
 }
 
 function report({ events, ours, reading, plain, memory, latency, large }: Figures, output: Output): void {
@@ -326,6 +305,6 @@ function report({ events, ours, reading, plain, memory, latency, large }: Figure
       `plain DuckDB ${reference.rowsPerSecond} events/s, ratio ${told.ratio}; reading alone ${rate(reading, events)}/s\n` +
       `an open case: ${memory.heapBytesPerCase} bytes of heap, ${memory.rssBytesPerCase} resident (${memory.cases} cases)\n` +
       `commit to verdict: p50 ${latency.p50Ms}, p99 ${latency.p99Ms}, max ${latency.maxMs} ms at ${latency.rate} events/s\n` +
-      `map over ${large.events} events: ${large.seconds} s`,
+      `map over ${large.events} events: the first ${large.first.seconds} s (${large.first.cpuSeconds} of CPU), behind ${large.changed} changed cases ${large.next.seconds} s (${large.next.cpuSeconds}), of half of the time ${large.half.seconds} s (${large.half.cpuSeconds})`,
   );
 }

@@ -1,5 +1,6 @@
-import type { Duck } from '@tributary/duckdb';
-import { inPeriod, overSteps, type Scope } from './steps.ts';
+import type { KeptSteps } from './kept-steps.ts';
+import { inPeriod, type Scope } from './scope.ts';
+import { overSteps } from './steps.ts';
 
 /** Time between two events of a case. */
 export interface Waited {
@@ -37,8 +38,8 @@ const WAITED = (us: string) =>
   `count(*) AS count, median(${us}) / 1000.0 AS "medianMs", quantile_cont((${us}) / 1000.0, 0.95) AS "p95Ms", sum(${us})::DOUBLE / 1000.0 AS "totalMs"`;
 
 /** Activities, those that most time passes after first. */
-export function processBottlenecks(duck: Duck, scope: Scope): Promise<Bottleneck[]> {
-  return overSteps(duck, scope, async ({ asOfUs }) => {
+export function processBottlenecks(steps: KeptSteps, scope: Scope): Promise<Bottleneck[]> {
+  return overSteps(steps, scope, async (duck, { asOfUs }) => {
     const grouped = <Row>(what: string, from: string) =>
       duck
         .rows<Row & { activity: string }>(`SELECT activity, ${what} FROM ${from} GROUP BY activity`)

@@ -1,5 +1,6 @@
-import type { Duck } from '@tributary/duckdb';
-import { inPeriod, overSteps, type Scope } from './steps.ts';
+import type { KeptSteps } from './kept-steps.ts';
+import { inPeriod, type Scope } from './scope.ts';
+import { overSteps } from './steps.ts';
 
 export interface ProcessCase {
   readonly case: string;
@@ -26,8 +27,12 @@ export interface CasesAsked {
 export const isoSql = (us: string) => `strftime(make_timestamp(${us}), '%Y-%m-%dT%H:%M:%S.%fZ')`;
 
 /** The cases with an event in the period, newest first unless asked otherwise; `activity` is the last one that happened. */
-export function processCases(duck: Duck, scope: Scope, { ended, sort = 'newest', limit }: CasesAsked): Promise<ProcessCase[]> {
-  return overSteps(duck, scope, ({ asOfUs }) => {
+export function processCases(
+  steps: KeptSteps,
+  scope: Scope,
+  { ended, sort = 'newest', limit }: CasesAsked,
+): Promise<ProcessCase[]> {
+  return overSteps(steps, scope, (duck, { asOfUs, tables }) => {
     const wanted = ended === undefined ? 'true' : ended ? 'NOT open' : 'open';
     const order = {
       newest: 'last_us DESC',
@@ -35,12 +40,12 @@ export function processCases(duck: Duck, scope: Scope, { ended, sort = 'newest',
       waiting: 'open DESC, last_us',
     }[sort];
     return duck.rows<ProcessCase>(
-      `SELECT c AS "case", events, ${isoSql('first_us')} AS first, ${isoSql('last_us')} AS last, (last_us - first_us) / 1000.0 AS "durationMs",
+      `SELECT k.c AS "case", events, ${isoSql('first_us')} AS first, ${isoSql('last_us')} AS last, (last_us - first_us) / 1000.0 AS "durationMs",
               activity, open, CASE WHEN open THEN greatest(0, now_us - last_us) / 1000.0 END AS "waitingMs"
-         FROM (SELECT c, count(*) AS events, min(at_us) AS first_us, max(at_us) AS last_us, arg_max(activity, (tick, source)) AS activity,
+         FROM (SELECT c, count(*) AS events, min(at_us) AS first_us, max(at_us) AS last_us, any_value(activity) FILTER (last) AS activity,
                       c IN (SELECT c FROM standing) AS open, ${asOfUs ?? 0} AS now_us
-                 FROM stepped GROUP BY c HAVING bool_or(${inPeriod(scope)}))
-        WHERE ${wanted} ORDER BY ${order}, c LIMIT ${limit}`,
+                 FROM stepped GROUP BY c HAVING bool_or(${inPeriod(scope)})) e
+         JOIN ${tables.key} k ON k.id = e.c WHERE ${wanted} ORDER BY ${order}, k.c LIMIT ${limit}`,
     );
   });
 }

@@ -1,7 +1,8 @@
 import { isoMicros } from '@tributary/core';
-import type { Duck } from '@tributary/duckdb';
 import { gTest, kolmogorovTail } from './statistics.ts';
-import { overSteps, type Scope } from './steps.ts';
+import type { KeptSteps } from './kept-steps.ts';
+import type { Scope } from './scope.ts';
+import { overSteps } from './steps.ts';
 
 /** Whether a process goes another way, or at another pace, than it did before. */
 export interface Drift {
@@ -52,8 +53,8 @@ const SAMPLE_MIN = 20;
 const CHANGED_MAX = 10;
 
 /** Compares the newest `windowMs` with the `againstMs` before them. */
-export function processDrift(duck: Duck, scope: Scope, { windowMs, againstMs, alpha }: DriftAsked): Promise<Drift> {
-  return overSteps(duck, scope, async ({ asOfUs }) => {
+export function processDrift(steps: KeptSteps, scope: Scope, { windowMs, againstMs, alpha }: DriftAsked): Promise<Drift> {
+  return overSteps(steps, scope, async (duck, { asOfUs }) => {
     const [newest] = await duck.rows<{ us: number | null }>('SELECT max(at_us) + 1 AS us FROM stepped');
     const until = scope.toUs ?? asOfUs ?? newest?.us ?? null;
     if (until === null)

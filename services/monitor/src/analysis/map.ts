@@ -1,5 +1,6 @@
-import type { Duck } from '@tributary/duckdb';
-import { inPeriod, overSteps, type Scope } from './steps.ts';
+import { type KeptSteps, type StepTables, WAY } from './kept-steps.ts';
+import { inPeriod, type Scope } from './scope.ts';
+import { overSteps } from './steps.ts';
 
 export interface MapEdge {
   readonly from: string;
@@ -39,61 +40,98 @@ export interface ProcessMap {
   readonly rework: Readonly<Record<string, number>>;
 }
 
-const MS = (us: string) => `(${us}) / 1000.0`;
-const SPREAD = (us: string) => `median(${MS(us)}) AS "medianMs", quantile_cont(${MS(us)}, 0.95) AS "p95Ms",
-  avg(${MS(us)}) AS "meanMs", min(${MS(us)}) AS "minMs", max(${MS(us)}) AS "maxMs"`;
+/** Of times in microseconds: both quantiles of one sort. */
+const SPREAD = (us: string) =>
+  `quantile_cont(${us}, [0.5, 0.95]) AS quantiles, avg(${us}) / 1000.0 AS "meanMs", min(${us}) / 1000.0 AS "minMs", max(${us}) / 1000.0 AS "maxMs"`;
+
+interface Spread extends Pick<Durations, 'meanMs' | 'minMs' | 'maxMs'> {
+  readonly quantiles: readonly number[] | null;
+}
+
+interface SpreadEdge extends Spread {
+  readonly from: string;
+  readonly to: string;
+  readonly count: number;
+}
+
+/** Null where there are none. */
+function durationsOf({ quantiles, meanMs, minMs, maxMs }: Spread): Durations {
+  const [medianUs, p95Us] = quantiles ?? [];
+  const ms = (us: number | undefined) => (us === undefined ? null : us / 1_000);
+  return { medianMs: ms(medianUs), p95Ms: ms(p95Us), meanMs, minMs, maxMs };
+}
 
 /**
  * The map of what happened.
  * @param minShare leaves out edges that are less than this share of all steps
  */
-export function processMap(duck: Duck, scope: Scope, minShare = 0): Promise<ProcessMap> {
-  return overSteps(duck, scope, async () => {
-    const [totals] = await duck.rows<{ cases: number; events: number }>(
-      'SELECT count(DISTINCT c) AS cases, count(*) AS events FROM step',
+export function processMap(steps: KeptSteps, scope: Scope, minShare = 0): Promise<ProcessMap> {
+  return overSteps(steps, scope, async (duck, { asOfUs, tables }) => {
+    const inside = `(SELECT * FROM ${tables.step} WHERE ${inPeriod(scope)})`;
+    const edges = await duck.rows<SpreadEdge>(
+      `SELECT p.activity AS "from", n.activity AS "to", e.* EXCLUDE (p, a) FROM (
+         SELECT p, a, count(*) AS count, ${SPREAD('at_us - previous_us')} FROM ${inside} WHERE p IS NOT NULL GROUP BY p, a) e
+       JOIN ${tables.activity} p ON p.id = e.p JOIN ${tables.activity} n ON n.id = e.a ORDER BY count DESC, 1, 2`,
     );
-    const edges = await duck.rows<MapEdge>(
-      `SELECT previous AS "from", activity AS "to", count(*) AS count, ${SPREAD('at_us - previous_us')}
-         FROM step WHERE previous IS NOT NULL GROUP BY ALL ORDER BY count DESC, 1, 2`,
+    const activities = await duck.rows<Counted>(
+      `SELECT n.activity AS name, e.n, e.first, e.last, n.id IN (SELECT id FROM final) AS final FROM (
+         SELECT a, count(*) AS n, count(*) FILTER (p IS NULL) AS first, count(*) FILTER (last) AS last FROM ${inside} GROUP BY a) e
+       JOIN ${tables.activity} n ON n.id = e.a`,
     );
-    const steps = edges.reduce((sum, edge) => sum + edge.count, 0);
-    const counted = (what: string) => duck.rows<Counted>(`${what} GROUP BY 1 ORDER BY 2 DESC, 1`).then(record);
-    // Two sums of 64 bits over every (place, activity) instead of the lists themselves, which take ten times as long: two ways with the same
-    // sums are less likely than a machine that errs.
-    const whole = scope.fromUs === undefined && scope.toUs === undefined;
-    const placed = whole
-      ? 'step'
-      : '(SELECT c, activity, row_number() OVER (PARTITION BY c ORDER BY tick, source) AS nth FROM step)';
-    const variants = await duck.rows<{ n: number }>(
-      `SELECT count(*) AS n FROM (SELECT DISTINCT v, w FROM (SELECT sum(hash(nth, activity)) AS v, bit_xor(hash(activity, nth)) AS w FROM ${placed} GROUP BY c))`,
+    const period = scope.fromUs !== undefined || scope.toUs !== undefined;
+    const ways = period ? `(${waysInside(inside)})` : tables.way;
+    const [whole] = await duck.rows<{ cases: number; variants: number } & Spread>(
+      `SELECT count(*) AS cases, count(DISTINCT (v, w)) AS variants, ${SPREAD('last_us - first_us')} FROM ${ways}`,
     );
-    const [durations] = await duck.rows<Durations>(
-      `SELECT ${SPREAD('d')} FROM (SELECT max(at_us) - min(at_us) AS d FROM step GROUP BY c)`,
+    const { cases, variants, ...spread } = whole as NonNullable<typeof whole>;
+    const rework = await duck.rows<{ name: string; n: number }>(
+      `SELECT n.activity AS name, count(*) AS n FROM ${period ? `(${againInside(inside, tables)})` : tables.again} r JOIN ${tables.activity} n ON n.id = r.a GROUP BY 1`,
     );
+    const counted = (count: (one: Counted) => number) => record(activities.map((one) => ({ name: one.name, n: count(one) })));
+    const all = edges.reduce((sum, edge) => sum + edge.count, 0);
     return {
-      cases: totals?.cases ?? 0,
-      events: totals?.events ?? 0,
-      variants: variants[0]?.n ?? 0,
-      activities: await counted('SELECT activity AS name, count(*) AS n FROM step'),
-      edges: edges.filter((edge) => edge.count >= minShare * steps),
-      start: await counted('SELECT activity AS name, count(*) AS n FROM step WHERE previous IS NULL'),
-      end: await counted('SELECT activity AS name, count(*) AS n FROM step WHERE last'),
-      waiting: await counted(
-        `SELECT activity AS name, count(*) AS n FROM standing WHERE ${inPeriod(scope).replaceAll('at_us', 'since_us')}`,
-      ),
-      durations: durations as Durations,
-      rework: await counted(
-        'SELECT activity AS name, count(*) AS n FROM (SELECT c, activity FROM step GROUP BY ALL HAVING count(*) > 1)',
-      ),
+      cases,
+      events: activities.reduce((sum, { n }) => sum + n, 0),
+      variants,
+      activities: counted(({ n }) => n),
+      edges: edges
+        .filter(({ count }) => count >= minShare * all)
+        .map(({ from, to, count, ...times }) => ({ from, to, count, ...durationsOf(times) }) as MapEdge),
+      start: counted(({ first }) => first),
+      end: counted(({ last }) => last),
+      waiting: counted(({ last, final }) => (final || asOfUs === null ? 0 : last)),
+      durations: durationsOf(spread),
+      rework: record(rework),
     };
   });
 }
 
-interface Counted {
-  readonly name: string;
-  readonly n: number;
+/** As `way`, of what is in the period: places are counted from its first event on. Most cases are in it with events that follow each other. */
+function waysInside(inside: string): string {
+  return `WITH inside AS MATERIALIZED ${inside},
+     span AS MATERIALIZED (SELECT c, min(nth) AS first, max(nth) - min(nth) + 1 = count(*) AS whole, min(at_us) AS first_us, max(at_us) AS last_us FROM inside GROUP BY c),
+     placed AS (SELECT c, a, nth - first AS nth FROM inside JOIN span USING (c) WHERE whole
+       UNION ALL SELECT c, a, row_number() OVER (PARTITION BY c ORDER BY nth) - 1 FROM inside JOIN span USING (c) WHERE NOT whole)
+   SELECT c, first_us, last_us, v, w FROM span JOIN (SELECT c, ${WAY} FROM placed GROUP BY c) USING (c)`;
 }
 
-function record(rows: readonly Counted[]): Record<string, number> {
-  return Object.fromEntries(rows.map(({ name, n }) => [name, n]));
+/** As `again`, of what is in the period. */
+function againInside(inside: string, { again }: StepTables): string {
+  return `SELECT c, a FROM ${inside} SEMI JOIN ${again} USING (c, a) GROUP BY ALL HAVING count(*) > 1`;
+}
+
+interface Counted {
+  readonly name: string;
+  /** Events, first and last ones of cases. */
+  readonly n: number;
+  readonly first: number;
+  readonly last: number;
+  /** It ends cases. */
+  readonly final: boolean;
+}
+
+/** The most first, without those that there are none of. */
+function record(rows: readonly { readonly name: string; readonly n: number }[]): Record<string, number> {
+  const sorted = rows.filter(({ n }) => n > 0).toSorted((a, b) => b.n - a.n || (a.name < b.name ? -1 : 1));
+  return Object.fromEntries(sorted.map(({ name, n }) => [name, n]));
 }

@@ -1,73 +1,53 @@
-import { type Duck, duckLiteral } from '@tributary/duckdb';
+import type { Duck } from '@tributary/duckdb';
+import type { KeptSteps, StepTables } from './kept-steps.ts';
+import { inPeriod, type Scope } from './scope.ts';
 
-/** Which part of a process is looked at. */
-export interface Scope {
-  /** Microseconds since 1970; an event counts when it is not before. */
-  readonly fromUs?: number;
-  /** An event counts when it is before. */
-  readonly toUs?: number;
-  /** Type of object whose life is the case; default: the root. */
-  readonly object?: string;
-}
-
-/** What {@link overSteps} offers beside its tables. */
+/** What {@link overSteps} offers beside its views. */
 export interface Moment {
   /** Microseconds since 1970: up to when every source is complete; null = an imported log, in which nothing goes on. */
   readonly asOfUs: number | null;
+  /** What the views show. */
+  readonly tables: StepTables;
 }
 
 /**
- * Makes the tables that questions are answered from, for as long as `work` takes:
+ * Makes what questions are answered from, for as long as `work` takes:
  *
- * - `stepped (c, activity, at_us, tick, source, previous, previous_us, next_us, last, nth)`: every event with its neighbours and place in its case;
+ * - `stepped (c, activity, at_us, tick, previous, previous_us, next_us, last, nth)`: every event with its neighbours and place in its case (a
+ *   number: {@link StepTables});
  * - `step`: those of them that are in the period. Neighbours are found over all events, so a period makes no starts and ends that did not happen;
- * - `final (activity)`: what ends a case. Of the older half of its events fewer than half were followed by another one of their case.
+ * - `final (id, activity)`: what ends a case. Of the older half of its events fewer than half were followed by another one of their case.
  *   (The older half, because what happened just now was followed by nothing yet.) Learned, as a definition need not say what the end is;
  * - `standing (c, activity, since_us)`: cases that go on, each with its last event. None in an imported log.
- *
- * About 1 s for a million events on two cores: the windows sort once.
  */
-export async function overSteps<Answer>(duck: Duck, scope: Scope, work: (moment: Moment) => Promise<Answer>): Promise<Answer> {
+export async function overSteps<Answer>(
+  steps: KeptSteps,
+  scope: Scope,
+  work: (duck: Duck, moment: Moment) => Promise<Answer>,
+): Promise<Answer> {
+  const { duck } = steps;
   const [place] = await duck.rows<{ n: number; watermark: number | null }>(
     'SELECT count(*) AS n, min(watermark) AS watermark FROM place',
   );
   const asOfUs = place && place.n > 0 ? Number(place.watermark) : null;
-  await duck.run(`CREATE OR REPLACE TEMP TABLE stepped AS SELECT c, activity, at_us, tick, source, lag(activity) OVER w AS previous,
-      lag(at_us) OVER w AS previous_us, lead(at_us) OVER w AS next_us, lead(1) OVER w IS NULL AS last, row_number() OVER w AS nth
-    FROM (${eventsSql(scope)}) WINDOW w AS (PARTITION BY c ORDER BY tick, source)`);
-  try {
-    await duck.run(`CREATE OR REPLACE TEMP VIEW step AS SELECT * FROM stepped WHERE ${inPeriod(scope)}`);
-    await duck.run(`CREATE OR REPLACE TEMP TABLE final AS SELECT activity FROM stepped
-      JOIN (SELECT activity, quantile_disc(at_us, 0.5) AS middle FROM stepped GROUP BY activity) USING (activity)
-      WHERE at_us <= middle GROUP BY activity HAVING 2 * count(*) FILTER (last) > count(*)`);
-    await duck.run(`CREATE OR REPLACE TEMP VIEW standing AS SELECT c, activity, at_us AS since_us FROM stepped
-      WHERE last AND ${asOfUs !== null} AND activity NOT IN (FROM final)`);
-    return await work({ asOfUs });
-  } finally {
-    for (const view of ['standing', 'step']) await duck.run(`DROP VIEW IF EXISTS ${view}`);
-    for (const table of ['final', 'stepped']) await duck.run(`DROP TABLE IF EXISTS ${table}`);
-  }
+  const tables = await steps.tables(scope);
+  await duck.run(`CREATE OR REPLACE TEMP VIEW stepped AS SELECT s.c, n.activity, s.at_us, s.tick, p.activity AS previous, s.previous_us, s.next_us, s.last, s.nth
+    FROM ${tables.step} s JOIN ${tables.activity} n ON n.id = s.a LEFT JOIN ${tables.activity} p ON p.id = s.p`);
+  await duck.run(`CREATE OR REPLACE TEMP VIEW step AS SELECT * FROM stepped WHERE ${inPeriod(scope)}`);
+  await duck.run(`CREATE OR REPLACE TEMP TABLE final AS ${finalSql(tables)}`);
+  await duck.run(`CREATE OR REPLACE TEMP VIEW standing AS SELECT c, activity, at_us AS since_us FROM stepped
+    WHERE last AND ${asOfUs !== null} AND activity NOT IN (SELECT activity FROM final)`);
+  const answer = await work(duck, { asOfUs, tables });
+  for (const view of ['standing', 'step', 'stepped']) await duck.run(`DROP VIEW ${view}`);
+  await steps.done(scope);
+  return answer;
 }
 
-/**
- * SQL of the events of every case: `(c, activity, at_us, tick, source)`. An event of an object-centric log that concerns
- * several objects of the type is an event in the case of each.
- */
-export function eventsSql({ object }: Scope): string {
-  const type = object === undefined ? null : duckLiteral(object);
-  const own =
-    type === null
-      ? `SELECT "case" AS c, * FROM event WHERE "case" IS NOT NULL`
-      : `SELECT key AS c, * FROM event WHERE object = ${type}`;
-  const related = type === null ? 'event."case" IS NOT NULL AND r.object = event.object' : `r.object = ${type}`;
-  return `SELECT c, activity, at_us, tick, source FROM (${own})
-    UNION ALL SELECT r.key, activity, at_us, tick, source FROM event JOIN relation r USING (source, tick)
-     WHERE ${related} AND (r.object <> event.object OR r.key <> event.key)`;
-}
-
-/** SQL condition of a period over `at_us`. */
-export function inPeriod({ fromUs, toUs }: Scope): string {
-  const from = fromUs === undefined ? [] : [`at_us >= ${Math.round(fromUs)}`];
-  const to = toUs === undefined ? [] : [`at_us < ${Math.round(toUs)}`];
-  return [...from, ...to].join(' AND ') || 'true';
+/** The older half is half of the events at least: what fewer than a quarter of all ends cannot be one. */
+function finalSql({ step, activity }: StepTables): string {
+  return `WITH few AS MATERIALIZED (SELECT a FROM ${step} GROUP BY a HAVING 4 * count(*) FILTER (last) > count(*)),
+     own AS MATERIALIZED (SELECT a, at_us, last FROM ${step} SEMI JOIN few USING (a)),
+     half AS (SELECT a, quantile_disc(at_us, 0.5) AS middle FROM own GROUP BY a)
+   SELECT id, activity FROM ${activity} WHERE id IN (SELECT a FROM own JOIN half USING (a) WHERE at_us <= middle GROUP BY a
+     HAVING 2 * count(*) FILTER (last) > count(*))`;
 }

@@ -1,6 +1,7 @@
 import { isoMicros } from '@tributary/core';
-import type { Duck } from '@tributary/duckdb';
-import { overSteps, type Scope } from './steps.ts';
+import type { KeptSteps } from './kept-steps.ts';
+import type { Scope } from './scope.ts';
+import { overSteps } from './steps.ts';
 
 /** How many cases stood after each activity, at times that are equally far from each other. */
 export interface WorkInProgress {
@@ -15,8 +16,8 @@ export interface WorkInProgress {
  * of the period, to its end, or to now.
  * @param buckets stretches between the times
  */
-export function processWip(duck: Duck, scope: Scope, buckets: number): Promise<WorkInProgress> {
-  return overSteps(duck, scope, async ({ asOfUs }) => {
+export function processWip(steps: KeptSteps, scope: Scope, buckets: number): Promise<WorkInProgress> {
+  return overSteps(steps, scope, async (duck, { asOfUs }) => {
     const [span] = await duck.rows<{ first: number | null; last: number | null }>(
       'SELECT min(at_us) AS first, max(at_us) AS last FROM stepped',
     );
@@ -28,7 +29,7 @@ export function processWip(duck: Duck, scope: Scope, buckets: number): Promise<W
     const index = (us: string) => `greatest(0, ceil((${us} - ${from}) / ${width}))::BIGINT`;
     const changes = await duck.rows<{ activity: string; bucket: number; delta: number }>(
       `WITH stay AS (SELECT activity, ${index('at_us')} AS "begin", CASE WHEN NOT last THEN ${index('next_us')}
-           WHEN activity NOT IN (FROM final) AND ${asOfUs !== null} THEN ${buckets + 1} ELSE 0 END AS "end" FROM stepped)
+           WHEN activity NOT IN (SELECT activity FROM final) AND ${asOfUs !== null} THEN ${buckets + 1} ELSE 0 END AS "end" FROM stepped)
        SELECT activity, bucket, sum(delta)::BIGINT AS delta FROM (
          SELECT activity, "begin" AS bucket, 1 AS delta FROM stay WHERE "begin" < "end"
          UNION ALL SELECT activity, "end", -1 FROM stay WHERE "begin" < "end")

@@ -2,7 +2,7 @@ import { type Actor, aborted } from '@tributary/cluster';
 import { type HookConfig, type ProcessConfig, sourcesOfProcess } from '@tributary/config';
 import { type Bus, type Clock, formatSourcePosition, isoMicros, type Kv, LIMITS } from '@tributary/core';
 import type { Duck } from '@tributary/duckdb';
-import { answerProcess, type ProcessQuestion } from '../answers.ts';
+import { type Answering, answerProcess, ofSteps, type ProcessQuestion } from '../answers.ts';
 import { ProcessAlerts } from '../watch/process-alerts.ts';
 import { whatIf } from '../watch/what-if.ts';
 import { watching } from '../watch/watching.ts';
@@ -96,14 +96,24 @@ export class ProcessActor implements Actor {
   }
 }
 
-function answer(store: ProcessStore, question: ProcessQuestion, clock: Clock): AsyncGenerator<unknown> {
-  return reading(store, async function* (duck) {
-    const freshness = await freshnessOf(store, duck);
-    const parts = answerProcess(duck, question, {
-      name: store.process.name,
-      root: store.process.root,
-      declared: { process: store.judging, nowUs: clock.now() * 1_000 },
+async function* answer(store: ProcessStore, question: ProcessQuestion, clock: Clock): AsyncGenerator<unknown> {
+  const answering = (): Answering => ({
+    name: store.process.name,
+    root: store.process.root,
+    declared: { process: store.judging, nowUs: clock.now() * 1_000 },
+  });
+  if (ofSteps(question, answering()))
+    // All of it at once: whoever takes it slowly must not keep others from asking.
+    return yield* await store.asking(async (steps) => {
+      const freshness = await freshnessOf(store, steps.duck);
+      const parts: object[] = [];
+      for await (const part of answerProcess(steps.duck, question, { ...answering(), steps }))
+        parts.push(...pages(part as object, freshness));
+      return parts;
     });
+  return yield* reading(store, async function* (duck) {
+    const freshness = await freshnessOf(store, duck);
+    const parts = answerProcess(duck, question, answering());
     if (question.what === 'export') return yield* pieces(parts as AsyncGenerator<{ text: string }>);
     for await (const part of parts) yield* pages(part as object, freshness);
   });

@@ -113,6 +113,7 @@ export class ProcessProjection implements Projection {
       for (const table of ['event', 'object', 'link']) await duck.run(`DELETE FROM ${table} WHERE ${own}`);
       for (const table of ['place', 'snapshot']) await duck.run(`DELETE FROM ${table} WHERE source = $1`, [this.#source]);
       await settleCases(duck, this.#process);
+      await this.#store.recast('all');
       await this.#store.verdicts.follow(duck, null);
     });
   }
@@ -268,6 +269,7 @@ export class ProcessProjection implements Projection {
       await joinTransactions(duck, this.#process, this.#source);
       this.#recast = true;
     }
+    if (this.#recast) await this.#store.recast('noted');
     const place = this.#placeAfter(group);
     await writePlace(duck, this.#source, { before: this.#place, after: place });
     await this.#store.verdicts.follow(duck, {

@@ -4,6 +4,7 @@ import { type Database, type Duck, openDisposable, Turns } from '@tributary/duck
 import { keepLearned, LEARNED_TABLE, learnedBefore, learnTransitions, withLearned } from '../conformance/learned.ts';
 import { VERDICT_TABLES, VERDICT_UPGRADE } from '../conformance/kept.ts';
 import { RECAST, Verdicts } from '../conformance/verdicts.ts';
+import { KeptSteps } from '../analysis/kept-steps.ts';
 import { openState } from '../state.ts';
 
 export interface StoreOptions {
@@ -32,6 +33,9 @@ const TABLES = [
 /** Higher with every change of what is kept of verdicts: then all cases are judged anew. */
 const VERDICTS_FORMAT = 2;
 
+/** Transactions whose notes stand in `recast`. */
+const RECASTS_MAX = 1_000;
+
 /** What one transaction notes for its end. */
 const SCRATCH = [
   'CREATE TEMP TABLE _dirty (object VARCHAR, key VARCHAR)',
@@ -56,12 +60,20 @@ export class ProcessStore {
   readonly #heldBytes: number;
   readonly #database: Database;
   readonly #turns = new Turns();
+  readonly #steps: KeptSteps;
+  readonly #asking = new Turns();
+  /** Notes in `recast` so far. */
+  #recasts = 0;
   readonly #listeners = new Set<() => void>();
 
-  private constructor({ process, heldBytes }: StoreOptions, database: Database, writer: Duck) {
+  private constructor(
+    { process, heldBytes }: StoreOptions,
+    { database, writer, asker }: { database: Database; writer: Duck; asker: Duck },
+  ) {
     this.process = process;
     this.#database = database;
     this.writer = writer;
+    this.#steps = new KeptSteps(asker);
     this.#judging = process;
     this.#heldBytes = heldBytes;
     this.#verdicts = new Verdicts(process, heldBytes);
@@ -76,7 +88,9 @@ export class ProcessStore {
     try {
       const writer = await database.connect();
       for (const statement of [...VERDICT_TABLES, VERDICT_UPGRADE, LEARNED_TABLE, ...SCRATCH]) await writer.run(statement);
-      const store = new ProcessStore(options, database, writer);
+      // Of a process that ran before: nothing is kept yet that it speaks of.
+      await writer.run('DELETE FROM recast');
+      const store = new ProcessStore(options, { database, writer, asker: await database.connect() });
       await store.#define(warn);
       return store;
     } catch (error) {
@@ -136,6 +150,41 @@ export class ProcessStore {
     return duck;
   }
 
+  /**
+   * Asks of what is kept from one question to the next, as of one moment; one at a time, as it is kept on one connection.
+   * @param work must not wait for whoever gets the answer
+   */
+  async asking<Answer>(work: (steps: KeptSteps) => Promise<Answer>): Promise<Answer> {
+    const release = await this.#asking.take();
+    const { duck } = this.#steps;
+    try {
+      await duck.run('BEGIN');
+      try {
+        return await work(this.#steps);
+      } finally {
+        await duck.run('COMMIT').catch(async () => {
+          this.#steps.forget();
+          await duck.run('ROLLBACK').catch(() => {});
+        });
+      }
+    } finally {
+      release();
+    }
+  }
+
+  /**
+   * In the transaction that is open: {@link KeptSteps} of the cases in `_recast`, or of all, are not right any more. What nobody asked for
+   * in a long time is not told one by one.
+   */
+  async recast(what: 'noted' | 'all'): Promise<void> {
+    const nth = ++this.#recasts;
+    const all = what === 'all' || nth % RECASTS_MAX === 0;
+    if (all) await this.writer.run('DELETE FROM recast');
+    await this.writer.run(
+      `INSERT INTO recast ${all ? `VALUES (${nth}, NULL)` : `SELECT DISTINCT ${nth}, "case" FROM _recast WHERE "case" IS NOT NULL`}`,
+    );
+  }
+
   /** With the lock: all or nothing. */
   async transaction(work: (duck: Duck) => Promise<void>): Promise<void> {
     await this.writer.run('BEGIN');
@@ -156,6 +205,7 @@ export class ProcessStore {
 
   close(): void {
     this.writer.close();
+    this.#steps.duck.close();
     this.#database.close();
   }
 
