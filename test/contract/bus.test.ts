@@ -4,6 +4,7 @@ import { freePort, obtainNatsServer, startNats, temporaryFolder } from '@tributa
 import { afterAll, beforeAll, describe, expect, it } from 'vitest';
 import { BROKERS } from '../fixtures/brokers.ts';
 import { TcpProxy } from '../fixtures/tcp-proxy.ts';
+import { until } from '../fixtures/wait.ts';
 
 describe.each(BROKERS)('bus on $name', ({ open }) => {
   let broker: Broker;
@@ -82,6 +83,75 @@ it('a question that reaches a service behind its end is refused at once, as if n
     await stop();
     proxy.set('open');
     await refused;
+  } finally {
+    await close();
+  }
+});
+
+it('a worker that works for long is waited for, and of one that is lost with a question in its hands whoever asked is told soon', async () => {
+  const { proxy, broker, other, close } = await throughProxy();
+  try {
+    let taken = 0;
+    let release = () => {};
+    const held = new Promise<void>((resolve) => (release = resolve));
+    await broker.bus.serve('test.long', async function* () {
+      taken++;
+      await held;
+      yield 'done';
+    });
+    const lostMs = 2_500;
+    const long = askOne(other.bus, 'test.long', {}, { lostMs });
+    const end = performance.now() + lostMs + 500;
+    await until('it to have worked for longer than anybody may be silent', async () => performance.now() > end);
+    release();
+    expect(await long).toBe('done');
+    await broker.bus.serve('test.lost', async function* () {
+      taken++;
+      await new Promise(() => {});
+      yield 'never';
+    });
+    const lost = askOne(other.bus, 'test.lost', {}, { lostMs: 1_500 });
+    const told = expect(lost).rejects.toMatchObject({ kind: 'worker_lost', facts: { subject: 'test.lost' } });
+    await until('the worker to take the question', async () => taken === 2);
+    proxy.set('silent');
+    await told;
+  } finally {
+    await close();
+  }
+});
+
+it('nothing piles up for whoever does not read, nobody waits for him, and what was begun is ended without him', async () => {
+  const { broker, other, close } = await throughProxy();
+  try {
+    const part = 'x'.repeat(64 * 1024);
+    let made = 0;
+    let ended = 0;
+    await broker.bus.serve('test.flood', async function* (question) {
+      try {
+        for (made = 1; made <= (question as { parts: number }).parts; made++) yield part;
+      } finally {
+        ended++;
+      }
+    });
+    await broker.bus.serve('test.quick', async function* () {
+      yield 'here';
+    });
+    const flood = (parts: number) => other.bus.ask('test.flood', { parts })[Symbol.asyncIterator]();
+    const slow = flood(1_000);
+    expect(await slow.next()).toEqual({ done: false, value: part });
+    await until('as much to be under way as may be', async () => made >= 64);
+    for (let i = 0; i < 20; i++) expect(await askOne(other.bus, 'test.quick', {})).toBe('here');
+    expect(made).toBeLessThan(70);
+    await slow.return?.();
+    await until('the answer to be ended without him', async () => ended === 1);
+    // One who left before he was told where to say so.
+    const gone = flood(1_000);
+    await gone.next();
+    await gone.return?.();
+    await until('the broker to tell of it', async () => ended === 2);
+    let read = 0;
+    for await (const one of other.bus.ask('test.flood', { parts: 300 })) read += (one as string).length;
+    expect(read).toBe(300 * part.length);
   } finally {
     await close();
   }

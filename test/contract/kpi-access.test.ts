@@ -4,7 +4,7 @@ import { join } from 'node:path';
 import { memoryBroker } from '@tributary/changelog';
 import { configReading } from '@tributary/config';
 import { startConsole } from '@tributary/console';
-import { Op, systemClock } from '@tributary/core';
+import { type Bus, Fault, Op, systemClock } from '@tributary/core';
 import { Database } from '@tributary/duckdb';
 import { startKpis } from '@tributary/kpi';
 import { tableFromIPC } from 'apache-arrow';
@@ -65,6 +65,8 @@ describe('access to KPIs over HTTP', () => {
   const closing: (() => Promise<unknown>)[] = [];
   let url = '';
   let folder = '';
+  /** Subjects of which the next question is lost with the worker that took it. */
+  const lose = new Set<string>();
   let insert: (...rows: (string | null)[][]) => Promise<unknown>;
 
   const get = (token: string, path: string, headers: Record<string, string> = {}, body?: string) =>
@@ -109,7 +111,14 @@ describe('access to KPIs over HTTP', () => {
     });
     const kpis = await startKpis(config, runtime);
     closing.push(() => kpis.stop());
-    const server = await startConsole(config, runtime, { port: 0, host: '127.0.0.1', connected: () => true });
+    const bus: Bus = {
+      ...broker.bus,
+      ask: async function* (subject, question, options) {
+        if (lose.delete(subject)) throw new Fault('worker_lost', 'not a word from it');
+        yield* broker.bus.ask(subject, question, options);
+      },
+    };
+    const server = await startConsole(config, { ...runtime, bus }, { port: 0, host: '127.0.0.1', connected: () => true });
     closing.push(() => server.stop());
     url = server.url;
     await until('the KPIs to be computed', async () =>
@@ -237,6 +246,18 @@ describe('access to KPIs over HTTP', () => {
     // Neither does one of the short form.
     const short = 'kind: Kpi\nname: mine\nsql: SELECT * FROM s.orders\n';
     expect(await refused('of-germany', 'v1/kpis/mine:preview', short)).toContain('a preview would show all');
+  });
+
+  it('asks the successor of a worker that was lost with a question, where it may be asked twice', async () => {
+    const known = await json<Values>('of-germany', 'v1/kpis/open/values');
+    for (const what of ['show', 'values']) lose.add(`tributary.kpi.open.${what}`);
+    expect((await json<Values>('of-germany', 'v1/kpis/open/values')).rows).toEqual(known.rows);
+    expect(lose.size).toBe(0);
+    lose.add('tributary.kpi.open.backfill');
+    const headers = { Authorization: 'Bearer token-of-a-guest' };
+    const answer = await fetch(`${url}/v1/kpis/open/backfills`, { method: 'POST', headers });
+    expect([answer.status, answer.headers.get('retry-after')]).toEqual([503, '1']);
+    expect(await answer.json()).toMatchObject({ type: 'urn:tributary:fault:worker_lost', detail: 'not a word from it' });
   });
 
   it('tells a scrape no value that needs a claim', async () => {

@@ -10,7 +10,7 @@ export interface Bus {
   serve(subject: string, answer: (question: unknown) => AsyncIterable<unknown>): Promise<() => Promise<void>>;
   /**
    * Asks whoever serves `subject` and yields the parts of the answer as they come.
-   * @throws Fault `not_found` when nobody serves the subject; Fault as sent by the answerer
+   * @throws Fault `not_found` when nobody serves the subject; `worker_lost` when whoever took the question no longer lives; Fault as sent by the answerer
    */
   ask(subject: string, question: unknown, options?: AskOptions): AsyncIterable<unknown>;
   /** Tells everyone who listens; nobody listening is fine. */
@@ -21,6 +21,8 @@ export interface Bus {
 export interface AskOptions {
   /** Gives up when no part arrives for this long. Default 60,000. */
   readonly idleMs?: number;
+  /** Gives up when whoever answers, who says while he works that he is there, says nothing at all for this long. Default 10,000: as long as a lease lives. */
+  readonly lostMs?: number;
   readonly signal?: AbortSignal;
 }
 

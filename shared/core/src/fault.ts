@@ -93,6 +93,11 @@ export const FAULTS = {
     reaction: 'restart',
     advice: 'One KPI cannot be computed and no longer holds up the others. Correct its definition and apply it again.',
   },
+  worker_lost: {
+    reaction: 'restart',
+    advice:
+      'The worker that took the question died, or the way to it is cut. Another takes over what it ran within seconds: ask again.',
+  },
   not_found: { reaction: 'operator', advice: 'Check the name: tributary status lists what there is.' },
 } as const satisfies Record<string, { reaction: Reaction; advice: string }>;
 

@@ -3,7 +3,7 @@ export type { Batch, BatchHeader, Cell, Column, OpCode, Section, SnapshotMark, S
 export { NULL_MARK, Op, SEPARATOR, UNCHANGED_MARK } from './batch.ts';
 export type { AskOptions, Bus } from './bus.ts';
 export { askOne } from './bus.ts';
-export { askUntil, outlasting } from './outlasting.ts';
+export { askUntil, outlasting, outlastingLoss } from './outlasting.ts';
 export type { Clock } from './clock.ts';
 export { isoMicros, systemClock } from './clock.ts';
 export { csvLine, shown } from './csv.ts';

@@ -1,7 +1,7 @@
 import { registeredActors } from '@tributary/cluster';
 import { configReading } from '@tributary/config';
 import type { TypedColumn } from '@tributary/console';
-import { askOne, csvLine, Fault, shown as cell } from '@tributary/core';
+import { askOne, csvLine, Fault, outlastingLoss, shown as cell } from '@tributary/core';
 import type { KpiFreshness, ValuesQuestion } from '@tributary/kpi';
 import { environment } from '@tributary/ops';
 import { connect, type Connected, type Where } from '../addresses.ts';
@@ -99,13 +99,10 @@ async function names({ broker }: Connected): Promise<string[]> {
 }
 
 async function ask<T>(connected: Connected, name: string, what: string, question: object): Promise<T> {
+  const once = () =>
+    askOne<T>(connected.broker.bus, `tributary.kpi.${name}.${what}`, { ...question, reader: 'local' }, { idleMs: 600_000 });
   try {
-    return await askOne<T>(
-      connected.broker.bus,
-      `tributary.kpi.${name}.${what}`,
-      { ...question, reader: 'local' },
-      { idleMs: 600_000 },
-    );
+    return await (what === 'backfill' ? once() : outlastingLoss(once));
   } catch (error) {
     if (!(error instanceof Fault) || error.kind !== 'not_found') throw error;
     const there = (await names(connected)).join(', ') || 'none';

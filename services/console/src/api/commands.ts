@@ -1,5 +1,5 @@
 import type { Log } from '@tributary/cluster';
-import { type Bus, describeError, Fault } from '@tributary/core';
+import { type Bus, describeError, Fault, outlastingLoss } from '@tributary/core';
 import type { FastifyInstance } from 'fastify';
 import type { Observer } from './observer.ts';
 import { accepted, queryAnswer, queryRequest, replayRequest, snapshotRequest } from './schemas.ts';
@@ -85,18 +85,21 @@ function queryRoute(server: FastifyInstance, bus: Bus): void {
     async (request) => {
       const asking = new AbortController();
       request.raw.socket.once('close', () => asking.abort());
-      const answer: Record<string, unknown> = {};
-      const rows: unknown[] = [];
       const question = { ...request.body, ...(request.tables === null ? {} : { tables: request.tables }) };
-      for await (const part of bus.ask('tributary.query', question, { signal: asking.signal })) {
-        const { rows: more, ...rest } = part as { rows?: unknown[] };
-        Object.assign(answer, rest);
-        for (const row of more ?? []) rows.push(row);
-        if (rows.length > ANSWER_ROWS_MAX) {
-          throw new Fault('query_refused', `more than ${ANSWER_ROWS_MAX} rows; add a LIMIT`, { rows: ANSWER_ROWS_MAX });
+      const whole = async () => {
+        const answer: Record<string, unknown> = {};
+        const rows: unknown[] = [];
+        for await (const part of bus.ask('tributary.query', question, { signal: asking.signal })) {
+          const { rows: more, ...rest } = part as { rows?: unknown[] };
+          Object.assign(answer, rest);
+          for (const row of more ?? []) rows.push(row);
+          if (rows.length > ANSWER_ROWS_MAX) {
+            throw new Fault('query_refused', `more than ${ANSWER_ROWS_MAX} rows; add a LIMIT`, { rows: ANSWER_ROWS_MAX });
+          }
         }
-      }
-      return { ...answer, rows };
+        return { ...answer, rows };
+      };
+      return outlastingLoss(whole);
     },
   );
 }

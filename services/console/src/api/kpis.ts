@@ -2,7 +2,7 @@ import { randomUUID } from 'node:crypto';
 import { registeredActors } from '@tributary/cluster';
 import { configReading, type KpiConfig, type KpiReader } from '@tributary/config';
 import type { Changelogs } from '@tributary/changelog';
-import { askOne, type Bus, csvLine, Fault, type Kv } from '@tributary/core';
+import { askOne, type Bus, csvLine, Fault, type Kv, outlastingLoss } from '@tributary/core';
 import type { OpsLog } from '@tributary/ops';
 import type { FastifyInstance, FastifyRequest } from 'fastify';
 import type { TypedColumn } from './arrow.ts';
@@ -56,7 +56,7 @@ interface Asking {
 
 /**
  * KPIs over HTTP: the same questions that `tributary kpi` asks of the worker that runs a KPI.
- * A KPI that is not there is a 404, one that nobody runs or that is still being read a 503 with `Retry-After`; a parameter that the
+ * A KPI that is not there is a 404, one that nobody runs or that is still being read a 503 with `Retry-After`; what a worker held when it died is asked of its successor; a parameter that the
  * KPI cannot answer is named in the problem's `parameter`.
  */
 export function kpiRoutes(server: FastifyInstance, options: KpiRoutesOptions): void {
@@ -66,7 +66,8 @@ export function kpiRoutes(server: FastifyInstance, options: KpiRoutesOptions): v
   const { bus } = options;
   const ask = async <T>({ params: { kpi }, reader }: Asking, what: string, question: object): Promise<T> => {
     const subject = `tributary.kpi.${await known(options, kpi, reader)}.${what}`;
-    return running(kpi, () => askOne<T>(bus, subject, { ...question, reader }, { idleMs: ANSWER_IDLE_MS }));
+    const once = () => askOne<T>(bus, subject, { ...question, reader }, { idleMs: ANSWER_IDLE_MS });
+    return running(kpi, what === 'backfill' ? once : () => outlastingLoss(once));
   };
 
   server.get('/v1/kpis', { config: { role: 'viewer' }, schema: asks.list }, ({ reader }) => listed(options, reader));
@@ -104,9 +105,8 @@ function valueRoutes(server: FastifyInstance, options: KpiRoutesOptions): void {
       const kpi = await known(options, request.params.kpi, reader);
       const question = { ...valuesQuestion(query), reader };
       // Where a KPI stands is asked before it is computed: what the caller has already need not be.
-      const shown = await running(kpi, () =>
-        askOne<Shown>(bus, `tributary.kpi.${kpi}.show`, { reader }, { idleMs: ANSWER_IDLE_MS }),
-      );
+      const show = () => askOne<Shown>(bus, `tributary.kpi.${kpi}.show`, { reader }, { idleMs: ANSWER_IDLE_MS });
+      const shown = await running(kpi, () => outlastingLoss(show));
       void reply.header('Vary', 'Authorization, Accept').header('Cache-Control', 'private, no-cache');
       const tag = etagOf(shown, format);
       if (query.asof === undefined && matches(request, tag)) return reply.code(304).header('ETag', tag).send();
@@ -169,7 +169,7 @@ function definitionRoutes(server: FastifyInstance, options: KpiRoutesOptions): v
   const validate = async (config: KpiConfig): Promise<object> => {
     try {
       const subject = `tributary.kpi-engine.${config.engine}.validate`;
-      return await askOne<object>(bus, subject, { config }, { idleMs: ANSWER_IDLE_MS });
+      return await outlastingLoss(() => askOne<object>(bus, subject, { config }, { idleMs: ANSWER_IDLE_MS }));
     } catch (error) {
       if (!(error instanceof Fault) || error.kind !== 'not_found') throw error;
       const reason = `no engine ${config.engine} runs yet: the SQL was not checked against tables`;
@@ -196,7 +196,8 @@ function definitionRoutes(server: FastifyInstance, options: KpiRoutesOptions): v
         throw new Fault('config_invalid', `the definition is of ${config.name}, not of ${params.kpi}`, { parameter: 'kpi' });
       const question = { config, ask: valuesQuestion(query), reader };
       const subject = `tributary.kpi-engine.${config.engine}.preview`;
-      return running(`engine ${config.engine}`, () => askOne(bus, subject, question, { idleMs: ANSWER_IDLE_MS }));
+      const preview = () => askOne(bus, subject, question, { idleMs: ANSWER_IDLE_MS });
+      return running(`engine ${config.engine}`, () => outlastingLoss(preview));
     },
   );
 }
@@ -263,7 +264,7 @@ async function answered(
   const gone = () => asking.abort(new Error('the caller has gone'));
   request.raw.socket.once('close', gone);
   try {
-    return await running(kpi, async () => {
+    const whole = async (): Promise<Answer> => {
       const rows: Readonly<Record<string, unknown>>[] = [];
       const bytes: Uint8Array[] = [];
       let freshness: Part['freshness'];
@@ -288,7 +289,8 @@ async function answered(
       }
       if (!freshness) throw new Fault('not_complete', `Kpi ${kpi} gave no answer`);
       return { columns, rows, bytes: Buffer.concat(bytes), freshness, scope };
-    });
+    };
+    return await running(kpi, () => outlastingLoss(whole));
   } finally {
     request.raw.socket.off('close', gone);
   }

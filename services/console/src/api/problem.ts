@@ -27,6 +27,7 @@ const STATUS_OF: Partial<Record<FaultKind, number>> = {
   other_system: 410,
   outside_history: 410,
   not_complete: 503,
+  worker_lost: 503,
 };
 
 const TITLES: Record<number, string> = {
@@ -81,8 +82,8 @@ export function refusal(status: number, detail: string): Problem {
 }
 
 export function sendProblem(request: FastifyRequest, reply: FastifyReply, problem: Problem): FastifyReply {
-  // What is still being read is there in a moment.
-  if (problem.type.endsWith(':not_complete')) void reply.header('Retry-After', '1');
+  // What is still being read, or taken over, is there in a moment.
+  if (/:(not_complete|worker_lost)$/.test(problem.type)) void reply.header('Retry-After', '1');
   return reply
     .code(problem.status)
     .type('application/problem+json')

@@ -2,7 +2,7 @@ import { Readable } from 'node:stream';
 import type { Changelogs } from '@tributary/changelog';
 import { registeredActors } from '@tributary/cluster';
 import { configReading } from '@tributary/config';
-import { askOne, type Bus, Fault, type Kv } from '@tributary/core';
+import { askOne, type Bus, Fault, type Kv, outlastingLoss } from '@tributary/core';
 import type { FastifyInstance } from 'fastify';
 import {
   analyst,
@@ -57,7 +57,8 @@ export function processRoutes(server: FastifyInstance, options: ProcessRoutesOpt
     { config: viewer, schema: { summary: 'A process: what it is made of', params, response: { 200: object } } },
     async (request) => {
       const name = await known(options, request.params.process);
-      return answering(name, () => askOne<object>(bus, `tributary.process.${name}.show`, {}, { idleMs: ANSWER_IDLE_MS }));
+      const show = () => askOne<object>(bus, `tributary.process.${name}.show`, {}, { idleMs: ANSWER_IDLE_MS });
+      return answering(name, () => outlastingLoss(show));
     },
   );
   for (const [what, config, schema] of QUESTIONS)
@@ -89,17 +90,16 @@ function replayRoute(server: FastifyInstance, options: ProcessRoutesOptions): vo
       const [config, ...more] = processesOf({ name: 'body', text }, await options.changelogs.list());
       if (!config || more.length > 0) throw new Fault('config_invalid', 'body: expected one document of kind: Process');
       const subject = `tributary.process.${name}.replay`;
-      const told = await answering(name, () =>
-        askOne<object>(options.bus, subject, { config, ...query }, { idleMs: ANSWER_IDLE_MS }),
-      );
+      const replay = () => askOne<object>(options.bus, subject, { config, ...query }, { idleMs: ANSWER_IDLE_MS });
+      const told = await answering(name, () => outlastingLoss(replay));
       return { process: name, ...told };
     },
   );
 }
 
 async function answered(bus: Bus, name: string, question: object): Promise<Record<string, unknown>> {
-  const parts = bus.ask(`tributary.process.${name}.ask`, question, { idleMs: ANSWER_IDLE_MS });
-  return { process: name, ...(await answering(name, () => whole(parts))) };
+  const ask = () => whole(bus.ask(`tributary.process.${name}.ask`, question, { idleMs: ANSWER_IDLE_MS }));
+  return { process: name, ...(await answering(name, () => outlastingLoss(ask))) };
 }
 
 /** An object is of the process that has its type; where several have, the caller says which. */

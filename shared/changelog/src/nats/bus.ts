@@ -1,13 +1,15 @@
 import { type AskOptions, type Bus, describeError, Fault, type FaultFacts, type FaultKind } from '@tributary/core';
 import { Packr, Unpackr } from 'msgpackr';
-import { createInbox, headers, type Msg, type NatsConnection, type Subscription } from 'nats';
+import type { Msg, NatsConnection, Subscription } from 'nats';
 import { asking } from './connection.ts';
+import { Hearing, unanswered } from './hearing.ts';
+import { PARTS, STEP, Telling } from './telling.ts';
 
 const packr = new Packr({ useRecords: false });
 const unpackr = new Unpackr({ useRecords: false });
 
-/** Header of the last message of an answer: `end`, or `fault` with the fault as its body. */
-const STEP = 'Tributary-Step';
+/** Whoever has not said anything for so long has lost his leases as well, ms. */
+const LOST_MS = 10_000;
 
 interface SentFault {
   readonly kind: FaultKind | null;
@@ -16,7 +18,10 @@ interface SentFault {
   readonly facts?: FaultFacts;
 }
 
-/** Questions over core NATS: an answer is any number of parts, then `end` or a fault. */
+/**
+ * Questions over core NATS: an answer is any number of parts, then `end` or a fault. The broker tells whoever asks a subject that nobody serves; of
+ * one that dies with a question in his hands nobody tells. So whoever works on an answer says so every second, and silence means that he is lost.
+ */
 export class NatsBus implements Bus {
   readonly #connection: NatsConnection;
 
@@ -62,49 +67,39 @@ export class NatsBus implements Bus {
   }
 
   async #answer(message: Msg, answer: (question: unknown) => AsyncIterable<unknown>): Promise<void> {
-    const step = headers();
-    let last: Uint8Array = new Uint8Array();
+    const telling = new Telling(this.#connection, message);
     try {
-      for await (const part of answer(unpackr.unpack(message.data))) message.respond(packr.pack(part));
-      step.set(STEP, 'end');
+      for await (const part of answer(unpackr.unpack(message.data))) await telling.part(packr.pack(part));
+      telling.end('end', new Uint8Array());
     } catch (error) {
-      step.set(STEP, 'fault');
       const told = error instanceof Fault ? { kind: error.kind, facts: error.facts } : { kind: null };
       const sent: SentFault = { ...told, message: describeError(error) };
-      last = packr.pack(sent);
+      telling.end('fault', packr.pack(sent));
+    } finally {
+      telling.close();
     }
-    if (!this.#connection.isClosed()) message.respond(last, { headers: step });
   }
 
   async *ask(subject: string, question: unknown, options: AskOptions = {}): AsyncIterable<unknown> {
-    const { idleMs = 60_000, signal } = options;
-    const inbox = createInbox();
-    const queue: Msg[] = [];
-    let wake = () => {};
-    const poke = () => wake();
-    const subscription = this.#connection.subscribe(inbox, {
-      callback: (_error, message) => {
-        queue.push(message);
-        wake();
-      },
-    });
-    signal?.addEventListener('abort', poke);
+    const { idleMs = 60_000, lostMs = LOST_MS, signal } = options;
+    const hearing = new Hearing(this.#connection, subject);
+    signal?.addEventListener('abort', hearing.poke);
     try {
-      this.#connection.publish(subject, packr.pack(question), { reply: inbox });
-      for (;;) {
-        if (queue.length === 0) await silence(idleMs, (resolve) => (wake = resolve));
-        signal?.throwIfAborted();
-        const message = queue.shift();
-        if (!message) throw new Fault('broker_unreachable', `no answer on ${subject} for ${idleMs} ms`, { subject });
-        if (message.headers?.code === 503) throw unanswered(subject);
+      hearing.ask(packr.pack(question));
+      for (let parts = 0; ; parts++) {
+        const message = await hearing.next({ idleMs, lostMs, signal });
         const step = message.headers?.get(STEP);
-        if (step === 'end') return;
         if (step === 'fault') throw received(unpackr.unpack(message.data) as SentFault);
+        if (step === 'end') {
+          if (Number(message.headers?.get(PARTS) || parts) === parts) return;
+          throw new Fault('worker_lost', `parts of the answer on ${subject} were lost with a connection`, { subject });
+        }
         yield unpackr.unpack(message.data);
+        hearing.took(message);
       }
     } finally {
-      signal?.removeEventListener('abort', poke);
-      subscription.unsubscribe();
+      signal?.removeEventListener('abort', hearing.poke);
+      hearing.close();
     }
   }
 
@@ -121,20 +116,6 @@ export class NatsBus implements Bus {
     await this.#heard(subscription);
     return async () => subscription.unsubscribe();
   }
-}
-
-function unanswered(subject: string): Fault {
-  return new Fault('not_found', `nobody answers ${subject}`, { subject });
-}
-
-/** Waits until `arm`'s resolver is called, or `ms` have gone by. */
-async function silence(ms: number, arm: (resolve: () => void) => void): Promise<void> {
-  let timer: NodeJS.Timeout | undefined;
-  await new Promise<void>((resolve) => {
-    arm(resolve);
-    timer = setTimeout(resolve, ms);
-  });
-  clearTimeout(timer);
 }
 
 function received(sent: SentFault): Error {
