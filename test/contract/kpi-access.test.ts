@@ -67,6 +67,8 @@ describe('access to KPIs over HTTP', () => {
   let folder = '';
   /** Subjects of which the next question is lost with the worker that took it. */
   const lose = new Set<string>();
+  /** The same, that nobody serves when the next question comes. */
+  const away = new Set<string>();
   let insert: (...rows: (string | null)[][]) => Promise<unknown>;
 
   const get = (token: string, path: string, headers: Record<string, string> = {}, body?: string) =>
@@ -115,6 +117,7 @@ describe('access to KPIs over HTTP', () => {
       ...broker.bus,
       ask: async function* (subject, question, options) {
         if (lose.delete(subject)) throw new Fault('worker_lost', 'not a word from it');
+        if (away.delete(subject)) throw new Fault('not_found', `nobody answers ${subject}`);
         yield* broker.bus.ask(subject, question, options);
       },
     };
@@ -258,6 +261,18 @@ describe('access to KPIs over HTTP', () => {
     const answer = await fetch(`${url}/v1/kpis/open/backfills`, { method: 'POST', headers });
     expect([answer.status, answer.headers.get('retry-after')]).toEqual([503, '1']);
     expect(await answer.json()).toMatchObject({ type: 'urn:tributary:fault:worker_lost', detail: 'not a word from it' });
+  });
+
+  it('checks a definition with an engine that only starts anew, instead of letting it pass', async () => {
+    const own = 'kind: Kpi\nname: mine\nfrom: { x: s.public.orders }\nmeasures: { n: { sql: "count(*)" } }\n';
+    away.add('tributary.kpi-engine.kpi.validate');
+    expect(await (await get('of-everything', 'v1/kpis:validate', {}, own)).json()).toMatchObject({ valid: true, bound: true });
+    expect(away.size).toBe(0);
+    const another = own.replace('name: mine', 'name: mine\nengine: another');
+    expect(await (await get('of-everything', 'v1/kpis:validate', {}, another)).json()).toMatchObject({
+      valid: true,
+      bound: false,
+    });
   });
 
   it('tells a scrape no value that needs a claim', async () => {

@@ -5,7 +5,7 @@ import { join } from 'node:path';
 import { promisify } from 'node:util';
 import { memoryBroker } from '@tributary/changelog';
 import { configReading } from '@tributary/config';
-import { askOne, systemClock, WHOLE } from '@tributary/core';
+import { askOne, type Fault, systemClock, WHOLE } from '@tributary/core';
 import { Engine, KpiProjection, KpiStore } from '@tributary/kpi';
 import { type Projection, ProjectionActor } from '@tributary/projection';
 import { LakeProjection, LakeStore } from '@tributary/sink';
@@ -222,6 +222,29 @@ describe(`an engine of KPIs (seed ${SEED})`, () => {
     await world.write();
     await follow(world, engine);
     await expectHolds(engine, world.history);
+  });
+
+  it('tells whoever comes while it ends to come again, and waits for those who are there', async () => {
+    const { store } = await opened(await temporary(), TEXTS);
+    let leave = () => {};
+    const left = new Promise<void>((resolve) => (leave = resolve));
+    const read = store.read(async (duck) => {
+      await left;
+      return duck.rows('SELECT 1 AS one');
+    });
+    const closing = store.close();
+    await until('it to end', async () =>
+      store
+        .read(async () => 'read')
+        .then(
+          () => false,
+          ({ kind }: Fault) => kind === 'not_complete',
+        ),
+    );
+    leave();
+    expect(await read).toEqual([{ one: 1 }]);
+    await closing;
+    await expect(store.read(async () => 'read')).rejects.toMatchObject({ kind: 'not_complete' });
   });
 
   it('is open in one process alone', async () => {

@@ -1,6 +1,6 @@
 import { memoryBroker } from '@tributary/changelog';
 import type { ConfigFile, KpiReader } from '@tributary/config';
-import { systemClock } from '@tributary/core';
+import { Fault, type Kv, systemClock } from '@tributary/core';
 import type { OpsLog } from '@tributary/ops';
 import { describe, expect, it } from 'vitest';
 import { DesiredState } from './desired.ts';
@@ -48,6 +48,24 @@ describe('definitions that came over HTTP', () => {
     });
     expect((await state.replace(files(), 3_000, log)).config.kpis).toEqual([]);
     expect(warned).toEqual([]);
+  });
+
+  it('outlast a broker that does not answer for a moment, whatever it is asked', async () => {
+    const { kv } = await begun();
+    let [asked, refused] = [0, 0];
+    const once = async <T>(question: () => Promise<T>): Promise<T> => {
+      if (asked++ % 2 === 1) return question();
+      refused++;
+      throw new Fault('broker_unreachable', 'NATS: bucket tributary: TIMEOUT');
+    };
+    const slow = {
+      get: (key: string) => once(() => kv.get(key)),
+      update: (key: string, value: unknown, revision: number) => once(() => kv.update(key, value, revision)),
+    } as Kv;
+    const documents = new KpiDocuments(new DesiredState(slow, ''), systemClock);
+    expect(await documents.find('gmv')).toBeNull();
+    expect(await documents.put('gmv', kpi('gmv'), CREATED)).toMatchObject({ changed: true, document: { version: 1 } });
+    expect([asked, refused]).toEqual([6, 3]);
   });
 
   it('are changed by nobody who knew another one, and of two at one moment one is told', async () => {

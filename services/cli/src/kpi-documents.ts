@@ -3,6 +3,7 @@ import { type Config, configReading, type KpiConfig, type KpiReader, mayShareTab
 import type { DocumentChanged, KpiDocument, KpiDocuments as Documents } from '@tributary/console';
 import { type Clock, Fault } from '@tributary/core';
 import { environment } from '@tributary/ops';
+import { outlastingElection } from './cluster.ts';
 import { type ApiDocument, type Desired, type DesiredState, filesOf } from './desired.ts';
 
 /** Somebody else may be faster so often. */
@@ -22,8 +23,13 @@ export class KpiDocuments implements Documents {
   }
 
   async find(name: string): Promise<KpiDocument | null> {
-    const desired = await this.#state.read();
+    const desired = await this.#read();
     return desired && documentIn(desired, name);
+  }
+
+  /** A broker that is slow for a moment, or elects a leader, is waited for: whoever defines a KPI sends it once. */
+  #read() {
+    return outlastingElection(() => this.#state.read());
   }
 
   async put(name: string, text: string, change: { over: string | null; reader: KpiReader | null }): Promise<DocumentChanged> {
@@ -55,7 +61,7 @@ export class KpiDocuments implements Documents {
     next: (desired: Desired) => Promise<Desired>,
   ): Promise<DocumentChanged> {
     for (let tries = 1; ; tries++) {
-      const before = await this.#state.read();
+      const before = await this.#read();
       if (!before)
         throw new Fault('config_invalid', 'nothing was applied to this cluster yet: run "tributary apply -f FILE…" first');
       const found = await documentIn(before, name);
@@ -70,7 +76,7 @@ export class KpiDocuments implements Documents {
         if (documents !== before.documents) await this.#state.write({ files, documents }, before.revision, this.#clock.now());
         return { changed: true, document: await documentIn({ files, documents }, name) };
       } catch (error) {
-        const faster = error instanceof Fault && (await this.#state.read())?.revision !== before.revision;
+        const faster = error instanceof Fault && (await this.#read())?.revision !== before.revision;
         if (!faster || tries === TRIES) throw error;
       }
     }

@@ -300,8 +300,11 @@ async function* parquetOf(
   if (kpi.fault) throw kpi.fault;
   const path = engine.store.exportPath();
   try {
-    const freshness = await engine.store.read((duck) => writeParquet(engine, kpi, { duck, ...asked, path }));
-    const bytes = await readFile(path);
+    // The folder of such files is emptied by whoever opens the engine next: not before this has been read.
+    const { freshness, bytes } = await engine.store.read(async (duck) => {
+      const told = await writeParquet(engine, kpi, { duck, ...asked, path });
+      return { freshness: told, bytes: await readFile(path) };
+    });
     yield { freshness, scope: asked.scope.tag };
     for (let at = 0; at < bytes.length; at += PART_BYTES) yield { bytes: bytes.subarray(at, at + PART_BYTES) };
   } finally {

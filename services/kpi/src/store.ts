@@ -1,6 +1,7 @@
 import { randomUUID } from 'node:crypto';
 import { mkdir, rename, rm, stat } from 'node:fs/promises';
 import { join } from 'node:path';
+import { Fault } from '@tributary/core';
 import { copied, Database, type Duck, duckIdent, duckLiteral, openDisposable, Turns } from '@tributary/duckdb';
 
 const SETUP = [
@@ -51,6 +52,7 @@ export class KpiStore {
   #writer: Duck;
   readonly #turns = new Turns();
   #readers = 0;
+  #closed = false;
   #drained: () => void = () => {};
   #swapping: Promise<void> | null = null;
   /** Projections that have staged something which is not committed: it lives on the writer's connection. */
@@ -127,8 +129,10 @@ export class KpiStore {
     return this.#reading(() => copied((cut) => this.#database.connect(cut), to, work));
   }
 
+  /** @throws Fault `not_complete` when it is closed: whoever comes too late for this engine may ask the next one */
   async #reading<T>(work: () => Promise<T>): Promise<T> {
     while (this.#swapping) await this.#swapping;
+    if (this.#closed) throw new Fault('not_complete', `engine ${this.#options.engine} ended meanwhile`);
     this.#readers++;
     try {
       return await work();
@@ -179,6 +183,7 @@ export class KpiStore {
 
   async close(): Promise<void> {
     const release = await this.lock();
+    this.#closed = true;
     if (this.#readers > 0) await new Promise<void>((resolve) => (this.#drained = resolve));
     this.#writer.close();
     this.#database.close();

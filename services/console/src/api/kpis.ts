@@ -2,7 +2,7 @@ import { randomUUID } from 'node:crypto';
 import { registeredActors } from '@tributary/cluster';
 import { configReading, type KpiConfig, type KpiReader } from '@tributary/config';
 import type { Changelogs } from '@tributary/changelog';
-import { askOne, type Bus, csvLine, Fault, type Kv, outlastingLoss } from '@tributary/core';
+import { askOne, type Bus, csvLine, Fault, type Kv, outlasting, outlastingLoss } from '@tributary/core';
 import type { OpsLog } from '@tributary/ops';
 import type { FastifyInstance, FastifyRequest } from 'fastify';
 import type { TypedColumn } from './arrow.ts';
@@ -15,6 +15,8 @@ import { Reading } from './reading.ts';
 const ANSWER_ROWS_MAX = 100_000;
 /** An engine may be busy computing a KPI for the first time. */
 const ANSWER_IDLE_MS = 120_000;
+/** An engine that starts anew answers again within so long, or nobody runs it. */
+const ENGINE_MS = 15_000;
 /** A KPI that does not tell of itself for this long is listed without what it says. */
 const SHOW_IDLE_MS = 3_000;
 /** The worker of a KPI says something every ten seconds, however still its tables are. */
@@ -165,11 +167,15 @@ function valueRoutes(server: FastifyInstance, options: KpiRoutesOptions): void {
 }
 
 function definitionRoutes(server: FastifyInstance, options: KpiRoutesOptions): void {
-  const { bus, documents } = options;
+  const { bus, kv, documents } = options;
   const validate = async (config: KpiConfig): Promise<object> => {
+    const engine = `kpi-engine.${config.engine}`;
+    const ask = () => askOne<object>(bus, `tributary.${engine}.validate`, { config }, { idleMs: ANSWER_IDLE_MS });
+    // One that some worker runs only starts anew, with another definition perhaps: nothing is let pass unchecked for that.
+    const actors = await outlasting(Date.now() + ENGINE_MS, () => registeredActors(kv));
+    const there = actors.some(({ name }) => name === engine);
     try {
-      const subject = `tributary.kpi-engine.${config.engine}.validate`;
-      return await outlastingLoss(() => askOne<object>(bus, subject, { config }, { idleMs: ANSWER_IDLE_MS }));
+      return await (there ? outlasting(Date.now() + ENGINE_MS, ask) : ask());
     } catch (error) {
       if (!(error instanceof Fault) || error.kind !== 'not_found') throw error;
       const reason = `no engine ${config.engine} runs yet: the SQL was not checked against tables`;
