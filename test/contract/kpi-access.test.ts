@@ -285,5 +285,9 @@ describe('access to KPIs over HTTP', () => {
       'tributary_kpi_freshness_target_seconds{kpi="open"} 25',
     ]);
     expect(scraped).toMatch(/tributary_kpi_lag_seconds\{kpi="byhand"/);
+    expect(scraped).toMatch(/tributary_kpi_queries_total\{kpi="open"\} [1-9]/);
+    expect(scraped).toMatch(/tributary_kpi_query_seconds_total\{kpi="open"\} 0\.?\d*/);
+    expect(scraped).toMatch(/tributary_kpi_reaction_seconds\{kpi="open"\} \d/);
+    expect(scraped).toMatch(/tributary_kpi_differences_total\{kpi="open"\} 0\n/);
   });
 });

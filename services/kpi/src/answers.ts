@@ -22,6 +22,7 @@ import { Looks } from './looks.ts';
 import { ageOf } from './moment.ts';
 import { publishing } from './publish.ts';
 import type { ValueRow, ValuesQuestion } from './values.ts';
+import { Work } from './work.ts';
 
 /** A KPI that is still being read is asked again after so long. */
 const UNREADY_MS = 500;
@@ -71,7 +72,9 @@ export class KpiActor implements Actor {
     this.#engine = engine;
     const kpi = engine.kpis.get(this.#name) as EngineKpi;
     const ended = AbortSignal.any([signal, engine.store.invalid]);
-    const stops = await this.#serve(engine, kpi, signal);
+    const work = new Work(engine.clock);
+    const stops = await this.#serve(engine, kpi, { signal, work });
+    const unlisten = work.follow(engine, kpi);
     try {
       await together(ended, [
         (ending) => this.#keep(engine, kpi, { ending, ready, halted }),
@@ -79,6 +82,7 @@ export class KpiActor implements Actor {
         ...this.#publishing(engine, kpi),
       ]);
     } finally {
+      unlisten();
       for (const stop of stops) await stop();
     }
     if (!signal.aborted) throw engine.store.invalid.reason as Error;
@@ -168,9 +172,13 @@ export class KpiActor implements Actor {
     });
   }
 
-  async #serve(engine: Engine, kpi: EngineKpi, signal: AbortSignal): Promise<(() => Promise<void>)[]> {
+  async #serve(
+    engine: Engine,
+    kpi: EngineKpi,
+    { signal, work }: { signal: AbortSignal; work: Work },
+  ): Promise<(() => Promise<void>)[]> {
     const subject = (what: string) => `tributary.kpi.${this.#name}.${what}`;
-    const answer = (ask: ValuesQuestion, scope: Scope) => this.#answer(engine, kpi, ask, scope);
+    const answer = (ask: ValuesQuestion, scope: Scope) => work.query(() => this.#answer(engine, kpi, ask, scope));
     const scoped = <Question extends object>(question: unknown): { ask: Question; scope: Scope } => {
       const { reader, ...ask } = question as Question & { readonly reader?: KpiReader };
       return { ask: ask as Question, scope: scopeOf(kpi.config, reader) };
@@ -213,7 +221,7 @@ export class KpiActor implements Actor {
         yield await engine.store.read((duck) => revisionsOf(kpi, { duck, ask }));
       }),
       await this.#bus.serve(subject('show'), async function* (question) {
-        yield { ...(await shownKpi(engine, kpi)), scope: scoped(question).scope.tag };
+        yield { ...(await shownKpi(engine, kpi)), work: work.told(kpi), scope: scoped(question).scope.tag };
       }),
       await this.#bus.serve(subject('stream'), (question) => followed(question)),
       await this.#bus.serve(subject('acknowledge'), (question) => this.#acknowledged(engine, question as Acknowledging)),

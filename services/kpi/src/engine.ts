@@ -34,6 +34,8 @@ export interface EngineKpi {
   /** Why it cannot be computed; only another definition, or another try, mends it. */
   fault: Fault | null;
   checkedAt: number;
+  /** Rows of what is kept that differed at checks, since the engine was opened. */
+  differing: number;
 }
 
 /** The tables of some KPIs, from several sources, and what is kept of the KPIs. Whoever calls has the store's lock, unless a method says otherwise. */
@@ -169,6 +171,7 @@ export class Engine {
     kpi.checkedAt = now;
     const { maintained } = kpi;
     const differing = await maintained.differences(this.store.writer);
+    kpi.differing += differing;
     if (differing > 0) {
       this.#warn({ kpi: kpi.config.name, differing }, 'a KPI differs from what its definition says: it is computed anew');
       await this.transaction((duck) => maintained.rebuild(duck));
@@ -270,7 +273,7 @@ export class Engine {
 }
 
 async function engineKpi(duck: Duck, config: KpiConfig, sources: readonly string[]): Promise<EngineKpi> {
-  const none = { config, maintained: null, fault: null, checkedAt: 0 };
+  const none = { config, maintained: null, fault: null, checkedAt: 0, differing: 0 };
   if (config.definition.kind === 'measures') {
     const tables = (config.definition as KpiDefinition).from.map(({ source, table }) => ({ source, table }));
     return { ...none, tables };

@@ -31,6 +31,13 @@ export const METRICS = {
   ),
   tributary_kpi_lag_seconds: gauge('Age of what the values of a KPI are complete to.', 'kpi'),
   tributary_kpi_freshness_target_seconds: gauge('How old the values of a KPI may be, as its definition promises.', 'kpi'),
+  tributary_kpi_reaction_seconds: gauge('From the newest commit of the sources of a KPI until its values had it.', 'kpi'),
+  tributary_kpi_queries_total: counter('Questions for values of a KPI that were answered.', 'kpi'),
+  tributary_kpi_query_seconds_total: counter('Time that answering them took.', 'kpi'),
+  tributary_kpi_differences_total: counter(
+    'Rows of what is kept of a KPI that differed from its definition, at its daily check.',
+    'kpi',
+  ),
   tributary_changelog_messages: gauge('Messages held by the changelog.', 'changelog'),
   tributary_changelog_bytes: gauge('Size of the changelog.', 'changelog'),
   tributary_projection_lag_seconds: gauge('Age of the oldest change not yet applied; 0 when nothing is behind.', 'projection'),

@@ -6,6 +6,13 @@ import { kpiNames } from './kpis.ts';
 const SCRAPE_IDLE_MS = 900;
 
 interface Shown {
+  /** Of workers of this version. */
+  readonly work?: {
+    readonly queries: number;
+    readonly queryMs: number;
+    readonly reactionMs: number | null;
+    readonly differing: number;
+  };
   /** Null while it cannot be answered. */
   readonly freshness: { readonly lagMs: number; readonly targetMs: number | null } | null;
   readonly definition: { readonly kind: string; readonly time: { readonly grains: readonly string[] } | null };
@@ -29,12 +36,20 @@ async function samplesOf(bus: Bus, kpi: string, now: number): Promise<Sample[]> 
   const ask = <T>(what: string, question: object) =>
     askOne<T>(bus, `tributary.kpi.${kpi}.${what}`, { ...question, reader: 'local' }, { idleMs: SCRAPE_IDLE_MS });
   try {
-    const { definition, access, freshness } = await ask<Shown>('show', {});
+    const { definition, access, freshness, work } = await ask<Shown>('show', {});
     if (!freshness) return [];
     const samples: Sample[] = [{ name: 'tributary_kpi_lag_seconds', labels: { kpi }, value: freshness.lagMs / 1_000 }];
     const { targetMs } = freshness;
     if (targetMs !== null)
       samples.push({ name: 'tributary_kpi_freshness_target_seconds', labels: { kpi }, value: targetMs / 1_000 });
+    if (work)
+      for (const [name, value] of [
+        ['tributary_kpi_reaction_seconds', work.reactionMs === null ? null : work.reactionMs / 1_000],
+        ['tributary_kpi_queries_total', work.queries],
+        ['tributary_kpi_query_seconds_total', work.queryMs / 1_000],
+        ['tributary_kpi_differences_total', work.differing],
+      ] as const)
+        samples.push({ name, labels: { kpi }, value });
     if (definition.kind !== 'measures' || access !== null) return samples;
     const within = { from: new Date(now).toISOString(), to: new Date(now + 1).toISOString() };
     const questions = definition.time?.grains.map((grain) => ({ grain, fill: 'empty', ...within })) ?? [{}];
