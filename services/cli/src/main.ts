@@ -206,7 +206,7 @@ talking('transform <action> [name]', 'transforms: preview [NAME] -f FILE (what i
   );
 talking(
   'process <action> [name...]',
-  'processes: list; discover; problems (what is wrong, and in which cases), map, variants, cases, bottlenecks, wip, drift or export NAME; spectrum NAME "A>B"; timeline NAME TYPE KEY; replay NAME -f FILE (what other rules would have said); import FILE (XES, CSV, OCEL 2.0 JSON)',
+  'processes: list; discover; problems (what is wrong, and in which cases), map, variants, cases, bottlenecks, wip, drift or export NAME; spectrum NAME "A>B"; timeline NAME TYPE KEY; replay NAME -f FILE (what other rules would have said); import FILE (XES, CSV, OCEL 2.0 JSON); allowed FILE.bpmn --object TYPE (which state may follow which, as a definition writes it)',
 )
   .option('--name <name>', 'import: what to call it; default: after the file')
   .option('--case <column>', 'cases: this one alone; import of CSV: the column of the case')

@@ -67,8 +67,8 @@ export interface AlertsOptions {
 
 /**
  * Keeps the alerts of one owner: a KPI, a process. What a look changes, and whom it is to be told, is one write (alert-note.ts); letters
- * are sent from there and struck off when they were taken. So a worker that dies anywhere loses no letter, and sends one again only under
- * the id it had.
+ * are sent from there and struck off when they were taken. So a worker that dies anywhere loses no letter, and makes none twice; it sends one
+ * again, as it was and under the id it had, when nobody could note that it was taken.
  */
 export class Alerts<Kept = undefined> {
   readonly #options: AlertsOptions;
@@ -208,7 +208,8 @@ export class Alerts<Kept = undefined> {
       }
       const { id, body } = letter;
       const answer = await receiver.post({ id, contentType: 'application/json', headers: {}, body }, signal);
-      if (signal.aborted) return;
+      // What was taken is struck off also by one that ends: it would come again otherwise.
+      if (signal.aborted && answer.kind !== 'taken') return;
       const attempts = letter.attempts + 1;
       const over =
         answer.kind === 'taken' ||
@@ -217,7 +218,9 @@ export class Alerts<Kept = undefined> {
       if (over) {
         if (answer.kind !== 'taken')
           warn({ hook, id, reason: answer.reason }, 'a receiver does not take an alert: it is given up');
-        await this.#change((noted) => ({ ...noted, letters: noted.letters.filter((one) => !isSame(one, letter)) }));
+        const struck = this.#change((noted) => ({ ...noted, letters: noted.letters.filter((one) => !isSame(one, letter)) }));
+        // Whoever ends can do no more than try.
+        await (signal.aborted ? struck.catch(() => {}) : struck);
         away = 0;
         continue;
       }

@@ -1,10 +1,18 @@
 import { createWriteStream } from 'node:fs';
-import { writeFile } from 'node:fs/promises';
+import { readFile, writeFile } from 'node:fs/promises';
 import { once } from 'node:events';
 import { registeredActors } from '@tributary/cluster';
 import { configReading } from '@tributary/config';
 import { askOne, Fault } from '@tributary/core';
-import { answerImported, importedNames, importLog, type ProcessQuestion, type WhatIf } from '@tributary/monitor';
+import {
+  allowedByBpmn,
+  allowedText,
+  answerImported,
+  importedNames,
+  importLog,
+  type ProcessQuestion,
+  type WhatIf,
+} from '@tributary/monitor';
 import { connect, type Connected, readAddresses, type Where } from '../addresses.ts';
 import { type Output, table } from '../output.ts';
 import { showProcess, showReplay } from '../process-tables.ts';
@@ -48,7 +56,7 @@ const QUESTIONS = [
   'timeline',
   'export',
 ] as const;
-const ACTIONS = ['list', 'discover', ...QUESTIONS, 'replay', 'import'].join(', ');
+const ACTIONS = ['list', 'discover', ...QUESTIONS, 'replay', 'import', 'allowed'].join(', ');
 
 /** `tributary process ACTION [NAME or FILE] [REST]`; REST: of `timeline` the type and key of an object, of `spectrum` a segment. */
 export async function processCommand(
@@ -58,15 +66,16 @@ export async function processCommand(
 ): Promise<void> {
   if (action === 'list') return list(options, output);
   if (action === 'discover') return propose(options, output);
-  if (action !== 'import' && action !== 'replay' && !QUESTIONS.includes(action as ProcessQuestion['what']))
+  if (!['import', 'replay', 'allowed'].includes(action) && !QUESTIONS.includes(action as ProcessQuestion['what']))
     throw new Fault('config_invalid', `there is no action "${action}"; actions: ${ACTIONS}`);
   if (subject === undefined) {
     throw new Fault(
       'config_invalid',
-      `tributary process ${action} needs ${action === 'import' ? 'a FILE' : 'the NAME of a process'}`,
+      `tributary process ${action} needs ${action === 'import' || action === 'allowed' ? 'a FILE' : 'the NAME of a process'}`,
     );
   }
   if (action === 'import') return importFile(subject, options, output);
+  if (action === 'allowed') return allowedBy(subject, options, output);
   if (action === 'replay') return replay(subject, options, output);
   const question = questionOf(action as ProcessQuestion['what'], rest, options);
   if (question.what === 'export' || (question.format ?? 'json') !== 'json')
@@ -157,6 +166,18 @@ async function replay(name: string, options: ProcessOptions, output: Output): Pr
   } finally {
     await connected.broker.close();
   }
+}
+
+/** What a BPMN file allows, as a definition writes it. */
+async function allowedBy(file: string, { object, write }: ProcessOptions, output: Output): Promise<void> {
+  if (object === undefined)
+    throw new Fault('config_invalid', 'tributary process allowed FILE --object TYPE: whose states are its tasks?');
+  const transitions = allowedByBpmn(file, await readFile(file, 'utf8'), object);
+  const allowed = allowedText(transitions);
+  const yaml = `allowed:\n  ${object}: ${JSON.stringify(allowed)}\n`;
+  if (write !== undefined) await writeFile(write, yaml);
+  if (output.json) output.value({ object, allowed, transitions, ...(write === undefined ? {} : { file: write }) });
+  else output.line(write === undefined ? yaml.trimEnd() : `Wrote ${write}: ${transitions.length} changes of state.`);
 }
 
 /** @returns null where nothing runs: imported logs are there all the same */

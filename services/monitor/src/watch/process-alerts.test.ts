@@ -67,11 +67,12 @@ function world() {
       retries: { attempts: 1, firstMs: 0, mostMs: 0 },
     },
   };
-  const open = async (process: ProcessConfig, taken: Answer['kind'] = 'taken') => {
+  const open = async (process: ProcessConfig, taken: Answer['kind'] = 'taken', posted = () => {}) => {
     const receiverOf = () => ({
       post: async ({ id, body }: Message): Promise<Answer> => {
         if (taken !== 'taken') return { kind: 'away', reason: 'ECONNREFUSED', retryAfterMs: null };
         ids.push(id);
+        posted();
         letters.push(JSON.parse(body) as Letter);
         return { kind: 'taken' };
       },
@@ -157,6 +158,19 @@ describe('alerts of a process', () => {
     expect(brief()).toEqual(['pay firing 1/1', 'pay firing 1/2']);
     expect(new Set(ids).size).toBe(2);
     await expect(dying.see(50, [])).rejects.toMatchObject({ kind: 'fenced' });
+  });
+
+  it('what a receiver took is not sent again, though its worker was told to stop at that moment', async () => {
+    const { open, ids } = world();
+    const process = processOf(BY_RULE);
+    const stop = new AbortController();
+    const { alerts } = await open(process, 'taken', () => stop.abort(new Error('enough')));
+    const places = new Map([['shop', { lsn: 10n, ordinal: 0 }]]);
+    await alerts.take({ at: 1_000, places, completeTo: null, findings: [finding('pay', '1')] });
+    await alerts.deliver(stop.signal);
+    const next = await open(process);
+    await next.see(2, [finding('pay', '1')]);
+    expect(ids).toHaveLength(1);
   });
 
   it('are over when somebody takes note of what cannot be undone; what still lasts only reminds nobody', async () => {
