@@ -43,7 +43,8 @@ function open(onMessage: (bytes: Buffer) => void = () => {}) {
     slot,
     publications: ['p'],
     from: 0n,
-    message: (bytes) => {
+    message: (whole, start, end) => {
+      const bytes = whole.subarray(start, end);
       if (bytes[0] === 0x43) commits.push({ lsn: lsnAt(bytes, 2), endLsn: lsnAt(bytes, 10) });
       onMessage(bytes);
     },

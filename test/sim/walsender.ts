@@ -113,7 +113,7 @@ export class Walsender implements Replication {
     const cut = messages.length > 3 && world.random.chance(0.2) ? 1 + world.random.below(messages.length - 1) : messages.length;
     for (const packet of [messages.slice(0, cut), messages.slice(cut)]) {
       if (packet.length === 0) continue;
-      link.down(() => this.#receive(() => packet.forEach((bytes) => options.message(bytes))));
+      link.down(() => this.#receive(() => tell(packet, options)));
     }
   }
 
@@ -171,4 +171,11 @@ export class Walsender implements Replication {
     this.#options.link.close();
     this.#options.closed();
   }
+}
+
+/** As they come from a socket: one behind the other. */
+function tell(packet: readonly Buffer[], { message }: ReplicateOptions): void {
+  const bytes = Buffer.concat(packet);
+  let at = 0;
+  for (const { length } of packet) message(bytes, at, (at += length));
 }

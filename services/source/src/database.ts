@@ -105,8 +105,8 @@ export interface ReplicateOptions {
   readonly slot: string;
   /** Transactions whose commit record begins here or later are sent; PostgreSQL never starts before what was confirmed. */
   readonly from: Lsn;
-  /** One pgoutput message; the bytes are only valid during the call. Never throws. */
-  readonly message: (bytes: Buffer) => void;
+  /** One pgoutput message: the bytes from `start` to `end`, by default all; they are only valid during the call. Never throws. */
+  readonly message: (bytes: Buffer, start?: number, end?: number) => void;
   /** `walEnd`: everything before it was sent. */
   readonly keepalive: (walEnd: Lsn, replyRequested: boolean) => void;
 }

@@ -207,7 +207,7 @@ export class SourceActor implements Actor {
     const reader: Replication = database.replicate({
       slot: slot.name,
       from: start.from,
-      message: (bytes) => stream.message(bytes),
+      message: (bytes, start, end) => stream.message(bytes, start, end),
       keepalive: (walEnd, replyRequested) => {
         stream.keepalive(walEnd);
         if (replyRequested) reader.confirm(confirmed.safe()).catch(failed.with);

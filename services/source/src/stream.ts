@@ -114,15 +114,15 @@ export class Stream {
     this.#branch = branchOf(options.resume.lsn);
   }
 
-  /** One pgoutput message. Never throws: what goes wrong ends the stream through `fail`. */
-  message(bytes: Buffer): void {
+  /** One pgoutput message: the bytes from `start` to `end`. Never throws: what goes wrong ends the stream through `fail`. */
+  message(bytes: Buffer, start = 0, end = bytes.length): void {
     if (this.#failed) return;
     if (this.#blocks > 0) {
-      this.#queue.push(Buffer.from(bytes));
+      this.#queue.push(Buffer.from(bytes.subarray(start, end)));
       return;
     }
     try {
-      this.#handle(bytes);
+      this.#handle(bytes, start, end);
     } catch (error) {
       this.#fail(error);
     }
@@ -243,38 +243,38 @@ export class Stream {
     }
   }
 
-  #handle(bytes: Buffer): void {
-    switch (bytes[0]) {
+  #handle(bytes: Buffer, start: number, end: number): void {
+    switch (bytes[start]) {
       case Tag.insert:
-        return this.#insert(bytes);
+        return this.#insert(bytes, start, end);
       case Tag.update:
-        return this.#update(bytes);
+        return this.#update(bytes, start, end);
       case Tag.delete:
-        return this.#delete(bytes);
+        return this.#delete(bytes, start, end);
       case Tag.begin:
-        return this.#begin(bytes);
+        return this.#begin(bytes, start);
       case Tag.commit:
-        return this.#commit(bytes);
+        return this.#commit(bytes, start);
       case Tag.relation:
-        return this.#relation(bytes);
+        return this.#relation(bytes.subarray(start, end));
       case Tag.truncate:
-        return this.#truncate(bytes);
+        return this.#truncate(bytes.subarray(start, end));
       case Tag.message:
-        return this.#logical(bytes);
+        return this.#logical(bytes.subarray(start, end));
       default:
         // Origin and type messages carry nothing that the catalog does not tell better.
         return undefined;
     }
   }
 
-  #begin(bytes: Buffer): void {
+  #begin(bytes: Buffer, start: number): void {
     assert(!this.#inTransaction, 'a transaction inside a transaction');
     this.#inTransaction = true;
-    this.#commitLsn = readLsn(bytes, 1);
+    this.#commitLsn = readLsn(bytes, start + 1);
     this.#place = this.#branch + this.#commitLsn;
-    const committedAt = readTime(bytes, 9);
+    const committedAt = readTime(bytes, start + 9);
     if (this.#anchor) this.#hold(this.#anchor, committedAt);
-    this.#xid = bytes.readUInt32BE(17);
+    this.#xid = bytes.readUInt32BE(start + 17);
     this.#ordinal = 0;
     this.#touching = this.#options.touches.begin(this.#xid);
     this.#skipping = this.#place <= this.#options.resume.lsn;
@@ -294,8 +294,8 @@ export class Stream {
     this.#anchor = null;
   }
 
-  #commit(bytes: Buffer): void {
-    const endLsn = readLsn(bytes, 10);
+  #commit(bytes: Buffer, start: number): void {
+    const endLsn = readLsn(bytes, start + 10);
     this.#inTransaction = false;
     this.commits++;
     if (endLsn > this.#passed) this.#passed = endLsn;
@@ -304,10 +304,10 @@ export class Stream {
   }
 
   /** @returns the table when this change is to be captured; counts it in any case */
-  #next(bytes: Buffer): Track | null {
+  #next(bytes: Buffer, start: number): Track | null {
     const ordinal = ++this.#ordinal;
     assert(ordinal < READ_ORDINAL_MIN, 'a transaction of more than 2^32 changes');
-    const track = this.#tracks.get(bytes.readUInt32BE(1));
+    const track = this.#tracks.get(bytes.readUInt32BE(start + 1));
     assert(track, 'a change of a relation that was never described');
     if (this.#skipping && compareSourcePosition({ lsn: this.#place, ordinal }, this.#options.resume) <= 0) return null;
     const skip = this.#skips.size > 0 ? this.#skips.get(track.name) : undefined;
@@ -321,21 +321,21 @@ export class Stream {
     return track;
   }
 
-  #insert(bytes: Buffer): void {
-    const track = this.#next(bytes);
+  #insert(bytes: Buffer, start: number, end: number): void {
+    const track = this.#next(bytes, start);
     if (!track) return;
-    const draft = this.#batcher.section(track, bytes.length, this.#ordinal);
-    readTuple(bytes, 6, draft.cells, track.taken, null);
+    const draft = this.#batcher.section(track, end - start, this.#ordinal);
+    readTuple(bytes, start + 6, draft.cells, track.taken, null);
     this.#batcher.row(draft, Op.created, this.#ordinal);
     if (this.#touching !== null) this.#touch(track, draft.cells, { deleted: false, complete: true });
   }
 
-  #update(bytes: Buffer): void {
-    const track = this.#next(bytes);
+  #update(bytes: Buffer, start: number, end: number): void {
+    const track = this.#next(bytes, start);
     if (!track) return;
-    const draft = this.#batcher.section(track, bytes.length, this.#ordinal);
-    const kind = bytes[5];
-    let at = 6;
+    const draft = this.#batcher.section(track, end - start, this.#ordinal);
+    const kind = bytes[start + 5];
+    let at = start + 6;
     if (kind !== TupleKind.new) {
       const old = draft.oldCells();
       at = readTuple(bytes, at, old, kind === TupleKind.key ? track.identity : track.taken) + 1;
@@ -347,11 +347,11 @@ export class Stream {
       this.#touch(track, draft.cells, { deleted: false, complete: false });
   }
 
-  #delete(bytes: Buffer): void {
-    const track = this.#next(bytes);
+  #delete(bytes: Buffer, start: number, end: number): void {
+    const track = this.#next(bytes, start);
     if (!track) return;
-    const draft = this.#batcher.section(track, bytes.length, this.#ordinal);
-    readTuple(bytes, 6, draft.cells, bytes[5] === TupleKind.key ? track.identity : track.taken);
+    const draft = this.#batcher.section(track, end - start, this.#ordinal);
+    readTuple(bytes, start + 6, draft.cells, bytes[start + 5] === TupleKind.key ? track.identity : track.taken);
     this.#batcher.row(draft, Op.deleted, this.#ordinal);
     if (this.#touching !== null) this.#touch(track, draft.cells, { deleted: true, complete: true });
   }
@@ -359,8 +359,7 @@ export class Stream {
   #truncate(bytes: Buffer): void {
     const count = bytes.readUInt32BE(1);
     for (let i = 0; i < count; i++) {
-      const relation = bytes.subarray(5 + i * 4, 10 + i * 4);
-      const track = this.#next(relation);
+      const track = this.#next(bytes, 5 + i * 4);
       if (!track) continue;
       const draft = this.#batcher.section(track, 16, this.#ordinal);
       for (const cells of draft.cells) cells.push(null);

@@ -13,8 +13,8 @@ export interface ReplicationOptions {
   readonly publications: readonly string[];
   /** START_REPLICATION from here; PostgreSQL never starts before what was confirmed. */
   readonly from: Lsn;
-  /** One pgoutput message; the bytes are only valid during the call. Must not throw: report through `failed`. */
-  readonly message: (bytes: Buffer) => void;
+  /** One pgoutput message, from `start` to `end`; the bytes are only valid during the call. Must not throw: report through `failed`. */
+  readonly message: (bytes: Buffer, start: number, end: number) => void;
   /** `walEnd`: everything before it was sent. */
   readonly keepalive: (walEnd: Lsn, replyRequested: boolean) => void;
 }
@@ -139,7 +139,7 @@ export class ReplicationReader {
     const [parse] = parsers as [(bytes: Buffer) => void];
     const frames = new Frames((bytes, start, end) => {
       if (bytes[start] === XLOG_DATA.code && bytes[start + XLOG_DATA.kindAt] === XLOG_DATA.kind)
-        this.#options.message(bytes.subarray(start + XLOG_DATA.payloadAt, end));
+        this.#options.message(bytes, start + XLOG_DATA.payloadAt, end);
       else parse.call(socket, bytes.subarray(start, end));
     });
     socket.off('data', parse);
