@@ -196,9 +196,9 @@ describe(`${SAMPLE} under kill -9 and restarts of broker and database (seed ${se
     });
     // Told where it is awaited.
     work.catch(() => {});
-    for (let kills = 1; kills <= 14; kills++) {
+    for (let kills = 1; kills <= 10; kills++) {
       // Some fall while tables are read for the first time. The others must not: what comes in a snapshot cannot come twice.
-      if (kills === 7) {
+      if (kills === 6) {
         await system.kill();
         await system.start();
         await caughtUp(system);
@@ -206,7 +206,7 @@ describe(`${SAMPLE} under kill -9 and restarts of broker and database (seed ${se
       // The moment is what is random here: between a start in progress and a system at work.
       await new Promise((resolve) => setTimeout(resolve, 200 + random() * 2_500));
       if (kills % 4 === 0) await killBroker(system);
-      if (kills % 6 === 0) await postgres.restart({ mode: kills % 12 === 0 ? 'fast' : 'immediate' });
+      if (kills % 5 === 0) await postgres.restart({ mode: kills % 10 === 0 ? 'fast' : 'immediate' });
       await system.kill();
       system.launch();
     }

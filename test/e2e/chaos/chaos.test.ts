@@ -13,7 +13,7 @@ import { SOURCES, World } from './world.ts';
 
 /** Printed by every run; `npm run chaos -- --seed N` repeats the same blows. What they meet depends on timing. */
 const seed = Number(process.env['TRIBUTARY_SEED'] ?? Date.now() % 1_000_000);
-const minutes = Number(process.env['TRIBUTARY_CHAOS_MINUTES'] ?? 1.5);
+const minutes = Number(process.env['TRIBUTARY_CHAOS_MINUTES'] ?? 1);
 /** Between two transactions of one source: the machine has other things to do. */
 const REST_MS = 80;
 
