@@ -2,8 +2,7 @@ import { mkdtemp } from 'node:fs/promises';
 import { join } from 'node:path';
 import { setFlagsFromString } from 'node:v8';
 import { runInNewContext } from 'node:vm';
-import { type Config, configReading } from '@tributary/config';
-import { askUntil, askOne, ORIGIN } from '@tributary/core';
+import { ORIGIN } from '@tributary/core';
 import { type ProcessMap, startMonitor } from '@tributary/monitor';
 import type { Session } from '@tributary/postgres';
 import { startSources } from '@tributary/source';
@@ -12,71 +11,24 @@ import type { Output } from '../output.ts';
 import { measure, peakRssMb, round, type Usage } from './measure.ts';
 import { insertPlainly } from './process-events.ts';
 import { type MapFigures, mapOfMillion } from './process-map.ts';
+import { type LetterFigures, measureLetters } from './process-letters.ts';
+import {
+  ask,
+  begin,
+  BROKEN_ONE_IN,
+  configOf,
+  EVENTS_A_CASE,
+  far,
+  OPEN_STEPS,
+  reached,
+  rounds,
+  type Source,
+  SOURCES,
+} from './process-world.ts';
 import { openWorld, type World } from './world.ts';
 
-const SOURCES = ['shop', 'payments', 'logistics'] as const;
-type Source = (typeof SOURCES)[number];
-
-/** With `allowed` and `sla` these are ten rules. Commits of three databases of one server need no skew. */
-const PROCESS = `kind: Process
-name: flow
-objects:
-  order:   { table: shop.orders, key: id, state: status }
-  payment: { table: payments.payments, key: id, state: state, of: { order: order_ref } }
-  parcel:  { table: logistics.parcels, key: id, state: status, of: { order: order_id } }
-root: order
-done: "all(parcel.status IN ('delivered','returned')) AND count(parcel) > 0"
-skew: 0ms
-allowed: { order: ">new; new>paid|cancelled; paid>packed; packed>done" }
-rules:
-  - { name: pay_before_ship, precedence: [payment.captured, parcel.handed_over], severity: critical }
-  - { name: ship_in_24h, response: [payment.captured, parcel.handed_over], within: 24h }
-  - { name: arrives, response: [parcel.handed_over, parcel.delivered], within: 120h }
-  - { name: no_late_refund, not_response: [parcel.delivered, payment.refunded], after: 30d }
-  - { name: nothing_lost, absence: parcel.lost }
-  - { name: paid, existence: payment.captured, within: 24h }
-  - { name: begins, init: order.created }
-  - { name: not_both, not_coexistence: [order.cancelled, parcel.delivered] }
-sla: { cycle: { target: 3d, warn_at: 0.8 } }
-`;
-const TABLES: Readonly<Record<Source, string>> = {
-  shop: 'CREATE TABLE public.orders (id bigint PRIMARY KEY, status text NOT NULL)',
-  payments: 'CREATE TABLE public.payments (id bigint PRIMARY KEY, state text NOT NULL, order_ref bigint NOT NULL)',
-  logistics: 'CREATE TABLE public.parcels (id bigint PRIMARY KEY, status text NOT NULL, order_id bigint NOT NULL)',
-};
-
-/** One case is ten events over three databases; so many rounds behind its first, and always in this order. */
-const STEPS: readonly { readonly after: number; readonly source: Source; readonly sql: (ids: string) => string }[] = [
-  { after: 0, source: 'shop', sql: (ids) => `INSERT INTO public.orders SELECT id, 'new' FROM ${ids}` },
-  { after: 1, source: 'payments', sql: (ids) => `INSERT INTO public.payments SELECT id, 'authorized', id FROM ${ids}` },
-  { after: 2, source: 'payments', sql: (ids) => change('payments', `state = 'captured'`, ids) },
-  { after: 2, source: 'shop', sql: (ids) => change('orders', `status = 'paid'`, ids) },
-  { after: 3, source: 'logistics', sql: (ids) => `INSERT INTO public.parcels SELECT id, 'packed', id FROM ${ids}` },
-  // One in a thousand goes back.
-  {
-    after: 3,
-    source: 'shop',
-    sql: (ids) => change('orders', `status = CASE WHEN t.id % ${BROKEN_ONE_IN} = 0 THEN 'new' ELSE 'packed' END`, ids),
-  },
-  { after: 4, source: 'logistics', sql: (ids) => change('parcels', `status = 'handed_over'`, ids) },
-  { after: 5, source: 'logistics', sql: (ids) => change('parcels', `status = 'in_transit'`, ids) },
-  { after: 6, source: 'logistics', sql: (ids) => change('parcels', `status = 'delivered'`, ids) },
-  { after: 7, source: 'shop', sql: (ids) => change('orders', `status = 'done'`, ids) },
-];
-const EVENTS_A_CASE = STEPS.length;
-/** Steps of a case that stays open. */
-const OPEN_STEPS = 4;
-const BROKEN_ONE_IN = 1_000;
-/** Rows of one transaction. */
-const CHUNK = 500;
 const LIVE_SECONDS = 20;
 const LIVE_RATE = 1_000;
-
-function change(table: string, set: string, ids: string): string {
-  return `UPDATE public.${table} t SET ${set} FROM ${ids} WHERE t.id = i.id`;
-}
-
-const far = () => Date.now() + 3_600_000;
 
 /**
  * Orders, payments and parcels of three databases, whose changes stand in three changelogs already, become a process with ten rules, by a monitor that
@@ -88,12 +40,7 @@ export async function benchProcess(rows: number, output: Output): Promise<void> 
   const world = await openWorld(SOURCES);
   const running: { stop(): Promise<void> }[] = [];
   try {
-    const sessions = new Map<Source, Session>();
-    for (const source of SOURCES) {
-      const session = await world.session(source);
-      await session.run(TABLES[source]);
-      sessions.set(source, session);
-    }
+    const sessions = await begin(world);
     const config = await configOf(world);
     running.push(await startSources(config, world.runtime));
     // Nothing of what follows is before their slots.
@@ -114,48 +61,11 @@ export async function benchProcess(rows: number, output: Output): Promise<void> 
       await mkdtemp(join(world.folder, 'plain-')),
     );
     const large = await mapOfMillion(config, await mkdtemp(join(world.folder, 'map-')));
-    report({ events: map.events, ours, reading, plain, memory, latency, large }, output);
+    const letters = await measureLetters();
+    report({ events: map.events, ours, reading, plain, memory, latency, letters, large }, output);
   } finally {
     for (const one of running.toReversed()) await one.stop();
     await world.close();
-  }
-}
-
-async function configOf(world: World): Promise<Config> {
-  const { configOf: read } = await configReading();
-  const documents = SOURCES.map((name) => `kind: Source\nname: ${name}\npostgres: postgres://a@b/c\n---\n`).join('');
-  const { processes } = read([{ name: 'bench', text: documents + PROCESS }], { env: {} });
-  const config = world.config([]);
-  const [source] = config.sources;
-  if (!source) throw new Error('the world has no source');
-  const sources = SOURCES.map((name) => ({ ...source, name, postgres: world.connection(name), snapshot: 'none' as const }));
-  return { ...config, sources, processes };
-}
-
-/** Cases side by side, each step of a chunk one transaction, in the order in which they would happen. */
-async function rounds(
-  sessions: ReadonlyMap<Source, Session>,
-  { first, cases, steps }: { first: number; cases: number; steps: number },
-): Promise<void> {
-  const chunks = Math.ceil(cases / CHUNK);
-  const own = STEPS.slice(0, steps);
-  const last = Math.max(...own.map(({ after }) => after));
-  for (let round = 0; round < chunks + last; round++)
-    for (const { after, source, sql } of own) {
-      const chunk = round - after;
-      if (chunk < 0 || chunk >= chunks) continue;
-      const from = first + chunk * CHUNK;
-      const to = Math.min(first + cases, from + CHUNK) - 1;
-      await sessions.get(source)?.run(sql(`generate_series(${from}, ${to}) i(id)`));
-    }
-}
-
-/** Everything that was committed is in the process. */
-async function reached(world: World): Promise<void> {
-  for (const source of SOURCES) {
-    await barrier(world.broker.bus, source, far());
-    const seq = (await world.broker.changelogs.last(source))?.seq ?? 0;
-    await askUntil(world.broker.bus, `tributary.projection.flow.${source}.reached`, { seq }, far());
   }
 }
 
@@ -170,10 +80,6 @@ async function readAll(world: World): Promise<void> {
     }
     stop.abort();
   }
-}
-
-function ask<Answer>({ broker }: World, question: object): Promise<Answer> {
-  return askOne<Answer>(broker.bus, 'tributary.process.flow.ask', question, { idleMs: 600_000 });
 }
 
 /** The figure counts only if every event is there, and exactly what was broken is found. */
@@ -272,10 +178,11 @@ interface Figures {
   readonly plain: Usage & { readonly events: number };
   readonly memory: Memory;
   readonly latency: Latency;
+  readonly letters: LetterFigures;
   readonly large: MapFigures;
 }
 
-function report({ events, ours, reading, plain, memory, latency, large }: Figures, output: Output): void {
+function report({ events, ours, reading, plain, memory, latency, letters, large }: Figures, output: Output): void {
   const rate = (usage: Usage, count: number) => Math.round(count / usage.seconds);
   const reference = { name: 'plain DuckDB, the same events appended', rowsPerSecond: rate(plain, plain.events) };
   const told = {
@@ -296,6 +203,7 @@ function report({ events, ours, reading, plain, memory, latency, large }: Figure
       },
       { name: 'open cases', ...memory },
       { name: 'commit to verdict', ...latency },
+      { name: 'commit to webhook', ...letters },
       { name: 'map', ...large },
     ],
   };
@@ -305,6 +213,7 @@ function report({ events, ours, reading, plain, memory, latency, large }: Figure
       `plain DuckDB ${reference.rowsPerSecond} events/s, ratio ${told.ratio}; reading alone ${rate(reading, events)}/s\n` +
       `an open case: ${memory.heapBytesPerCase} bytes of heap, ${memory.rssBytesPerCase} resident (${memory.cases} cases)\n` +
       `commit to verdict: p50 ${latency.p50Ms}, p99 ${latency.p99Ms}, max ${latency.maxMs} ms at ${latency.rate} events/s\n` +
+      `commit to webhook: p50 ${letters.p50Ms}, p99 ${letters.p99Ms}, max ${letters.maxMs} ms at ${letters.rate} orders/s (${letters.letters} letters)\n` +
       `map over ${large.events} events: the first ${large.first.seconds} s (${large.first.cpuSeconds} of CPU), behind ${large.changed} changed cases ${large.next.seconds} s (${large.next.cpuSeconds}), of half of the time ${large.half.seconds} s (${large.half.cpuSeconds})`,
   );
 }

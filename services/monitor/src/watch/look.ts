@@ -18,14 +18,16 @@ export async function findingsOf(
   process: ProcessConfig,
   { kinds, nowUs }: { kinds: readonly FindingKind[]; nowUs: number },
 ): Promise<Found> {
-  const sight = await sightOf(duck, process, nowUs);
   const found: Found[] = [];
   if (kinds.includes('rule') || kinds.includes('sla')) {
     const broken = await brokenRules(duck, process);
     found.push({ findings: broken.filter(({ kind }) => kinds.includes(kind)), unknown: [] });
   }
-  if (kinds.includes('stuck')) found.push(await stuckObjects(duck, process, sight));
-  if (kinds.includes('missing')) found.push(await missingEvents(duck, process, sight));
+  if (kinds.includes('stuck') || kinds.includes('missing')) {
+    const sight = await sightOf(duck, process, nowUs);
+    if (kinds.includes('stuck')) found.push(await stuckObjects(duck, process, sight));
+    if (kinds.includes('missing')) found.push(await missingEvents(duck, process, sight));
+  }
   if (kinds.includes('silent')) found.push({ findings: await silentChanges(duck, process), unknown: [] });
   if (kinds.includes('drift')) found.push({ findings: await drifted(duck, process), unknown: [] });
   return { findings: found.flatMap(({ findings }) => findings), unknown: found.flatMap(({ unknown }) => unknown) };
