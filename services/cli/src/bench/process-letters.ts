@@ -1,3 +1,4 @@
+import { randomBytes } from 'node:crypto';
 import { createServer, type Server } from 'node:http';
 import type { AddressInfo } from 'node:net';
 import type { Session } from '@tributary/postgres';
@@ -45,7 +46,7 @@ export async function measureLetters(): Promise<LetterFigures> {
   try {
     const sessions = await begin(world);
     const url = `http://127.0.0.1:${(receiver.address() as AddressInfo).port}/`;
-    const more = `alerts: [{ on: [rule], to: [ops], group_by: case }]\n---\nkind: Hook\nname: ops\nwebhook: { url: "${url}", secret: whsec_${'MfKQ9r8GKYqrTwjUPD8ILPZIo2LaLaSw'} }\n`;
+    const more = `alerts: [{ on: [rule], to: [ops], group_by: case }]\n---\nkind: Hook\nname: ops\nwebhook: { url: "${url}", secret: whsec_${randomBytes(24).toString('base64')} }\n`;
     const config = await configOf(world, more);
     running.push(await startSources(config, world.runtime));
     for (const source of SOURCES) await barrier(world.broker.bus, source, far());
