@@ -214,6 +214,6 @@ function report({ events, ours, reading, plain, memory, latency, letters, large 
       `an open case: ${memory.heapBytesPerCase} bytes of heap, ${memory.rssBytesPerCase} resident (${memory.cases} cases)\n` +
       `commit to verdict: p50 ${latency.p50Ms}, p99 ${latency.p99Ms}, max ${latency.maxMs} ms at ${latency.rate} events/s\n` +
       `commit to webhook: p50 ${letters.p50Ms}, p99 ${letters.p99Ms}, max ${letters.maxMs} ms at ${letters.rate} orders/s (${letters.letters} letters)\n` +
-      `map over ${large.events} events: the first ${large.first.seconds} s (${large.first.cpuSeconds} of CPU), behind ${large.changed} changed cases ${large.next.seconds} s (${large.next.cpuSeconds}), of half of the time ${large.half.seconds} s (${large.half.cpuSeconds})`,
+      `map over ${large.events} events: the first ${round(large.first.seconds)} s (${round(large.first.cpuSeconds)} of CPU), behind ${large.changed} changed cases ${large.next.seconds} s (${large.next.cpuSeconds}), of half of the time ${large.half.seconds} s (${large.half.cpuSeconds})`,
   );
 }
