@@ -14,6 +14,8 @@ const tier = (name: string, include: string[], { timeout, exclude = [] }: { time
     hookTimeout: timeout,
     fileParallelism: name !== 'alone' && name !== 'browser',
     passWithNoTests: false,
+    // Those that run the program itself want it up to date.
+    ...(name === 'unit' || name === 'tidy' || name === 'sim' ? {} : { globalSetup: ['scripts/bundle.mjs'] }),
   },
 });
 

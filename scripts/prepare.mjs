@@ -36,4 +36,5 @@ export function prepare() {
   }
   // Output of stdout goes to stderr: a command's stdout belongs to its result.
   run(join(ROOT, 'node_modules', '.bin', 'tsc'), ['-b'], { stdio: ['ignore', 2, 2] });
+  run(process.execPath, [join(ROOT, 'scripts', 'bundle.mjs')], { stdio: ['ignore', 2, 2] });
 }

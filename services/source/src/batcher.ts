@@ -66,6 +66,8 @@ export class Batcher {
   /** A batch waits for company; a timer that finds another number than its own was overtaken by a full batch. */
   #lingering = false;
   #sends = 0;
+  /** It has waited long enough, in the middle of a transaction: it goes out where that ends. */
+  #overdue = false;
   #closed = false;
   #tokens: string[] = [];
   readonly #heard = new Map<string, (seq: Promise<number>) => void>();
@@ -132,7 +134,7 @@ export class Batcher {
     if (endLsn > this.#restart) this.#restart = endLsn;
     if (committedAt > this.#watermark) this.#watermark = committedAt;
     this.#current = null;
-    if (this.#bytes >= LIMITS.batchBytes) this.#send(false);
+    if (this.#overdue || this.#bytes >= LIMITS.batchBytes) this.#send(false);
     else this.#linger();
   }
 
@@ -176,8 +178,8 @@ export class Batcher {
       .then(() => {
         if (this.#closed || sends !== this.#sends) return;
         this.#lingering = false;
-        if (this.#current) return;
         if (writer.pendingBytes > BUSY_BYTES) this.#linger();
+        else if (this.#current) this.#overdue = true;
         else this.#send(false);
       })
       .catch(fail);
@@ -196,6 +198,7 @@ export class Batcher {
     this.#begunBefore = more;
     this.#sends++;
     this.#lingering = false;
+    this.#overdue = false;
     void this.#append({ kind: 'stream', more, mark: null, state: null, ...sent });
   }
 
