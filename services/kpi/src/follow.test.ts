@@ -26,6 +26,15 @@ describe('what changed between two answers', () => {
 
 describe('following', () => {
   const freshness = { position: 'shop:0/1+1' } as KpiFreshness;
+  /** Waits that have not ended. */
+  let waits = 0;
+  const clock = {
+    ...systemClock,
+    sleep: async (ms: number, signal?: AbortSignal) => {
+      waits++;
+      await systemClock.sleep(ms, signal).finally(() => waits--);
+    },
+  };
   const world = (heard?: (parts: number) => Promise<boolean>) => {
     const stop = new AbortController();
     let now: Answered['rows'] = [row('1', 1)];
@@ -38,7 +47,7 @@ describe('following', () => {
         listeners++;
         return () => listeners--;
       },
-      clock: systemClock,
+      clock,
       signal: stop.signal,
       ...(heard ? { heard } : {}),
     });
@@ -52,6 +61,22 @@ describe('following', () => {
     value.whole,
     value.rows.map((one: ReturnType<typeof row>) => one.values.gmv),
   ];
+
+  it('waits for one thing at a time, however often values change', async () => {
+    const { parts, change, stop } = world();
+    await parts.next();
+    for (let gmv = 2; gmv < 5; gmv++) {
+      const next = parts.next();
+      await vi.waitFor(() => expect(waits).toBe(1));
+      change([row('1', gmv)]);
+      await next;
+    }
+    const last = parts.next();
+    await vi.waitFor(() => expect(waits).toBe(1));
+    stop.abort();
+    expect(await last).toEqual({ value: undefined, done: true });
+    await vi.waitFor(() => expect(waits).toBe(0));
+  });
 
   it('tells all, then what changed, however many commits came while nobody asked', async () => {
     const { parts, change, stop, listeners } = world();

@@ -45,7 +45,9 @@ export async function* follow({ answer, listen, clock, signal, heard }: FollowOp
       if (heard && !(await heard(++parts))) return;
       if (!moved) {
         const told = new Promise<void>((resolve) => (wake = resolve));
-        await Promise.race([told, clock.sleep(SILENT_MS, signal).catch(() => {})]);
+        const waited = new AbortController();
+        await Promise.race([told, clock.sleep(SILENT_MS, AbortSignal.any([signal, waited.signal])).catch(() => {})]);
+        waited.abort();
       }
     }
   } finally {
