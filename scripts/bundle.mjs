@@ -15,6 +15,7 @@ const ENTRIES = [
   'services/cli/dist/main.js',
   'services/cli/dist/thread.js',
   'services/cli/dist/discover-thread.js',
+  'services/cli/dist/log-thread.js',
   'shared/duckdb/dist/sandbox-process.js',
   'services/kpi/dist/trial-process.js',
 ];

@@ -1,5 +1,6 @@
 import { mkdir, rm, writeFile } from 'node:fs/promises';
 import { join } from 'node:path';
+import { gzipSync } from 'node:zlib';
 import { startPostgres, temporaryFolder } from '@tributary/embedded';
 import { Client } from 'pg';
 import { afterAll, beforeAll, describe, expect, it } from 'vitest';
@@ -43,7 +44,12 @@ describe('a process over two databases', () => {
   let pay: Client;
 
   const get = (path: string) => fetch(`${system.console}/v1/processes${path}`);
-  const json = async <T>(path: string) => (await (await get(path)).json()) as T;
+  const json = async <T>(path: string) => {
+    const answer = await get(path);
+    const text = await answer.text();
+    if (!answer.ok) throw new Error(`${path}: ${answer.status} ${text}`);
+    return JSON.parse(text) as T;
+  };
   const caughtUp = async () => {
     const told = await system.run(['status', '--wait', 'caught-up']);
     expect(told.code, told.stderr).toBe(0);
@@ -227,6 +233,32 @@ describe('a process over two databases', () => {
     await until('it to be over', async () => (await alerts()).length === 0);
     expect(await alerts('?state=all')).toMatchObject([{ id, state: 'resolved', problem: 'kept' }]);
     expect((await system.run(['alert', 'ack', id])).code).toBe(1);
+  });
+
+  it('is defined over HTTP, beside logs that are sent', async () => {
+    const yaml = { 'Content-Type': 'application/yaml' };
+    const body = 'kind: Process\nname: paying\nobjects: { payment: { table: pay.payments, state: state } }\nroot: payment\n';
+    const made = await fetch(`${system.console}/v1/processes/paying`, { method: 'PUT', headers: yaml, body });
+    expect([made.status, await made.json()]).toEqual([201, expect.objectContaining({ process: 'paying', version: 1 })]);
+    await until('its worker to have read', async () => {
+      const answer = await get('/paying/map');
+      return answer.ok && ((await answer.json()) as Map).activities['payment captured'] === 2;
+    });
+    expect(await json('/paying')).toMatchObject({ root: 'payment', document: { origin: 'api', text: body } });
+    const sent = (text: string | Uint8Array, more = '') =>
+      fetch(`${system.console}/v1/processes:import?name=sent&format=csv${more}`, { method: 'POST', body: text });
+    const wrong = await sent('case,activity,time\n1,a,2026-01-01\n,b,2026-01-02\n');
+    expect([wrong.status, ((await wrong.json()) as { detail: string }).detail]).toEqual([400, 'body:3: no case']);
+    const log = 'order,activity,time\n1,a,2026-01-01\n1,b,2026-01-02\n2,a,2026-01-03\n';
+    const imported = await sent(gzipSync(log), '&case=order');
+    expect([imported.status, await imported.json()]).toMatchObject([201, { process: 'sent', cases: 2, events: 3 }]);
+    expect((await (await get('/sent/export?format=xes')).text()).match(/<event>/g)).toHaveLength(3);
+    expect(await json('')).toMatchObject([{ name: 'order_to_cash' }, { name: 'paying' }, { name: 'sent', kind: 'imported' }]);
+    for (const name of ['sent', 'paying']) {
+      const gone = await fetch(`${system.console}/v1/processes/${name}`, { method: 'DELETE', headers: { 'If-Match': '*' } });
+      expect([name, gone.status]).toEqual([name, 204]);
+    }
+    await until('both to be gone', async () => (await json<object[]>('')).length === 1);
   });
 
   it('is proposed from what the changelogs hold', async () => {

@@ -2,6 +2,7 @@ import { createCipheriv, createDecipheriv, createHash, randomBytes } from 'node:
 import { mkdir, readFile, writeFile } from 'node:fs/promises';
 import { join } from 'node:path';
 import { type Config, type ConfigFile, configReading } from '@tributary/config';
+import type { DefinedKind } from '@tributary/console';
 import { outlastingElection } from './cluster.ts';
 import { type Clock, describeError, Fault, type Kv, type KvEntry } from '@tributary/core';
 import { environment, type OpsLog } from '@tributary/ops';
@@ -23,9 +24,10 @@ interface Stored {
   readonly documents?: readonly ApiDocument[];
 }
 
-/** A definition of a KPI that came over HTTP. */
+/** A definition that came over HTTP. */
 export interface ApiDocument {
-  /** Of the KPI. */
+  /** Of one that was written before processes could be defined: absent, a Kpi. */
+  readonly kind?: DefinedKind;
   readonly name: string;
   readonly text: string;
   /** From 1, one more with every change. */
@@ -42,19 +44,28 @@ export interface Desired {
 
 /** Documents as files that are read like others, but filled in with nothing. */
 export function filesOf(documents: readonly ApiDocument[]): ConfigFile[] {
-  return documents.map(({ name, text }) => ({ name: `kpis/${name}`, text, verbatim: true }));
+  return documents.map((one) => ({ name: `${PATH_OF[kindOf(one)]}/${one.name}`, text: one.text, verbatim: true }));
+}
+
+/** Under `/v1/`. */
+const PATH_OF = { Kpi: 'kpis', Process: 'processes' } as const;
+
+export function kindOf({ kind = 'Kpi' }: Pick<ApiDocument, 'kind'>): DefinedKind {
+  return kind;
 }
 
 /** A name belongs to whoever had it first. @throws Fault `config_invalid` that says how to mend it */
 export async function assertNotTaken({ files, documents }: Desired): Promise<void> {
   const { fileOf } = await configReading();
-  for (const { name } of documents) {
-    const file = fileOf(files, 'Kpi', name);
+  for (const document of documents) {
+    const { name } = document;
+    const kind = kindOf(document);
+    const file = fileOf(files, kind, name);
     if (file === null) continue;
     throw new Fault(
       'config_invalid',
-      `${file}: Kpi ${name} was defined over HTTP and is kept there: take it out of this file, or DELETE /v1/kpis/${name} first`,
-      { kpi: name },
+      `${file}: ${kind} ${name} was defined over HTTP and is kept there: take it out of this file, or DELETE /v1/${PATH_OF[kind]}/${name} first`,
+      { kind, name },
     );
   }
 }
@@ -64,7 +75,7 @@ export async function assertNotTaken({ files, documents }: Desired): Promise<voi
  * runs. References to secrets are stored as written and filled in by each worker; a state that holds a secret itself
  * is sealed with the key in `TRIBUTARY_KEY`, or else with one that is made in the data folder.
  *
- * Definitions of KPIs that came over HTTP stand in it too, beside the files: `apply` and `up -f` put other files in the place of
+ * Definitions of KPIs and processes that came over HTTP stand in it too, beside the files: `apply` and `up -f` put other files in the place of
  * the files, and leave the documents alone. One that no longer fits the files is told and passed over, and kept.
  */
 export class DesiredState {

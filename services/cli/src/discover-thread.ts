@@ -1,7 +1,7 @@
-import { parentPort, workerData } from 'node:worker_threads';
+import { workerData } from 'node:worker_threads';
 import { connectNats } from '@tributary/changelog';
-import { describeError, Fault } from '@tributary/core';
 import { type ProposedProcess, proposedProcesses } from './proposed.ts';
+import { tellParts } from './thread-parts.ts';
 
 /** Where the changelogs are. */
 export interface DiscoverTask {
@@ -10,26 +10,14 @@ export interface DiscoverTask {
   readonly replicas: number;
 }
 
-/** A fault does not come through between threads as what it is. */
-export type DiscoverTold =
-  | { readonly proposals: readonly ProposedProcess[] }
-  | { readonly fault: Pick<Fault, 'kind' | 'message' | 'facts'> }
-  | { readonly failed: string };
-
-/** Proposes processes, in a thread of its own that ends with the answer: it reads all that is retained, and nobody else must wait meanwhile. */
-async function run(task: DiscoverTask): Promise<DiscoverTold> {
+/** Proposes processes, in a thread of its own: it reads all that is retained, and nobody else must wait meanwhile. */
+async function* proposals(task: DiscoverTask): AsyncGenerator<readonly ProposedProcess[]> {
+  const broker = await connectNats({ ...task, name: 'tributary discover' });
   try {
-    const broker = await connectNats({ ...task, name: 'tributary discover' });
-    try {
-      return { proposals: await proposedProcesses({ broker }, new AbortController().signal) };
-    } finally {
-      await broker.close();
-    }
-  } catch (error) {
-    if (!(error instanceof Fault)) return { failed: describeError(error) };
-    const { kind, message, facts } = error;
-    return { fault: { kind, message, facts } };
+    yield await proposedProcesses({ broker }, new AbortController().signal);
+  } finally {
+    await broker.close();
   }
 }
 
-parentPort?.postMessage(await run(workerData as DiscoverTask));
+await tellParts(proposals(workerData as DiscoverTask));

@@ -1,9 +1,7 @@
-import { once } from 'node:events';
-import { Worker } from 'node:worker_threads';
 import type { ProcessDiscovery } from '@tributary/console';
-import { Fault } from '@tributary/core';
-import type { DiscoverTask, DiscoverTold } from './discover-thread.ts';
+import type { DiscoverTask } from './discover-thread.ts';
 import type { ProposedProcess } from './proposed.ts';
+import { threadParts } from './thread-parts.ts';
 
 /** What it holds of some twenty thousand objects a table. */
 const HEAP_MB = 256;
@@ -27,18 +25,9 @@ export class Discovery implements ProcessDiscovery {
   }
 
   async #proposed(): Promise<readonly ProposedProcess[]> {
-    const worker = new Worker(new URL('./discover-thread.js', import.meta.url), {
-      workerData: this.#task,
-      name: 'discover',
-      resourceLimits: { maxOldGenerationSizeMb: HEAP_MB },
-    });
-    try {
-      const [told] = (await once(worker, 'message', { signal: this.#signal })) as [DiscoverTold];
-      if ('failed' in told) throw new Error(told.failed);
-      if ('fault' in told) throw new Fault(told.fault.kind, told.fault.message, told.fault.facts);
-      return told.proposals;
-    } finally {
-      await worker.terminate();
-    }
+    const program = new URL('./discover-thread.js', import.meta.url);
+    const options = { name: 'discover', task: this.#task, heapMb: HEAP_MB, signal: this.#signal };
+    const { value } = await threadParts(program, options).next();
+    return value as readonly ProposedProcess[];
   }
 }

@@ -10,7 +10,8 @@ import { claimFolder, removeAddresses, workerOf, writeAddresses } from './addres
 import type { StatusTold } from '@tributary/cluster';
 import { DesiredState } from './desired.ts';
 import { Discovery } from './discovery.ts';
-import { KpiDocuments } from './kpi-documents.ts';
+import { ImportedLogs } from './imported-logs.ts';
+import { StoredDefinitions } from './definitions.ts';
 import type { ThreadMessage, ThreadTask } from './thread.ts';
 
 export interface SystemOptions {
@@ -74,8 +75,9 @@ export class System {
       if (config.processes.length > 0) threads.push(new Thread({ ...task, service: 'monitor' }));
       const consoleStarted = startConsole(config, runtime, {
         connected: broker.connected,
-        documents: new KpiDocuments(new DesiredState(kv, options.data), systemClock),
+        documents: new StoredDefinitions(new DesiredState(kv, options.data), systemClock),
         discovery: new Discovery({ url, creds, replicas }, stopping.signal),
+        logs: new ImportedLogs(options.data, stopping.signal),
         ...(options.port === undefined ? {} : { port: options.port }),
       });
       await Promise.all([...threads.map((thread) => thread.started), consoleStarted]);

@@ -12,9 +12,10 @@ import { assertHostAllowed } from './api/access.ts';
 import { changesRoute } from './api/changes.ts';
 import { commandRoutes } from './api/commands.ts';
 import { healthRoutes } from './api/health.ts';
-import type { KpiDocuments } from './api/kpi-documents.ts';
+import type { Definitions } from './api/definitions.ts';
 import { kpiSamples } from './api/kpi-metrics.ts';
 import { kpiRoutes } from './api/kpis.ts';
+import type { ImportedLogs } from './api/imported-logs.ts';
 import { discoveryRoute, type ProcessDiscovery } from './api/process-discovery.ts';
 import { processRoutes } from './api/processes.ts';
 import { Observer } from './api/observer.ts';
@@ -30,10 +31,12 @@ export interface ConsoleOptions {
   readonly host?: string;
   /** Is the connection to the broker whole? */
   readonly connected: () => boolean;
-  /** Where definitions of KPIs that come over HTTP are kept; absent: none may come. */
-  readonly documents?: KpiDocuments;
+  /** Where definitions that come over HTTP are kept; absent: none may come. */
+  readonly documents?: Definitions;
   /** What looks for processes; absent: nobody may ask for it. */
   readonly discovery?: ProcessDiscovery;
+  /** Imported logs in the data folder; absent: there is none. */
+  readonly logs?: ImportedLogs;
 }
 
 export interface RunningConsole extends ConfiguredService<ConsoleConfig> {
@@ -79,6 +82,7 @@ export async function startConsole(
     connected: options.connected,
     documents: options.documents ?? null,
     discovery: options.discovery ?? null,
+    logs: options.logs ?? null,
   });
   await observer.start();
   try {
@@ -103,11 +107,20 @@ interface Parts {
   readonly observer: Observer;
   readonly tokens: ConsoleConfig['cluster']['http']['tokens'];
   readonly connected: () => boolean;
-  readonly documents: KpiDocuments | null;
+  readonly documents: Definitions | null;
   readonly discovery: ProcessDiscovery | null;
+  readonly logs: ImportedLogs | null;
 }
 
-async function buildServer({ runtime, observer, tokens, connected, documents, discovery }: Parts): Promise<FastifyInstance> {
+async function buildServer({
+  runtime,
+  observer,
+  tokens,
+  connected,
+  documents,
+  discovery,
+  logs,
+}: Parts): Promise<FastifyInstance> {
   const server = await openServer(tokens, runtime.log);
   const openapi = describeRoutes(server, version());
   healthRoutes(server, {
@@ -121,7 +134,7 @@ async function buildServer({ runtime, observer, tokens, connected, documents, di
   commandRoutes(server, { bus: runtime.bus, observer, log: runtime.log });
   changesRoute(server, runtime.changelogs, runtime.log);
   kpiRoutes(server, { ...runtime, documents });
-  processRoutes(server, runtime);
+  processRoutes(server, { ...runtime, documents, logs });
   if (discovery) discoveryRoute(server, discovery);
   alertRoutes(server, runtime.bus);
   server.get('/openapi.json', () => openapi());

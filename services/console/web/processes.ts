@@ -22,6 +22,7 @@ const STALE_MS = 30_000;
 
 interface Process {
   readonly name: string;
+  readonly kind: 'declared' | 'imported';
   readonly state: string;
   readonly root?: string;
 }
@@ -115,7 +116,8 @@ export class ProcessPage {
 
   async #refresh(): Promise<void> {
     const asking = ++this.#asking;
-    const processes = await ask<readonly Process[]>('processes');
+    // Nothing happens in an imported log any more: it is asked by the command line and over HTTP.
+    const processes = (await ask<readonly Process[]>('processes')).filter(({ kind }) => kind === 'declared');
     byId('processes').hidden = processes.length === 0;
     byId('processes-none').hidden = processes.length > 0;
     const names = processes.map(({ name }) => name);

@@ -1,5 +1,5 @@
 import { existsSync } from 'node:fs';
-import { readdir } from 'node:fs/promises';
+import { readdir, rm } from 'node:fs/promises';
 import { dirname } from 'node:path';
 import { answerProcess, type ProcessQuestion } from './answers.ts';
 import { importedPath } from './exchange/import.ts';
@@ -13,6 +13,13 @@ export async function importedNames(dataDir: string): Promise<string[]> {
     .filter((name) => name.endsWith('.duckdb'))
     .map((name) => name.slice(0, -'.duckdb'.length))
     .toSorted();
+}
+
+/** @returns was there such a log? */
+export async function removeImported(dataDir: string, name: string): Promise<boolean> {
+  if (!(await importedNames(dataDir)).includes(name)) return false;
+  await rm(importedPath(dataDir, name), { force: true });
+  return true;
 }
 
 /** Answers a question about an imported log. Its file is open only meanwhile, so that any process may ask. @returns null when there is none */

@@ -173,13 +173,27 @@ export function sourcesOfKpis(kpis: readonly KpiConfig[], { sources, transforms 
   return [...sources, ...transforms].map(({ name }) => name).filter((name) => named.has(name) || inQuery(name));
 }
 
-/** Could two KPIs read one table? Of a query it is known only which sources its text names. */
-export function mayShareTables(one: KpiConfig, other: KpiConfig, config: Changelogs): boolean {
-  const [a, b] = [one.definition, other.definition];
-  if (a.kind === 'measures' && b.kind === 'measures')
-    return a.from.some(({ source, table }) => b.from.some((its) => its.source === source && its.table === table));
-  const named = new Set(sourcesOfKpis([other], config));
-  return sourcesOfKpis([one], config).some((source) => named.has(source));
+/** Could two definitions read one table? Of a query it is known only which sources its text names. */
+export function mayShareTables(one: KpiConfig | ProcessConfig, other: KpiConfig | ProcessConfig, config: Changelogs): boolean {
+  const [a, b] = [tablesOf(one), tablesOf(other)];
+  if (a && b) return a.some(({ source, table }) => b.some((its) => its.source === source && its.table === table));
+  const named = new Set(sourcesRead(other, config));
+  return sourcesRead(one, config).some((source) => named.has(source));
+}
+
+/** Null: a query names no tables that are known here. */
+function tablesOf(one: KpiConfig | ProcessConfig): readonly { readonly source: string; readonly table: string }[] | null {
+  if (!('objects' in one)) return one.definition.kind === 'measures' ? one.definition.from : null;
+  const { objects, activities } = one;
+  const beside = activities.flatMap(({ when, with: others }) => {
+    const source = objects.find(({ name }) => name === when.object)?.source ?? '';
+    return others.flatMap(({ object, table }) => (table ? [{ source, table: object }] : []));
+  });
+  return [...objects, ...beside];
+}
+
+function sourcesRead(one: KpiConfig | ProcessConfig, config: Changelogs): string[] {
+  return 'objects' in one ? sourcesOfProcess(one) : sourcesOfKpis([one], config);
 }
 
 /** Is a reader among those that `access.read` names? A word that is a role is never the name of a token. */

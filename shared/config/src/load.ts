@@ -102,31 +102,41 @@ export function configWith(
  */
 export function kpisOf(given: ConfigFile, changelogs: readonly string[]): KpiConfig[] {
   const complaints: Complaint[] = [];
-  const checked = parse(given.name, given.text, complaints).flatMap((document) => check(document, complaints) ?? []);
-  for (const { kind, place } of checked)
-    if (kind !== 'Kpi') complaints.push({ ...place, message: `expected kind: Kpi, not ${kind}` });
+  const checked = allOf('Kpi', parse(given.name, given.text, complaints), complaints);
   const named = changelogs.map((name) => ({ name }));
   checkKpis(checked, { sources: named, transforms: [], sinks: [], hooks: null, tokens: null }, complaints);
-  if (checked.length === 0 && complaints.length === 0)
-    complaints.push({ file: given.name, message: 'expected a document of kind: Kpi' });
   if (complaints.length > 0) refuse(complaints);
   return checked.flatMap((one) => (one.kind === 'Kpi' ? [kpiOf(one.value, (path) => placeText(one.at(path)))] : []));
 }
 
 /**
- * Definitions of processes among the documents of a text; others are passed over, and nothing is filled in.
- * @param changelogs sources and transforms that there are
- * @throws Fault `config_invalid` as {@link configOf}
+ * The same of processes.
+ * @param others what becomes of documents of other kinds: a file holds them beside, what somebody sends must not
  */
-export function processesOf(given: ConfigFile, changelogs: readonly string[]): ProcessConfig[] {
+export function processesOf(
+  given: ConfigFile,
+  changelogs: readonly string[],
+  others: 'refused' | 'passed over' = 'refused',
+): ProcessConfig[] {
   const complaints: Complaint[] = [];
-  const checked = parse(given.name, given.text, complaints)
-    .filter(({ document }) => (document.toJS() as { kind?: unknown } | null)?.kind === 'Process')
-    .flatMap((document) => check(document, complaints) ?? []);
+  const parsed = parse(given.name, given.text, complaints);
+  const own = parsed.filter(({ document }) => (document.toJS() as { kind?: unknown } | null)?.kind === 'Process');
+  const checked =
+    others === 'refused' ? allOf('Process', parsed, complaints) : own.flatMap((document) => check(document, complaints) ?? []);
   const named = changelogs.map((name) => ({ name }));
   checkProcesses(checked, { sources: named, transforms: [], sinks: [], kpis: [], hooks: null }, complaints);
   if (complaints.length > 0) refuse(complaints);
   return checked.flatMap((one) => (one.kind === 'Process' ? [processOf(one.value)] : []));
+}
+
+/** Documents of one kind; of another one, and of none, is complained. */
+function allOf(kind: 'Kpi' | 'Process', parsed: readonly Parsed[], complaints: Complaint[]): Checked[] {
+  const checked = parsed.flatMap((document) => check(document, complaints) ?? []);
+  for (const { kind: other, place } of checked)
+    if (other !== kind) complaints.push({ ...place, message: `expected kind: ${kind}, not ${other}` });
+  if (checked.length === 0 && complaints.length === 0)
+    complaints.push({ file: parsed[0]?.file ?? 'body', message: `expected a document of kind: ${kind}` });
+  return checked;
 }
 
 /** A definition, and what it is to say of its fixtures. */

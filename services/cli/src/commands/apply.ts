@@ -3,7 +3,7 @@ import { systemClock } from '@tributary/core';
 import { environment } from '@tributary/ops';
 import { connect, type Where } from '../addresses.ts';
 import { outlastingElection } from '../cluster.ts';
-import { assertNotTaken, DesiredState, filesOf } from '../desired.ts';
+import { assertNotTaken, DesiredState, filesOf, kindOf } from '../desired.ts';
 import type { Output } from '../output.ts';
 
 export interface ApplyOptions extends Where {
@@ -32,7 +32,7 @@ export async function apply(options: ApplyOptions, output: Output): Promise<void
 /** Shows what {@link apply} would change, and changes nothing. */
 export async function diff(options: ApplyOptions, output: Output): Promise<void> {
   await withState(options, async (_state, { before, changes }) => {
-    const api = (before?.documents ?? []).map(({ name, version }) => ({ kind: 'Kpi', name, version }));
+    const api = (before?.documents ?? []).map((one) => ({ kind: kindOf(one), name: one.name, version: one.version }));
     if (output.json) return output.value({ applied: before !== null, changes, ...(api.length > 0 ? { api } : {}) });
     if (before === null) output.line('Nothing was applied yet: workers run the files they were started with.');
     else if (changes.length === 0) output.line('No difference.');

@@ -155,7 +155,7 @@ async function replay(name: string, options: ProcessOptions, output: Output): Pr
   try {
     const { bus, changelogs } = connected.broker;
     const there = await changelogs.list();
-    const configs = (await readFiles(options.file)).flatMap((file) => processesOf(file, there));
+    const configs = (await readFiles(options.file)).flatMap((file) => processesOf(file, there, 'passed over'));
     const config = configs.find((one) => one.name === name);
     if (!config) throw new Fault('config_invalid', `the files hold no document of kind: Process with the name ${name}`);
     const limit = options.limit === undefined ? {} : { limit: Number(options.limit) };

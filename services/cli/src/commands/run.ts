@@ -6,7 +6,8 @@ import { describeError, Fault, systemClock } from '@tributary/core';
 import { environment, openLog, startTracing, stopSignal, workerName } from '@tributary/ops';
 import { DesiredState } from '../desired.ts';
 import { Discovery } from '../discovery.ts';
-import { KpiDocuments } from '../kpi-documents.ts';
+import { ImportedLogs } from '../imported-logs.ts';
+import { StoredDefinitions } from '../definitions.ts';
 import type { Output } from '../output.ts';
 import { starterOf, type ThreadService } from '../starter.ts';
 
@@ -64,8 +65,9 @@ export async function runOne(service: string, options: RunOptions, output: Outpu
           ? await startConsole(config, runtime, {
               ...port,
               connected,
-              documents: new KpiDocuments(state, systemClock),
+              documents: new StoredDefinitions(state, systemClock),
               discovery: new Discovery({ url, creds, replicas }, stop),
+              logs: new ImportedLogs(options.data, stop),
             })
           : await (await starterOf(service as ThreadService))(config, heard);
       try {

@@ -1,3 +1,5 @@
+import { definitionBody } from './definitions.ts';
+
 /** What may be asked of a KPI over HTTP; see `schemas.ts`. */
 
 const text = { type: 'string', maxLength: 256 } as const;
@@ -137,8 +139,7 @@ export const backfill = {
   response: { 200: object },
 };
 
-/** YAML, or the same as JSON. */
-const definition = { description: 'One document of kind: Kpi, as YAML (application/yaml) or JSON' } as const;
+const definition = definitionBody('Kpi');
 
 export const validate = {
   summary: 'Check the definition of a KPI',
@@ -153,22 +154,4 @@ export const preview = {
   querystring: queryOf(chosen),
   body: definition,
   response: { 200: object },
-};
-
-const conditions =
-  'A change of one that is there names it by `If-Match` (the ETag of `GET`, or `*`), else 428; 412: it is another one meanwhile. 409: it is defined in a file, which `tributary apply` manages.';
-
-export const put = {
-  summary: 'Define a KPI, or change its definition',
-  description: `It runs at once, and is kept when the cluster starts again. \`If-None-Match: *\`: only where there is none yet. ${conditions}`,
-  params,
-  body: definition,
-  response: { 200: object, 201: object },
-};
-
-export const remove = {
-  summary: 'Delete the definition of a KPI that came over HTTP',
-  description: conditions,
-  params,
-  response: { 204: { type: 'null', description: 'It is gone' } },
 };

@@ -7,7 +7,7 @@ import type { OpsLog } from '@tributary/ops';
 import type { FastifyInstance, FastifyRequest } from 'fastify';
 import type { TypedColumn } from './arrow.ts';
 import { openStream } from './event-stream.ts';
-import { documentRoutes, type KpiDocuments } from './kpi-documents.ts';
+import { type Definitions, definitionRoutes } from './definitions.ts';
 import * as asks from './kpi-schemas.ts';
 import { Reading } from './reading.ts';
 
@@ -27,7 +27,7 @@ export interface KpiRoutesOptions {
   readonly kv: Kv;
   readonly changelogs: Changelogs;
   /** Null: definitions cannot be changed here. */
-  readonly documents: KpiDocuments | null;
+  readonly documents: Definitions | null;
   readonly log: Pick<OpsLog, 'info'>;
 }
 
@@ -62,9 +62,6 @@ interface Asking {
  * KPI cannot answer is named in the problem's `parameter`.
  */
 export function kpiRoutes(server: FastifyInstance, options: KpiRoutesOptions): void {
-  server.addContentTypeParser(['application/yaml', 'text/yaml', 'text/plain'], { parseAs: 'string' }, (_request, body, done) =>
-    done(null, body),
-  );
   const { bus } = options;
   const ask = async <T>({ params: { kpi }, reader }: Asking, what: string, question: object): Promise<T> => {
     const subject = `tributary.kpi.${await known(options, kpi, reader)}.${what}`;
@@ -75,7 +72,7 @@ export function kpiRoutes(server: FastifyInstance, options: KpiRoutesOptions): v
   server.get('/v1/kpis', { config: { role: 'viewer' }, schema: asks.list }, ({ reader }) => listed(options, reader));
   server.get<Named>('/v1/kpis/:kpi', { config: { role: 'viewer' }, schema: asks.show }, async (request, reply) => {
     const shown = await ask<object>(request, 'show', {});
-    const document = (await options.documents?.find(request.params.kpi)) ?? null;
+    const document = (await options.documents?.find({ kind: 'Kpi', name: request.params.kpi })) ?? null;
     if (document?.origin === 'api') void reply.header('ETag', `"${document.tag}"`);
     return { ...shown, document };
   });
@@ -93,7 +90,7 @@ export function kpiRoutes(server: FastifyInstance, options: KpiRoutesOptions): v
   server.post<Named>('/v1/kpis/:kpi/backfills', { config: { role: 'operator' }, schema: asks.backfill }, (request) =>
     ask(request, 'backfill', {}),
   );
-  definitionRoutes(server, options);
+  askingRoutes(server, options);
 }
 
 function valueRoutes(server: FastifyInstance, options: KpiRoutesOptions): void {
@@ -166,11 +163,11 @@ function valueRoutes(server: FastifyInstance, options: KpiRoutesOptions): void {
   );
 }
 
-function definitionRoutes(server: FastifyInstance, options: KpiRoutesOptions): void {
+function askingRoutes(server: FastifyInstance, options: KpiRoutesOptions): void {
   const { bus, kv, documents } = options;
-  const validate = async (config: KpiConfig): Promise<object> => {
+  const validate = async (config: KpiConfig): Promise<{ readonly bound?: boolean; readonly reason?: string | null }> => {
     const engine = `kpi-engine.${config.engine}`;
-    const ask = () => askOne<object>(bus, `tributary.${engine}.validate`, { config }, { idleMs: ANSWER_IDLE_MS });
+    const ask = () => askOne<{ bound?: boolean }>(bus, `tributary.${engine}.validate`, { config }, { idleMs: ANSWER_IDLE_MS });
     // One that some worker runs only starts anew, with another definition perhaps: nothing is let pass unchecked for that.
     const actors = await outlasting(Date.now() + ENGINE_MS, () => registeredActors(kv));
     const there = actors.some(({ name }) => name === engine);
@@ -179,17 +176,28 @@ function definitionRoutes(server: FastifyInstance, options: KpiRoutesOptions): v
     } catch (error) {
       if (!(error instanceof Fault) || error.kind !== 'not_found') throw error;
       const reason = `no engine ${config.engine} runs yet: the SQL was not checked against tables`;
-      return { kpi: config.name, bound: false, reason };
+      return { bound: false, reason };
     }
   };
   if (documents)
-    documentRoutes(server, { documents, definitionIn: (body) => definitionIn(options, body), validate, log: options.log });
+    definitionRoutes(server, {
+      kind: 'Kpi',
+      path: 'kpis',
+      parameter: 'kpi',
+      documents,
+      definitionIn: (body) => definitionIn(options, body),
+      validate: async (config) => {
+        const { bound, reason } = await validate(config);
+        return { bound, reason };
+      },
+      log: options.log,
+    });
   server.post<{ Body: unknown }>(
     '/v1/kpis::validate',
     { config: { role: 'analyst' }, schema: asks.validate },
     async ({ body }) => {
       const config = await definitionIn(options, body);
-      return { valid: true, ...(await validate(config)) };
+      return { valid: true, kpi: config.name, ...(await validate(config)) };
     },
   );
 

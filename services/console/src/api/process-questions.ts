@@ -1,3 +1,5 @@
+import { definitionBody } from './definitions.ts';
+
 /** What a caller may say of a question about a process. */
 export interface ProcessAsked {
   readonly min_share?: number;
@@ -42,6 +44,13 @@ const pictured = (summary: string, properties: object, formats: readonly (keyof 
   ...asked(summary, { ...properties, format: { ...choice(formats, 'json, or a picture'), default: 'json' } }),
   produces: formats.map((format) => PICTURE_TYPES[format]),
 });
+
+export const validateSchema = {
+  summary: 'Check the definition of a process',
+  description: '400: what is wrong, with line and column. Hooks that it names are looked for when it is PUT.',
+  body: definitionBody('Process'),
+  response: { 200: object },
+} as const;
 
 export const replaySchema = {
   summary: 'What-if: how often another definition would have fired on the cases that are here, and where',

@@ -42,6 +42,10 @@ export async function openServer(tokens: readonly Token[], log: Log): Promise<Fa
     },
     ajv: { customOptions: { removeAdditional: false } },
   });
+  // Definitions come as they are written.
+  server.addContentTypeParser(['application/yaml', 'text/yaml', 'text/plain'], { parseAs: 'string' }, (_request, body, done) =>
+    done(null, body),
+  );
   server.setErrorHandler((error, request, reply) => {
     const problem = problemOf(error);
     if (problem.status >= 500) log.error({ route: request.routeOptions.url, error: describeError(error) }, 'a request failed');

@@ -1,3 +1,4 @@
+import { randomUUID } from 'node:crypto';
 import { rename, rm } from 'node:fs/promises';
 import { basename, join } from 'node:path';
 import { Fault } from '@tributary/core';
@@ -9,12 +10,19 @@ import { type CsvColumns, readCsv } from './read-csv.ts';
 import { type LoggedObject, readOcel } from './read-ocel.ts';
 import { readXes } from './read-xes.ts';
 
+export const IMPORT_FORMATS = ['ocel2-json', 'xes', 'csv'] as const;
+export type ImportFormat = (typeof IMPORT_FORMATS)[number];
+
 export interface ImportOptions {
   /** Folder of the running system, or of none. */
   readonly dataDir: string;
   /** Default: that of the file. */
   readonly name?: string;
   readonly columns?: CsvColumns;
+  /** Default: by the end of the file's name. */
+  readonly format?: ImportFormat;
+  /** What the file is called in complaints; default: its path. */
+  readonly called?: string;
   /** Of an object-centric log: the type whose objects are the cases. */
   readonly root?: string;
 }
@@ -37,7 +45,7 @@ export async function importLog(path: string, options: ImportOptions): Promise<s
     throw new Fault('config_invalid', `"${name}" is no name of a process: lower-case letters, digits and _, a letter first`);
   }
   const final = importedPath(options.dataDir, name);
-  const scratch = `${final}.${process.pid}`;
+  const scratch = `${final}.${randomUUID()}`;
   const database = await openState(scratch);
   try {
     await fill(database, { path, name, options });
@@ -68,15 +76,15 @@ async function fill(
   const duck = await database.connect();
   try {
     await duck.run('BEGIN');
-    const kind = kindOf(path);
-    if (kind === 'json') {
-      const log = await readOcel(path, textOf(path));
+    const { called = path, format = formatOf(path) } = options;
+    const text = textOf(path, called);
+    if (format === 'ocel2-json') {
+      const log = await readOcel(called, text);
       const root = options.root ?? rootOf(log.events);
       await appendLogged(duck, log.events, { source: name, root });
       await keepObjects(duck, log.objects, name);
     } else {
-      const text = textOf(path);
-      const events = kind === 'xes' ? readXes(path, text) : readCsv(path, text, options.columns ?? {});
+      const events = format === 'xes' ? readXes(called, text) : readCsv(called, text, options.columns ?? {});
       await appendLogged(duck, events, { source: name, root: null });
     }
     await duck.run('COMMIT');
@@ -86,12 +94,12 @@ async function fill(
   }
 }
 
-function kindOf(path: string): 'xes' | 'csv' | 'json' {
+function formatOf(path: string): ImportFormat {
   const [, ending] = /\.(xes|csv|json|jsonocel|ocel)(?:\.gz)?$/i.exec(path) ?? [];
   if (ending === undefined)
     throw new Fault('config_invalid', `${path}: expected .xes, .csv or .json (OCEL 2.0), also with .gz behind it`);
   const lower = ending.toLowerCase();
-  return lower === 'xes' || lower === 'csv' ? lower : 'json';
+  return lower === 'xes' || lower === 'csv' ? lower : 'ocel2-json';
 }
 
 /** The type that most events have exactly one object of; the name decides between equals. */

@@ -17,9 +17,13 @@ export interface LoggedEvent {
 /** Type of object that the cases of a log without objects are. */
 export const CASE = 'case';
 
-/** The text of a file, gzipped or not, piece by piece. @throws Fault `config_invalid` when it cannot be read */
-export async function* textOf(path: string): AsyncGenerator<string> {
-  const zipped = await isZipped(path);
+/**
+ * The text of a file, gzipped or not, piece by piece.
+ * @param called what it is called in complaints
+ * @throws Fault `config_invalid` when it cannot be read
+ */
+export async function* textOf(path: string, called: string): AsyncGenerator<string> {
+  const zipped = await isZipped(path, called);
   const file = createReadStream(path);
   const unzip = createGunzip();
   file.once('error', (error) => unzip.destroy(error));
@@ -29,13 +33,13 @@ export async function* textOf(path: string): AsyncGenerator<string> {
     for await (const piece of bytes) yield decoder.decode(piece as Buffer, { stream: true });
     yield decoder.decode();
   } catch (error) {
-    throw new Fault('config_invalid', `${path} cannot be read to its end: is it whole, and UTF-8?`, { path }, { cause: error });
+    throw new Fault('config_invalid', `${called} cannot be read to its end: is it whole, and UTF-8?`, {}, { cause: error });
   } finally {
     file.destroy();
   }
 }
 
-async function isZipped(path: string): Promise<boolean> {
+async function isZipped(path: string, called: string): Promise<boolean> {
   try {
     const file = await open(path);
     try {
@@ -45,7 +49,7 @@ async function isZipped(path: string): Promise<boolean> {
       await file.close();
     }
   } catch (error) {
-    throw new Fault('config_invalid', `${path} cannot be read`, { path }, { cause: error });
+    throw new Fault('config_invalid', `${called} cannot be read`, {}, { cause: error });
   }
 }
 
