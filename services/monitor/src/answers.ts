@@ -2,6 +2,7 @@ import { parseDuration, type ProcessConfig } from '@tributary/config';
 import { Fault, unreachable } from '@tributary/core';
 import type { Duck } from '@tributary/duckdb';
 import { processBottlenecks } from './analysis/bottlenecks.ts';
+import { caseOrderOf } from './analysis/concurrent.ts';
 import { type CasesAsked, processCases } from './analysis/cases.ts';
 import { processDrift } from './analysis/drift.ts';
 import { processMap } from './analysis/map.ts';
@@ -84,7 +85,8 @@ const BUCKETS_MAX = 500;
  * @throws Fault `config_invalid` for a question that is none, `not_found` for a type or an object that is not there
  */
 export async function* answerProcess(duck: Duck, question: ProcessQuestion, answering: Answering): AsyncGenerator<unknown> {
-  const { name, root, steps = new KeptSteps(duck) } = answering;
+  const { name, root, declared } = answering;
+  const { steps = new KeptSteps(duck, declared ? caseOrderOf(declared.process) : null) } = answering;
   const scope = await scopeOf(duck, question, root);
   const { what } = question;
   const picture = pictures(question);

@@ -9,14 +9,19 @@ import {
 } from './case-condition.ts';
 import { duration, optionalDuration } from './units.ts';
 
+/** How far clocks may differ where the document does not say: no false alarm for that. */
+const SKEW_MS = 250;
+
 /** What a process should look like. */
 export interface ConformanceConfig {
   /** A case is followed from the first of these on. */
   readonly start: EventOf;
   /** A case is done when this holds for the first time; null = never. */
   readonly done: CaseCondition | null;
-  /** Commits of two databases closer than this are concurrent. */
+  /** Commits of two databases closer than this are concurrent: no rule is broken by their order. */
   readonly skewMs: number;
+  /** And maps and variants tell them in one fixed order. 0 = by their times, as the document says nothing of skew. */
+  readonly concurrentMs: number;
   readonly allowed: readonly AllowedTransitions[];
   /** Of types that `allowed` does not name: what was usual until then is allowed afterwards. */
   readonly learned: LearnedTransitions | null;
@@ -127,7 +132,7 @@ const learned = z.strictObject({
 export const conformanceKeys = {
   start: text.optional(),
   done: z.string().min(1).optional(),
-  skew: duration('250ms'),
+  skew: optionalDuration(),
   allowed: z.record(z.string(), z.union([written, learned], { error: TRANSITIONS })).default({}),
   rules: z.array(rule).max(100).default([]),
   sla: z
@@ -148,7 +153,7 @@ export const conformanceKeys = {
 interface ConformanceDocument {
   readonly start?: string | undefined;
   readonly done?: string | undefined;
-  readonly skew: number;
+  readonly skew?: number | undefined;
   readonly allowed: Readonly<Record<string, string | z.output<typeof learned>>>;
   readonly rules: readonly RuleDocument[];
   readonly sla: {
@@ -190,7 +195,8 @@ export function conformanceOf(
   return {
     start: start === undefined ? { object: names.root, what: 'created' } : event(start, 'start'),
     done: done === undefined ? null : condition(done, 'done'),
-    skewMs: skew,
+    skewMs: skew ?? SKEW_MS,
+    concurrentMs: skew ?? 0,
     allowed: Object.entries(allowed).flatMap(([object, given]) => {
       const complains: Complain = (message) => complain(message, 'allowed', object);
       if (typeof given !== 'string') {

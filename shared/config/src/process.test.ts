@@ -107,6 +107,7 @@ sla: { cycle: { target: 3d, warn_at: 0.8 }, stage: { order.paid: 6h } }
         ],
       },
       skewMs: 250,
+      concurrentMs: 0,
       allowed: [
         {
           object: 'order',

@@ -1,12 +1,13 @@
 import { type Duck, duckLiteral } from '@tributary/duckdb';
+import { type CaseOrder, ordered, type Placed } from './concurrent.ts';
 import { eventsSql, type Scope } from './scope.ts';
 
 /**
  * Tables of steps, in which cases and activities are numbers:
  *
  * - `key (id, c)`, `activity (id, activity)`: what the numbers mean;
- * - `step (c, a, at_us, tick, p, previous_us, next_us, last, nth)`: every event, with the activity (`p`) and time of the one before it in its case, the
- *   time of the next, and its place from 1 on;
+ * - `step (c, a, at_us, tick, p, previous_us, next_us, last, nth, near)`: every event, with the activity (`p`) and time of the one before it in its case,
+ *   the time of the next, its place from 1 on, and whether it is not known which of it and the one before was first ({@link ordered});
  * - `way (c, first_us, last_us, events, v, w)`: every case; two took the same way exactly when `v` and `w` are the same;
  * - `again (c, a, n)`: what happened in a case more than once.
  */
@@ -29,6 +30,24 @@ interface Seen {
 const KEPT = tablesOf('kept');
 const PASSING = tablesOf('passing');
 
+interface CloseBy {
+  readonly c: number;
+  readonly tick: number;
+  readonly atUs: number;
+  readonly source: string;
+}
+
+const PLACED_COLUMNS = {
+  c: 'INTEGER',
+  tick: 'BIGINT',
+  source: 'VARCHAR',
+  place: 'INTEGER',
+  at_us: 'BIGINT',
+  near: 'BOOLEAN',
+} as const;
+/** Events in memory at once, beside those of one case. */
+const PLACED_AT_ONCE = 20_000;
+
 /** Of more changed cases all are made anew. */
 const ANEW_SHARE = 0.3;
 
@@ -42,12 +61,15 @@ const ANEW_SHARE = 0.3;
  */
 export class KeptSteps {
   readonly duck: Duck;
+  readonly #order: CaseOrder | null;
   #seen: Seen | null = null;
   /** Rows of `step` that were made anew since it was written as a whole: about as many were removed. */
   #gone = 0;
 
-  constructor(duck: Duck) {
+  /** @param order null: events of a case are in the order of their times */
+  constructor(duck: Duck, order: CaseOrder | null) {
     this.duck = duck;
+    this.#order = order;
   }
 
   /** Nothing is kept: the transaction was rolled back. */
@@ -107,7 +129,8 @@ export class KeptSteps {
     for (const table of [KEPT.step, KEPT.way, KEPT.again])
       await duck.run(`DELETE FROM ${table} WHERE c IN (SELECT c FROM kept_old)`);
     await this.#number(KEPT, 'kept_event');
-    await duck.run(`CREATE OR REPLACE TEMP TABLE kept_new AS ${stepsSql(KEPT, 'kept_event')}`);
+    await this.#place(KEPT, 'kept_event');
+    await duck.run(`CREATE OR REPLACE TEMP TABLE kept_new AS ${stepsSql(KEPT, 'kept_event', this.#order !== null)}`);
     await duck.run(`INSERT INTO ${KEPT.step} FROM kept_new`);
     await duck.run(`INSERT INTO ${KEPT.way} ${waysSql('kept_new')}`);
     await duck.run(`INSERT INTO ${KEPT.again} ${againSql('kept_new')}`);
@@ -132,9 +155,59 @@ export class KeptSteps {
     await duck.run(`CREATE OR REPLACE TEMP TABLE ${tables.key} (id INTEGER, c VARCHAR)`);
     await duck.run(`CREATE OR REPLACE TEMP TABLE ${tables.activity} (id INTEGER, activity VARCHAR)`);
     await this.#number(tables, `(${events})`);
-    await duck.run(`CREATE OR REPLACE TEMP TABLE ${tables.step} AS ${stepsSql(tables, `(${events})`)}`);
+    await this.#place(tables, `(${events})`);
+    await duck.run(`CREATE OR REPLACE TEMP TABLE ${tables.step} AS ${stepsSql(tables, `(${events})`, this.#order !== null)}`);
     await duck.run(`CREATE OR REPLACE TEMP TABLE ${tables.way} AS ${waysSql(tables.step)}`);
     await duck.run(`CREATE OR REPLACE TEMP TABLE ${tables.again} AS ${againSql(tables.step)}`);
+  }
+
+  /** Writes to `placed` the events of the cases in which not every order is known: two that follow each other are too close. */
+  async #place({ key }: StepTables, events: string): Promise<void> {
+    const order = this.#order;
+    if (!order) return;
+    const { duck } = this;
+    await duck.run(
+      'CREATE OR REPLACE TEMP TABLE placed (c INTEGER, tick BIGINT, source VARCHAR, place INTEGER, at_us BIGINT, near BOOLEAN)',
+    );
+    await duck.run(`CREATE OR REPLACE TEMP TABLE close_by AS WITH
+       own AS MATERIALIZED (SELECT k.id AS c, tick, at_us, source FROM ${events} e JOIN ${key} k ON k.c = e.c),
+       close AS (SELECT DISTINCT c FROM (SELECT c, source <> lag(source) OVER w AND tick - lag(tick) OVER w <= ${order.skewUs} AS close FROM own
+         WINDOW w AS (PARTITION BY c ORDER BY tick, source)) WHERE close)
+       SELECT * FROM own SEMI JOIN close USING (c) ORDER BY c, tick, source`);
+    let held: CloseBy[] = [];
+    for (let from = 0; ; from += PLACED_AT_ONCE) {
+      const rows = await duck.rows<CloseBy>(
+        `SELECT c, tick, at_us AS "atUs", source FROM close_by WHERE rowid >= ${from} AND rowid < ${from + PLACED_AT_ONCE} ORDER BY rowid`,
+      );
+      held = [...held, ...rows];
+      // The last case may go on behind these rows.
+      const whole = rows.length < PLACED_AT_ONCE ? held.length : held.findIndex(({ c }) => c === held.at(-1)?.c);
+      await this.#keepPlaces(held.slice(0, whole), order);
+      held = held.slice(whole);
+      if (rows.length < PLACED_AT_ONCE) break;
+    }
+    await duck.run('DROP TABLE close_by');
+  }
+
+  async #keepPlaces(events: readonly CloseBy[], order: CaseOrder): Promise<void> {
+    const cases: number[] = [];
+    const placed: Placed[] = [];
+    for (let begin = 0, end = 0; begin < events.length; begin = end) {
+      const c = (events[begin] as CloseBy).c;
+      while (end < events.length && events[end]?.c === c) end++;
+      for (const one of ordered(events.slice(begin, end), order)) {
+        cases.push(c);
+        placed.push(one);
+      }
+    }
+    await this.duck.append('placed', PLACED_COLUMNS, {
+      c: cases,
+      tick: placed.map(({ tick }) => BigInt(tick)),
+      source: placed.map(({ source }) => source),
+      place: placed.map(({ place }) => place),
+      at_us: placed.map(({ atUs }) => BigInt(atUs)),
+      near: placed.map(({ near }) => near),
+    });
   }
 
   /** Numbers for the cases and activities of these events that have none. */
@@ -158,11 +231,21 @@ function tablesOf(prefix: string): StepTables {
   };
 }
 
-function stepsSql({ key, activity }: StepTables, events: string): string {
+/** @param placed events of some cases are in an order of their own */
+function stepsSql({ key, activity }: StepTables, events: string, placed: boolean): string {
+  const [at, place, near, join] = placed
+    ? [
+        'coalesce(o.at_us, e.at_us)',
+        'o.place',
+        'coalesce(o.near, false)',
+        'LEFT JOIN placed o ON o.c = k.id AND o.tick = e.tick AND o.source = e.source',
+      ]
+    : ['at_us', 'NULL', 'false', ''];
   return `SELECT c, a, at_us, tick, lag(a) OVER w AS p, lag(at_us) OVER w AS previous_us, lead(at_us) OVER w AS next_us,
-      lead(1) OVER w IS NULL AS last, (row_number() OVER w)::INTEGER AS nth
-    FROM (SELECT k.id AS c, n.id AS a, at_us, tick, source FROM ${events} e JOIN ${key} k ON k.c = e.c JOIN ${activity} n ON n.activity = e.activity)
-    WINDOW w AS (PARTITION BY c ORDER BY tick, source)`;
+      lead(1) OVER w IS NULL AS last, (row_number() OVER w)::INTEGER AS nth, near
+    FROM (SELECT k.id AS c, n.id AS a, ${at} AS at_us, e.tick, e.source, ${place} AS place, ${near} AS near
+      FROM ${events} e JOIN ${key} k ON k.c = e.c JOIN ${activity} n ON n.activity = e.activity ${join})
+    WINDOW w AS (PARTITION BY c ORDER BY ${placed ? 'place, ' : ''}tick, source)`;
 }
 
 function waysSql(steps: string): string {

@@ -7,6 +7,8 @@ export interface MapEdge {
   readonly to: string;
   /** How often `to` came directly after `from` in a case. */
   readonly count: number;
+  /** Of these, where the two were too close, and of two sources, to know which was first (`skew`); absent: never. */
+  readonly concurrent?: number;
   /** Time between the two. */
   readonly medianMs: number;
   readonly p95Ms: number;
@@ -52,6 +54,7 @@ interface SpreadEdge extends Spread {
   readonly from: string;
   readonly to: string;
   readonly count: number;
+  readonly concurrent: number;
 }
 
 /** Null where there are none. */
@@ -70,7 +73,7 @@ export function processMap(steps: KeptSteps, scope: Scope, minShare = 0): Promis
     const inside = `(SELECT * FROM ${tables.step} WHERE ${inPeriod(scope)})`;
     const edges = await duck.rows<SpreadEdge>(
       `SELECT p.activity AS "from", n.activity AS "to", e.* EXCLUDE (p, a) FROM (
-         SELECT p, a, count(*) AS count, ${SPREAD('at_us - previous_us')} FROM ${inside} WHERE p IS NOT NULL GROUP BY p, a) e
+         SELECT p, a, count(*) AS count, count(*) FILTER (near) AS concurrent, ${SPREAD('at_us - previous_us')} FROM ${inside} WHERE p IS NOT NULL GROUP BY p, a) e
        JOIN ${tables.activity} p ON p.id = e.p JOIN ${tables.activity} n ON n.id = e.a ORDER BY count DESC, 1, 2`,
     );
     const activities = await duck.rows<Counted>(
@@ -96,7 +99,10 @@ export function processMap(steps: KeptSteps, scope: Scope, minShare = 0): Promis
       activities: counted(({ n }) => n),
       edges: edges
         .filter(({ count }) => count >= minShare * all)
-        .map(({ from, to, count, ...times }) => ({ from, to, count, ...durationsOf(times) }) as MapEdge),
+        .map(({ from, to, count, concurrent, ...times }) => {
+          const near = concurrent > 0 ? { concurrent } : {};
+          return { from, to, count, ...near, ...durationsOf(times) } as MapEdge;
+        }),
       start: counted(({ first }) => first),
       end: counted(({ last }) => last),
       waiting: counted(({ last, final }) => (final || asOfUs === null ? 0 : last)),

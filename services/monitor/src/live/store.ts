@@ -4,6 +4,7 @@ import { type Database, type Duck, openDisposable, Turns } from '@tributary/duck
 import { keepLearned, LEARNED_TABLE, learnedBefore, learnTransitions, withLearned } from '../conformance/learned.ts';
 import { VERDICT_TABLES, VERDICT_UPGRADE } from '../conformance/kept.ts';
 import { RECAST, Verdicts } from '../conformance/verdicts.ts';
+import { caseOrderOf } from '../analysis/concurrent.ts';
 import { KeptSteps } from '../analysis/kept-steps.ts';
 import { openState } from '../state.ts';
 
@@ -73,7 +74,7 @@ export class ProcessStore {
     this.process = process;
     this.#database = database;
     this.writer = writer;
-    this.#steps = new KeptSteps(asker);
+    this.#steps = new KeptSteps(asker, caseOrderOf(process));
     this.#judging = process;
     this.#heldBytes = heldBytes;
     this.#verdicts = new Verdicts(process, heldBytes);

@@ -2,6 +2,7 @@ import type { FindingKind, ProcessConfig } from '@tributary/config';
 import { isoMicros } from '@tributary/core';
 import type { Duck } from '@tributary/duckdb';
 import { processDrift } from '../analysis/drift.ts';
+import { caseOrderOf } from '../analysis/concurrent.ts';
 import { KeptSteps } from '../analysis/kept-steps.ts';
 import { brokenRules, type Finding, type Found } from './finding.ts';
 import { missingEvents } from './missing.ts';
@@ -34,9 +35,14 @@ export async function findingsOf(
 }
 
 /** A process that goes another way, or at another pace, than before; once there is at least as much before the newest span as in it. */
-async function drifted(duck: Duck, { watch: { drift } }: ProcessConfig): Promise<Finding[]> {
+async function drifted(duck: Duck, process: ProcessConfig): Promise<Finding[]> {
+  const { drift } = process.watch;
   if (!drift) return [];
-  const { since, split, alpha, edges, changed, durations } = await processDrift(new KeptSteps(duck), {}, drift);
+  const { since, split, alpha, edges, changed, durations } = await processDrift(
+    new KeptSteps(duck, caseOrderOf(process)),
+    {},
+    drift,
+  );
   const [first] = await duck.rows<{ us: number | null }>('SELECT min(at_us) AS us FROM event WHERE "case" IS NOT NULL');
   if (split === null || since === null || !first || first.us === null) return [];
   const splitUs = Date.parse(split) * 1_000;
