@@ -63,7 +63,11 @@ async function shop() {
 
 it('proposes the process of three databases, with its evidence, and as YAML that is one', async () => {
   const { changelogs } = await shop();
-  const proposals = await discover(changelogs, { sources: ['shop', 'pay', 'post'], signal: new AbortController().signal });
+  const proposals = await discover(changelogs, {
+    sources: ['shop', 'pay', 'post'],
+    references: async () => [],
+    signal: new AbortController().signal,
+  });
   const [best] = proposals;
   if (!best) throw new Error('nothing is proposed');
   expect(best.root).toBe('order');
@@ -93,6 +97,34 @@ it('proposes the process of three databases, with its evidence, and as YAML that
   expect(config?.objects.map(({ updated }) => updated)).toEqual(['none', 'none', 'none', 'none']);
 });
 
+it('takes a declared foreign key for a link, whatever its column is called, before what values show', async () => {
+  const { changelogs } = await shop();
+  const to = 'public.payments';
+  const linksOfRefund = async (...declared: { columns: string[]; toColumns: string[] }[]) => {
+    const [best] = await discover(changelogs, {
+      sources: ['shop', 'pay', 'post'],
+      references: async (source) => (source === 'pay' ? declared.map((one) => ({ table: 'public.refunds', to, ...one })) : []),
+      signal: new AbortController().signal,
+    });
+    return best?.objects.find(({ name }) => name === 'refund')?.links;
+  };
+  expect(await linksOfRefund({ columns: ['id'], toColumns: ['id'] })).toEqual([
+    {
+      column: 'id',
+      parent: 'pay.public.payments',
+      score: 1,
+      declared: true,
+      evidence: 'declared foreign key to pay.public.payments; 13 of 13 came after it',
+    },
+  ]);
+  // A link is one column, and leads to a key.
+  const others = [
+    { columns: ['id', 'payment_id'], toColumns: ['id', 'order_ref'] },
+    { columns: ['id'], toColumns: ['order_ref'] },
+  ];
+  expect(await linksOfRefund(...others)).toMatchObject([{ column: 'payment_id', declared: false }]);
+});
+
 const TICKETS = table('tickets', number('id', 1), text('step'), time('at'), text('note'));
 
 it.each([
@@ -111,7 +143,11 @@ it.each([
         await desk.stream([{ lsn: (lsn += 16n), changes: [{ schema: TICKETS, op: i === 0 ? Op.created : Op.updated, cells }] }]);
       }
     }
-    const [best] = await discover(changelogs, { sources: ['desk'], signal: new AbortController().signal });
+    const [best] = await discover(changelogs, {
+      sources: ['desk'],
+      references: async () => [],
+      signal: new AbortController().signal,
+    });
     expect(best?.objects[0]?.state).toMatchObject({ column: 'step', updated, created: updated === 'state' ? 'state' : 'event' });
     expect(proposalYaml(best as NonNullable<typeof best>).includes('updated: state')).toBe(updated === 'state');
   },

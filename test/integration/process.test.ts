@@ -66,7 +66,7 @@ describe('a process over two databases', () => {
       CREATE TABLE order_items (order_id int REFERENCES orders ON UPDATE CASCADE ON DELETE CASCADE, line int, PRIMARY KEY (order_id, line));
       INSERT INTO orders VALUES (1, 'paid', now())`);
     await pay.query(`CREATE TABLE payments (id int PRIMARY KEY, order_ref int, state text);
-      CREATE TABLE refunds (id int PRIMARY KEY, payment_id int)`);
+      CREATE TABLE refunds (id int PRIMARY KEY, payment_id int REFERENCES payments)`);
     await mkdir(join(folder, 'data'));
     const file = join(folder, 'tributary.yaml');
     await writeFile(file, CONFIG(postgres.url('shop'), postgres.url('pay')));
@@ -264,11 +264,13 @@ describe('a process over two databases', () => {
   it('is proposed from what the changelogs hold', async () => {
     await shop.query(`INSERT INTO orders SELECT i, 'new' FROM generate_series(100, 119) i`);
     await pay.query(`INSERT INTO payments SELECT i, i, 'authorised' FROM generate_series(100, 119) i`);
+    await pay.query('INSERT INTO refunds SELECT i, i FROM generate_series(100, 109) i');
     await shop.query(`UPDATE orders SET status = 'paid' WHERE id >= 100`);
     await caughtUp();
     const told = lastJson<{ proposals: { root: string; yaml: string }[] }>(await system.run(['process', 'discover']));
     expect(told.proposals[0]).toMatchObject({ root: 'order' });
     expect(told.proposals[0]?.yaml).toContain('state: status');
+    expect(told.proposals[0]?.yaml).toContain('declared foreign key to pay.public.payments');
     // Two at once get one answer.
     const asked = await Promise.all([1, 2].map(() => fetch(`${system.console}/v1/processes:discover`, { method: 'POST' })));
     for (const answer of asked) expect(await answer.json()).toEqual({ proposals: told.proposals });

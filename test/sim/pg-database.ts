@@ -280,7 +280,7 @@ function catalogTable({ oid, schema, key, blocks, file, churn }: ModelTable, sta
       toastable: type.name === 'text',
     })),
     key: key.map((index) => schema.columns[index]?.name as string),
-    parents: [],
+    references: [],
     identifiable: schema.identity === 'full' || key.length > 0,
     leaves: [{ oid, name: schema.table, file, blocks }],
     churn: `${churn} since ${statistics}`,

@@ -15,7 +15,7 @@ export { ProcessProjection } from './live/projection.ts';
 export { EVENT_COLUMNS } from './state.ts';
 export { ProcessStore } from './live/store.ts';
 export { startMonitor } from './main.ts';
-export { discover } from './discover/discover.ts';
+export { type DeclaredReference, discover } from './discover/discover.ts';
 export { type Proposal, proposalYaml } from './discover/propose.ts';
 export { durationText } from './pictures/words.ts';
 export type { Bottleneck } from './analysis/bottlenecks.ts';

@@ -21,7 +21,7 @@ const table: CatalogTable = {
   identity: 'default',
   columns: [{ name: 'id', place: 1, type: 20, typmod: -1, sqlType: 'int8', toastable: false }],
   key: ['id'],
-  parents: [],
+  references: [],
   identifiable: true,
   leaves: [{ oid: 1, name: 't', file: 1, blocks: 1 }],
   churn: '0',

@@ -108,7 +108,7 @@ export class Snapshotter {
   #next(): string | null {
     const { state, watch } = this.#options;
     const due = Object.keys(state.tables).filter((name) => state.tables[name]?.snapshot);
-    const free = due.find((name) => !watch.table(name)?.parents.some((parent) => due.includes(parent)));
+    const free = due.find((name) => !watch.table(name)?.references.some(({ to }) => due.includes(to)));
     return due.find((name) => state.tables[name]?.snapshot?.begun) ?? free ?? due[0] ?? null;
   }
 

@@ -415,7 +415,12 @@ export class SourceActor implements Actor {
       }
       yield { done: true, tables: names, rows: snapshotter.rows - before };
     });
-    return [barrier, snapshot];
+    const references = await bus.serve(`${prefix}.references`, async function* () {
+      // A foreign key that is declared later is no change of a table's shape: it is looked for.
+      await watch.check(false);
+      yield { references: [...watch.tables].flatMap(([table, { references: own }]) => own.map((one) => ({ table, ...one }))) };
+    });
+    return [barrier, snapshot, references];
   }
 }
 

@@ -14,14 +14,22 @@ export interface CatalogTable {
   readonly columns: readonly CatalogColumn[];
   /** Key column names in order: primary key, else identity index; empty without either. */
   readonly key: readonly string[];
-  /** Other tables (`schema.table`) that foreign keys of this one refer to. */
-  readonly parents: readonly string[];
+  /** Its foreign keys to other tables. */
+  readonly references: readonly CatalogReference[];
   /** PostgreSQL can name the old row of an update or delete in the WAL, on the table and on every partition. */
   readonly identifiable: boolean;
   /** Where the rows are: the table itself, or its leaf partitions. */
   readonly leaves: readonly { readonly oid: number; readonly name: string; readonly file: number; readonly blocks: number }[];
   /** Updated and deleted rows as far as statistics tell, and since when: a crash of the server takes what they knew. */
   readonly churn: string;
+}
+
+export interface CatalogReference {
+  readonly columns: readonly string[];
+  /** `schema.table`. */
+  readonly to: string;
+  /** In the order of `columns`. */
+  readonly toColumns: readonly string[];
 }
 
 export interface CatalogColumn {
@@ -70,8 +78,13 @@ SELECT c.oid::int8::float8 AS oid, n.nspname AS schema, c.relname AS table, c.re
                   OR (l.relreplident = 'i' AND EXISTS (SELECT 1 FROM pg_index i WHERE i.indrelid = l.oid AND i.indisreplident)))
           FROM (SELECT c.oid UNION SELECT relid FROM pg_partition_tree(c.oid)) t(oid) JOIN pg_class l ON l.oid = t.oid
          ) AS identifiable,
-       coalesce((SELECT json_agg(DISTINCT pn.nspname || '.' || p.relname) FROM pg_constraint f JOIN pg_class p ON p.oid = f.confrelid
-                  JOIN pg_namespace pn ON pn.oid = p.relnamespace WHERE f.conrelid = c.oid AND f.contype = 'f' AND f.confrelid <> c.oid), '[]') AS parents,
+       coalesce((SELECT json_agg(json_build_object('to', pn.nspname || '.' || p.relname,
+                    'columns', (SELECT json_agg(a.attname ORDER BY k.n) FROM unnest(f.conkey) WITH ORDINALITY k(attnum, n)
+                                  JOIN pg_attribute a ON a.attrelid = f.conrelid AND a.attnum = k.attnum),
+                    'toColumns', (SELECT json_agg(a.attname ORDER BY k.n) FROM unnest(f.confkey) WITH ORDINALITY k(attnum, n)
+                                    JOIN pg_attribute a ON a.attrelid = f.confrelid AND a.attnum = k.attnum)) ORDER BY f.conname)
+                   FROM pg_constraint f JOIN pg_class p ON p.oid = f.confrelid JOIN pg_namespace pn ON pn.oid = p.relnamespace
+                  WHERE f.conrelid = c.oid AND f.contype = 'f' AND f.confrelid <> c.oid AND f.conparentid = 0), '[]') AS "references",
        coalesce((SELECT json_agg(json_build_object('oid', l.oid::int8, 'name', l.oid::regclass::text, 'file', coalesce(pg_relation_filenode(l.oid), 0)::int8,
                   'blocks', coalesce(pg_relation_size(l.oid), 0) / current_setting('block_size')::int) ORDER BY l.oid)
           FROM pg_class l WHERE l.oid IN (SELECT relid FROM pg_partition_tree(c.oid) WHERE isleaf UNION SELECT c.oid)

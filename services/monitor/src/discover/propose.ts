@@ -17,6 +17,8 @@ export interface FoundState extends Found {
 
 export interface FoundLink extends Found {
   readonly column: string;
+  /** The database says so itself. */
+  readonly declared: boolean;
   /** `source.schema.table`. */
   readonly parent: string;
 }
@@ -30,6 +32,16 @@ export interface FoundObject {
   readonly state: FoundState | null;
   readonly milestones: readonly (Found & { readonly column: string })[];
   readonly links: readonly FoundLink[];
+}
+
+/** A foreign key of one column. */
+export interface Declared {
+  /** `source.schema.table`, and the column in it. */
+  readonly child: string;
+  readonly column: string;
+  readonly parent: string;
+  /** The column of the parent. */
+  readonly key: string;
 }
 
 /** One process that the changes show: a root and what belongs to it. */
@@ -51,11 +63,11 @@ const MILESTONE_MIN = 0.05;
  * Ranks what a survey shows, best first: a root is a table with a state, or one that others' states hang on, to which other tables'
  * columns lead; every table with a state that leads to it, by whatever way, belongs to it.
  */
-export function propose(tables: readonly TableSurvey[]): Proposal[] {
+export function propose(tables: readonly TableSurvey[], declared: readonly Declared[]): Proposal[] {
   const large = tables.filter(({ objects }) => objects.size >= OBJECTS_MIN);
   const names = namesOf(large);
   const found = large.map((table): FoundObject => {
-    const links = linksOf(table, large);
+    const links = linksOf(table, large, declared);
     return {
       name: names.get(idOf(table)) as string,
       source: table.source,
@@ -147,25 +159,45 @@ function milestonesOf(table: TableSurvey): (Found & { column: string })[] {
 }
 
 /**
- * Columns whose values are keys of another table, best first. Small whole numbers are keys of every table, so what they are called and
- * that the child comes after its parent speak for a link beside the containment.
+ * Columns that lead to another table, best first: declared foreign keys, and columns whose values are keys of it. Small whole numbers are keys
+ * of every table, so what they are called and that the child comes after its parent speak for a link beside the containment.
  */
-function linksOf(table: TableSurvey, tables: readonly TableSurvey[]): FoundLink[] {
-  return table.columns.flatMap(({ name, sqlType }, c): FoundLink[] => {
-    if (table.key.length === 1 && table.key[0] === name) return [];
-    const ranked = tables.flatMap((parent): FoundLink[] => {
-      const key = parent.columns.find((column) => column.name === parent.key[0]);
-      if (parent === table || parent.key.length !== 1 || !key || familyOf(key.sqlType) !== familyOf(sqlType)) return [];
-      const named = isNamedAfter(name, parent.table);
-      const { values, contained, inOrder, timed } = contain(table, c, parent);
-      const share = values === 0 ? 0 : contained / values;
-      const ordered = timed === 0 ? 1 : inOrder / timed;
-      if (values < OBJECTS_MIN || share < CONTAINED_MIN || ordered < CONTAINED_MIN || !named) return [];
-      const evidence = `${percent(share)} of ${values} values are keys of ${idOf(parent)}; ${inOrder} of ${timed} came after it`;
-      return [{ column: name, parent: idOf(parent), score: share * ordered, evidence }];
-    });
-    return ranked.toSorted((a, b) => b.score - a.score).slice(0, 1);
+function linksOf(table: TableSurvey, tables: readonly TableSurvey[], declared: readonly Declared[]): FoundLink[] {
+  const found = table.columns.flatMap(({ name }, c): FoundLink[] => {
+    const foreign = declared.filter(({ child, column }) => child === idOf(table) && column === name);
+    const certain = foreign.flatMap((one) => declaredLink(one, { table, c, tables }) ?? []);
+    return certain.length > 0 ? certain.slice(0, 1) : shownLinks(table, c, tables);
   });
+  return found.toSorted((a, b) => Number(b.declared) - Number(a.declared) || b.score - a.score);
+}
+
+/** Null: it leads to no key, or to a table of which too little is seen. */
+function declaredLink(
+  { parent: to, key }: Declared,
+  { table, c, tables }: { table: TableSurvey; c: number; tables: readonly TableSurvey[] },
+): FoundLink | null {
+  const parent = tables.find((one) => idOf(one) === to);
+  if (!parent || parent.key.length !== 1 || parent.key[0] !== key) return null;
+  const { inOrder, timed } = contain(table, c, parent);
+  const evidence = `declared foreign key to ${to}; ${inOrder} of ${timed} came after it`;
+  return { column: table.columns[c]?.name ?? '', parent: to, score: 1, evidence, declared: true };
+}
+
+function shownLinks(table: TableSurvey, c: number, tables: readonly TableSurvey[]): FoundLink[] {
+  const { name, sqlType } = table.columns[c] as ColumnSurvey;
+  if (table.key.length === 1 && table.key[0] === name) return [];
+  const ranked = tables.flatMap((parent): FoundLink[] => {
+    const key = parent.columns.find((column) => column.name === parent.key[0]);
+    if (parent === table || parent.key.length !== 1 || !key || familyOf(key.sqlType) !== familyOf(sqlType)) return [];
+    const named = isNamedAfter(name, parent.table);
+    const { values, contained, inOrder, timed } = contain(table, c, parent);
+    const share = values === 0 ? 0 : contained / values;
+    const ordered = timed === 0 ? 1 : inOrder / timed;
+    if (values < OBJECTS_MIN || share < CONTAINED_MIN || ordered < CONTAINED_MIN || !named) return [];
+    const evidence = `${percent(share)} of ${values} values are keys of ${idOf(parent)}; ${inOrder} of ${timed} came after it`;
+    return [{ column: name, parent: idOf(parent), score: share * ordered, evidence, declared: false }];
+  });
+  return ranked.toSorted((a, b) => b.score - a.score).slice(0, 1);
 }
 
 function contain(
