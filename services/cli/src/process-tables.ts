@@ -4,6 +4,7 @@ import {
   type FoundCase,
   durationText,
   type JudgedCase,
+  type ObjectMap,
   type Problem,
   type ProcessCase,
   type ProcessMap,
@@ -18,7 +19,8 @@ import { type Output, table } from './output.ts';
 
 /** Prints an answer about a process for people. */
 export function showProcess(what: ProcessQuestion['what'], answer: unknown, output: Output): void {
-  if (what === 'map') showMap(answer as ProcessMap, output);
+  if (what === 'map' && 'objects' in (answer as object)) showObjectMap(answer as ObjectMap, output);
+  else if (what === 'map') showMap(answer as ProcessMap, output);
   else if (what === 'variants') showVariants((answer as { variants: readonly Variant[] }).variants, output);
   else if (what === 'cases') showCases((answer as { cases: readonly (ProcessCase | JudgedCase | FoundCase)[] }).cases, output);
   else if (what === 'problems') showProblems((answer as { problems: readonly Problem[] }).problems, output);
@@ -109,6 +111,21 @@ function showMap(map: ProcessMap, output: Output): void {
       .map(([name, n]) => `${name} (${n})`)
       .join(', ');
   output.line(`\nStart: ${counts(map.start)}\nEnd: ${counts(map.end)}`);
+}
+
+function showObjectMap({ objects, edges }: ObjectMap, output: Output): void {
+  output.line(`Objects: ${objects.map(({ object, uniqueObjects }) => `${object} (${uniqueObjects})`).join(', ')}\n`);
+  const rows = edges.map((one) => [
+    one.object,
+    one.from,
+    one.to,
+    one.couples,
+    one.uniqueObjects,
+    one.totalObjects,
+    durationText(one.medianMs),
+    durationText(one.p95Ms),
+  ]);
+  output.line(table(['object', 'from', 'to', 'couples', 'unique objects', 'total objects', 'median', 'p95'], rows));
 }
 
 function showBottlenecks(activities: readonly Bottleneck[], output: Output): void {

@@ -6,6 +6,7 @@ import { caseOrderOf } from './analysis/concurrent.ts';
 import { type CasesAsked, processCases } from './analysis/cases.ts';
 import { processDrift } from './analysis/drift.ts';
 import { processMap } from './analysis/map.ts';
+import { processObjectMap } from './analysis/object-map.ts';
 import { processSpectrum } from './analysis/spectrum.ts';
 import { KeptSteps } from './analysis/kept-steps.ts';
 import type { Scope } from './analysis/scope.ts';
@@ -27,7 +28,7 @@ export interface ProcessQuestion {
   readonly what: 'map' | 'variants' | 'cases' | 'problems' | 'timeline' | 'spectrum' | 'wip' | 'bottlenecks' | 'drift' | 'export';
   readonly from?: string;
   readonly to?: string;
-  /** Type of object whose life is the case; default: the root. Of `timeline`: of the object. */
+  /** Type of object whose life is the case; default: the root. `map` alone: `*` for all types, side by side. Of `timeline`: of the object. */
   readonly object?: string;
   /** `timeline`: of the object. */
   readonly key?: string;
@@ -69,6 +70,8 @@ export interface Answering {
   readonly declared?: { readonly process: ProcessConfig; readonly nowUs: number };
 }
 
+/** For the type of object, of a map: all of them. */
+const EVERY_TYPE = '*';
 /** States of cases that are learned, so that they need no rules. */
 const UNUSUAL = ['stuck', 'missing', 'silent'] as const;
 const LIMIT_DEFAULT = 100;
@@ -88,10 +91,12 @@ export async function* answerProcess(duck: Duck, question: ProcessQuestion, answ
   const { name, root, declared } = answering;
   const { steps = new KeptSteps(duck, declared ? caseOrderOf(declared.process) : null) } = answering;
   const scope = await scopeOf(duck, question, root);
-  const { what } = question;
+  const { what, minShare = 0 } = question;
   const picture = pictures(question);
-  if (what === 'map')
-    yield picture(await processMap(steps, scope, question.minShare ?? 0), {
+  if (what === 'map' && question.object === EVERY_TYPE)
+    yield picture(await processObjectMap(steps, scope, { root, minShare }), {});
+  else if (what === 'map')
+    yield picture(await processMap(steps, scope, minShare), {
       svg: (map) => mapSvg(name, map),
       dot: (map) => mapDot(name, map),
     });
@@ -234,7 +239,8 @@ function spanOf(written: string): number {
   return ms;
 }
 
-async function scopeOf(duck: Duck, { from, to, object }: ProcessQuestion, root: string): Promise<Scope> {
+async function scopeOf(duck: Duck, { what, from, to, object: asked }: ProcessQuestion, root: string): Promise<Scope> {
+  const object = what === 'map' && asked === EVERY_TYPE ? undefined : asked;
   if (object !== undefined && object !== root) {
     const types = await duck.rows<{ object: string }>('SELECT object FROM event UNION SELECT object FROM relation ORDER BY 1');
     if (!types.some((one) => one.object === object)) {

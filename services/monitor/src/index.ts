@@ -4,6 +4,7 @@ export { allowedByBpmn, allowedText } from './exchange/read-bpmn.ts';
 export { EXPORT_FORMATS } from './exchange/export.ts';
 export { answerImported, importedNames, removeImported } from './imported.ts';
 export type { ProcessMap } from './analysis/map.ts';
+export type { ObjectMap } from './analysis/object-map.ts';
 export type { Variant } from './analysis/variants.ts';
 export type { ProcessCase } from './analysis/cases.ts';
 export type { FoundCase } from './watch/finding.ts';

@@ -80,6 +80,9 @@ export const QUESTIONS = [
       'Directly-follows graph, with counts and times',
       {
         ...scope,
+        object: text(
+          'Type of object whose life is the case; default: the root. `*`: all types, each counted as couples, unique and total objects',
+        ),
         min_share: { type: 'number', minimum: 0, maximum: 1, description: 'Leaves out edges of a smaller share of all steps' },
       },
       ['json', 'svg', 'dot'],

@@ -116,7 +116,7 @@ describe('events of two sources within the skew', () => {
           newest.set(source, tick);
           const ordinal = (places.get(source) ?? 0) + 1;
           places.set(source, ordinal);
-          return { ...{ case: c, activity, atUs, tick, source, lsn: 0n, ordinal, part: 0, object: source, key: c }, ...NOTHING };
+          return { case: c, activity, atUs, tick, source, ordinal, object: source, key: c, ...NOTHING };
         });
       await appendEvents(duck, rows);
       await duck.run('DELETE FROM place');
@@ -134,8 +134,12 @@ describe('events of two sources within the skew', () => {
   it('make one way of a case whatever the clocks say, and are by their times where nobody said how far clocks may differ', async () => {
     await duck.run('DELETE FROM event');
     const at = (c: string, source: string, ms: number, activity: string): ProcessEvent => ({
-      ...{ case: c, activity, atUs: ms * MS, tick: ms * MS, source, lsn: 0n, ordinal: ms, part: 0, object: source, key: c },
       ...NOTHING,
+      ...told(source, ms, activity),
+      case: c,
+      ordinal: ms,
+      object: source,
+      key: c,
     });
     await appendEvents(duck, [
       at('a', 'shop', 1_000, 'packed'),
@@ -158,4 +162,4 @@ describe('events of two sources within the skew', () => {
   });
 });
 
-const NOTHING = { kind: 'state', before: null, after: null, attributes: null } as const;
+const NOTHING = { lsn: 0n, part: 0, kind: 'state', before: null, after: null, attributes: null } as const;

@@ -8,6 +8,7 @@ import sax from 'sax';
 import { afterAll, beforeAll, describe, expect, it } from 'vitest';
 import type { ProcessQuestion } from '../answers.ts';
 import type { ProcessMap } from '../analysis/map.ts';
+import type { ObjectMap } from '../analysis/object-map.ts';
 import type { Variant } from '../analysis/variants.ts';
 import { answerImported } from '../imported.ts';
 import { importLog } from './import.ts';
@@ -135,6 +136,47 @@ describe('logs of processes', () => {
       ['pick', 'ship', 2],
       ['place', 'pick', 2],
     ]);
+  });
+
+  it('says of every number of an object-centric map what it counts', async () => {
+    const path = join(dataDir, 'readings.json');
+    // An order of two items, which are shipped together, come back together, and are shipped again; one of them comes back once more.
+    const told: [string, ...string[]][] = [
+      ['place', 'o1', 'i1', 'i2'],
+      ['ship', 'i1', 'i2'],
+      ['return', 'i1', 'i2'],
+      ['ship', 'i1', 'i2'],
+      ['return', 'i2'],
+    ];
+    const events = told.map(([type, ...ids], n) => ({
+      id: String(n),
+      type,
+      time: `2026-01-0${n + 1}T00:00:00Z`,
+      relationships: ids.map((objectId) => ({ objectId, qualifier: '' })),
+    }));
+    const objects = ['o1', 'i1', 'i2'].map((id) => ({ id, type: id.startsWith('o') ? 'order' : 'item' }));
+    await writeFile(path, JSON.stringify({ eventTypes: [], objectTypes: [], events, objects }));
+    const name = await importLog(path, { dataDir, root: 'order' });
+    const [map] = (await ask(name, { what: 'map', object: '*' })) as [ObjectMap];
+    expect(map.objects).toEqual([
+      { object: 'item', uniqueObjects: 2 },
+      { object: 'order', uniqueObjects: 1 },
+    ]);
+    const counts = (one: { uniqueObjects: number; totalObjects: number }) => [one.uniqueObjects, one.totalObjects];
+    expect(map.activities.map((one) => [one.object, one.activity, one.events, ...counts(one)])).toEqual([
+      ['item', 'ship', 2, 2, 4],
+      ['item', 'return', 2, 2, 3],
+      ['item', 'place', 1, 2, 2],
+      ['order', 'place', 1, 1, 1],
+    ]);
+    expect(map.edges.map((one) => [one.object, one.from, one.to, one.couples, ...counts(one)])).toEqual([
+      ['item', 'ship', 'return', 2, 2, 3],
+      ['item', 'place', 'ship', 1, 2, 2],
+      ['item', 'return', 'ship', 1, 2, 2],
+    ]);
+    const [frequent] = (await ask(name, { what: 'map', object: '*', minShare: 0.4 })) as [ObjectMap];
+    expect(frequent.edges.map(({ from, to }) => [from, to])).toEqual([['ship', 'return']]);
+    await expect(ask(name, { what: 'map', object: '*', format: 'svg' })).rejects.toThrow('Formats: json');
   });
 
   it('a period makes no starts that did not happen', async () => {
