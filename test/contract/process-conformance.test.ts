@@ -149,7 +149,7 @@ describe('planted faults', () => {
     const duck = await store.reader();
     try {
       const question = { what: 'cases', limit: 1_000, ...asked } as const;
-      const declared = { process: store.process, nowUs };
+      const declared = { process: store.process, nowUs, usual: null };
       for await (const part of answerProcess(duck, question, { name: store.process.name, root: 'order', declared }))
         return (part as { cases: JudgedCase[] }).cases;
       throw new Error('there is no answer');

@@ -221,12 +221,16 @@ describe('a process over two databases', () => {
       'absence: order.cancelled',
       'absence: order.paid',
     );
-    const replayed = await fetch(`${system.console}/v1/processes/order_to_cash:replay`, {
-      method: 'POST',
-      headers: { 'Content-Type': 'application/yaml' },
-      body,
+    const replayed = async (text: string) => {
+      const headers = { 'Content-Type': 'application/yaml' };
+      return (await fetch(`${system.console}/v1/processes/order_to_cash:replay`, { method: 'POST', headers, body: text })).json();
+    };
+    const kept = { rule: 'kept', fired: 2, cases: 2 };
+    expect(await replayed(body)).toMatchObject({ fired: 2, rules: [{ ...kept, more: 2, fewer: 1 }] });
+    expect(await replayed(`${body}---\n${body}`)).toMatchObject({
+      against: { definition: 'given', fired: 2 },
+      rules: [{ ...kept, more: 0, fewer: 0 }],
     });
-    expect(await replayed.json()).toMatchObject({ fired: 2, rules: [{ rule: 'kept', fired: 2, cases: 2, more: 2, fewer: 1 }] });
     const ack = (name: string) => fetch(`${system.console}/v1/alerts/${encodeURIComponent(name)}:ack`, { method: 'POST' });
     expect([(await ack('kept')).status, (await ack('process.order_to_cash.other')).status]).toEqual([400, 404]);
     expect(await (await ack(id)).json()).toEqual({ process: 'order_to_cash', alert: 'kept', acknowledgedBy: 'local' });

@@ -225,7 +225,10 @@ talking(
   .option('--ended <true|false>', 'cases: only those that ended, or that go on')
   .option('--sort <order>', 'cases: newest, longest or waiting')
   .option('--window <span>', 'drift: the newest stretch of time (default: 7d)')
-  .option('--against <span>', 'drift: what it is compared with (default: 28d)')
+  .option(
+    '--against <span or file>',
+    'drift: what it is compared with (default: 28d); replay: a file with the definition that it is compared with (default: the running one)',
+  )
   .option('-f, --file <file>', 'replay: config file with the changed definition (may be repeated)', collect, [])
   .option('--alpha <share>', 'drift: how probable a false alarm may be (default: 0.001)')
   .action((action: string, name: readonly string[], options: Options & ProcessOptions) =>

@@ -39,7 +39,7 @@ function showProblems(problems: readonly Problem[], output: Output): void {
     cases,
     newest.flatMap((one) => one.case ?? []).join(', '),
   ]);
-  output.line(table(['rule', '', 'what went wrong', 'cases', 'newest'], rows));
+  output.line(table(['rule', '', 'what went wrong, or is kept', 'cases', 'newest'], rows));
 }
 
 function showVariants(variants: readonly Variant[], output: Output): void {
@@ -74,10 +74,13 @@ function showFound(cases: readonly FoundCase[], output: Output): void {
   output.line(table(['case', 'last activity', 'last', 'what is unusual'], rows));
 }
 
-export function showReplay({ cases, fired, rules, violations }: WhatIf, output: Output): void {
-  output.line(`It would have fired ${fired} times in ${cases} cases.\n`);
-  const counts = rules.map((one) => [one.rule, one.fired, one.cases, one.more, one.fewer]);
-  output.line(table(['rule', 'fired', 'cases', 'more than now', 'fewer'], counts));
+export function showReplay({ cases, fired, against, rules, violations }: WhatIf, output: Output): void {
+  const [would, other] = against.definition === 'running' ? ['fired', 'now'] : ['would have fired', 'the other'];
+  output.line(
+    `It would have fired ${fired} times in ${cases} cases; ${other === 'now' ? 'the running definition' : other} ${would} ${against.fired} times.\n`,
+  );
+  const counts = rules.map((one) => [one.rule, one.fired, one.cases, one.against.fired, one.against.cases, one.more, one.fewer]);
+  output.line(table(['rule', 'fired', 'cases', `fired, ${other}`, `cases, ${other}`, 'more', 'fewer'], counts));
   const told = violations.map(({ change, rule, case: own, at, event }) => [change, rule, own, at, event.activity]);
   output.line(`\n${table(['', 'rule', 'case', 'at', 'event'], told)}`);
 }

@@ -225,7 +225,10 @@ function headline(root: string, activities: readonly Bottleneck[]): string {
   const standing = activities.toSorted((a, b) => b.waiting.cases - a.waiting.cases)[0];
   const most = `Most time passes after “${first.activity}”: ${percent(first.share)} of all${first.after ? `, half go on within ${duration(first.after.medianMs)}, 5 % take longer than ${duration(first.after.p95Ms)}` : ''}.`;
   if (!standing || standing.waiting.cases === 0) return most;
-  return `${many(under, root)} on the way. Most ${plural(words(root))} stand after “${standing.activity}”: ${count(standing.waiting.cases)}, the longest for ${duration(standing.waiting.longestMs)}. ${most}`;
+  const { cases, longestMs } = standing.waiting;
+  // A source that lags could still tell that they went on.
+  const since = longestMs === null ? 'for how long is not known yet' : `the longest for ${duration(longestMs)}`;
+  return `${many(under, root)} on the way. Most ${plural(words(root))} stand after “${standing.activity}”: ${count(cases)}, ${since}. ${most}`;
 }
 
 function tableOf<Row>(id: string, columns: readonly Column<Row>[], key: (row: Row) => string): LiveTable<Row> {

@@ -17,7 +17,8 @@ import { Judge } from './conformance/judge.ts';
 import { processWip } from './analysis/wip.ts';
 import { foundCases } from './watch/finding.ts';
 import { findingsOf } from './watch/look.ts';
-import { type Problem, processProblems } from './watch/problems.ts';
+import { processProblems } from './watch/problems.ts';
+import type { Usual } from './watch/usual.ts';
 import { exportProcess } from './exchange/export.ts';
 import { mapDot } from './pictures/map-dot.ts';
 import { mapSvg } from './pictures/map-svg.ts';
@@ -66,8 +67,8 @@ export interface Answering {
   readonly name: string;
   /** Type of the root object. */
   readonly root: string;
-  /** Of a declared process, which is judged; `nowUs` by the clock. */
-  readonly declared?: { readonly process: ProcessConfig; readonly nowUs: number };
+  /** Of a declared process, which is judged; `nowUs` by the clock, `usual`: what its watch has seen. */
+  readonly declared?: { readonly process: ProcessConfig; readonly nowUs: number; readonly usual: Usual | null };
 }
 
 /** For the type of object, of a map: all of them. */
@@ -102,7 +103,7 @@ export async function* answerProcess(duck: Duck, question: ProcessQuestion, answ
     });
   else if (what === 'variants') yield { variants: await processVariants(steps, scope, limitOf(question)) };
   else if (what === 'cases') yield { cases: await casesOf(steps, question, { scope, answering }) };
-  else if (what === 'problems') yield { problems: await problemsOf(duck, question, answering) };
+  else if (what === 'problems') yield await problemsOf(duck, question, answering);
   else if (what === 'timeline')
     yield await objectTimeline(duck, { ...objectOf(question), root, limit: limitOf(question, PART_MAX) });
   else if (what === 'spectrum')
@@ -195,7 +196,7 @@ function casesOf(
   return judgedCases(duck, declared.process, options);
 }
 
-function problemsOf(duck: Duck, question: ProcessQuestion, { declared }: Answering): Promise<Problem[]> {
+function problemsOf(duck: Duck, question: ProcessQuestion, { declared }: Answering): ReturnType<typeof processProblems> {
   if (!declared) throw new Fault('config_invalid', 'an imported log has no rules: nothing is known to be wrong with it');
   const { from, to, object } = question;
   if (from !== undefined || to !== undefined || object !== undefined)
@@ -203,6 +204,7 @@ function problemsOf(duck: Duck, question: ProcessQuestion, { declared }: Answeri
   return processProblems(duck, declared.process, {
     limit: limitOf({ limit: question.limit ?? NAMED_DEFAULT }, PART_MAX),
     nowUs: declared.nowUs,
+    usual: declared.usual,
   });
 }
 

@@ -83,8 +83,10 @@ export async function processCommand(
   const answer = await whole(ask(subject, question, options));
   if (output.json) output.value(question.what === 'map' ? { process: subject, ...(answer as object) } : answer);
   else showProcess(question.what, answer, output);
-  const { freshness } = answer as { freshness?: { completeTo: string | null } };
+  const { freshness, learnedAt } = answer as { freshness?: { completeTo: string | null }; learnedAt?: string };
   if (freshness && !output.json) process.stderr.write(`Complete to: ${freshness.completeTo ?? 'nothing yet'}\n`);
+  if (learnedAt !== undefined && !output.json)
+    process.stderr.write(`What is stuck, missing, silent or drifting: as seen at ${learnedAt}\n`);
 }
 
 /** Lists may come in several parts. */
@@ -155,12 +157,17 @@ async function replay(name: string, options: ProcessOptions, output: Output): Pr
   try {
     const { bus, changelogs } = connected.broker;
     const there = await changelogs.list();
-    const configs = (await readFiles(options.file)).flatMap((file) => processesOf(file, there, 'passed over'));
-    const config = configs.find((one) => one.name === name);
-    if (!config) throw new Fault('config_invalid', `the files hold no document of kind: Process with the name ${name}`);
+    const definedIn = async (files: readonly string[]) => {
+      const configs = (await readFiles(files)).flatMap((file) => processesOf(file, there, 'passed over'));
+      const config = configs.find((one) => one.name === name);
+      if (!config) throw new Fault('config_invalid', `the files hold no document of kind: Process with the name ${name}`);
+      return config;
+    };
+    const config = await definedIn(options.file);
+    const against = options.against === undefined ? {} : { against: await definedIn([options.against]) };
     const limit = options.limit === undefined ? {} : { limit: Number(options.limit) };
     const subject = `tributary.process.${name}.replay`;
-    const told = await askOne<WhatIf>(bus, subject, { config, ...limit }, { idleMs: ANSWER_IDLE_MS });
+    const told = await askOne<WhatIf>(bus, subject, { config, ...against, ...limit }, { idleMs: ANSWER_IDLE_MS });
     if (output.json) output.value({ process: name, ...told });
     else showReplay(told, output);
   } finally {

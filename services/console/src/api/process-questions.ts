@@ -55,7 +55,7 @@ export const validateSchema = {
 export const replaySchema = {
   summary: 'What-if: how often another definition would have fired on the cases that are here, and where',
   description:
-    'Body: a document of kind: Process (YAML or JSON) with the same objects, root and events and other rules. Nothing is changed.',
+    'Body: a document of kind: Process (YAML or JSON) with the same objects, root and events and other rules; as YAML a second one behind it, to be compared with instead of the running one. Nothing is changed.',
   params,
   querystring: { type: 'object', additionalProperties: false, properties: { limit: { ...limit, maximum: 10_000 } } },
   response: { 200: object },

@@ -128,12 +128,16 @@ function definitionsOf(server: FastifyInstance, options: ProcessRoutesOptions): 
 }
 
 /** The one definition in a body, checked by itself. References to secrets stay text. @throws Fault `config_invalid` with line and column */
-async function definitionIn({ changelogs }: ProcessRoutesOptions, body: unknown): Promise<ProcessConfig> {
-  const { processesOf } = await configReading();
-  const text = typeof body === 'string' ? body : JSON.stringify(body, null, 2);
-  const [config, ...more] = processesOf({ name: 'body', text }, await changelogs.list());
+async function definitionIn(options: ProcessRoutesOptions, body: unknown): Promise<ProcessConfig> {
+  const [config, ...more] = await definitionsIn(options, body);
   if (!config || more.length > 0) throw new Fault('config_invalid', 'body: expected one document of kind: Process');
   return config;
+}
+
+async function definitionsIn({ changelogs }: ProcessRoutesOptions, body: unknown): Promise<ProcessConfig[]> {
+  const { processesOf } = await configReading();
+  const text = typeof body === 'string' ? body : JSON.stringify(body, null, 2);
+  return processesOf({ name: 'body', text }, await changelogs.list());
 }
 
 function madeOf({ root, objects }: ProcessConfig): object {
@@ -149,9 +153,12 @@ function replayRoute(server: FastifyInstance, options: ProcessRoutesOptions): vo
       const { process: name } = at;
       if ((await kindOf(options, name)) === 'imported')
         throw new Fault('config_invalid', `${name} is an imported log: it has no rules`, { parameter: 'process' });
-      const config = await definitionIn(options, body);
+      const [config, against, ...more] = await definitionsIn(options, body);
+      if (!config || more.length > 0)
+        throw new Fault('config_invalid', 'body: expected one document of kind: Process, or a second one to compare it with');
       const subject = `tributary.process.${name}.replay`;
-      const replay = () => askOne<object>(options.bus, subject, { config, ...query }, { idleMs: ANSWER_IDLE_MS });
+      const replay = () =>
+        askOne<object>(options.bus, subject, { config, ...(against ? { against } : {}), ...query }, { idleMs: ANSWER_IDLE_MS });
       const told = await answering(name, () => outlastingLoss(replay));
       return { process: name, ...told };
     },

@@ -20,7 +20,7 @@ export interface Bottleneck {
   readonly before: Waited | null;
   /** Until the next event; null = every case ends here, or goes on here. */
   readonly after: Waited | null;
-  /** Cases that go on and whose last event this is, and for how long. */
+  /** Cases that go on and whose last event this is, and for how long; null = of none that is known: everything is complete only to before they came here, as a source lags. */
   readonly waiting: { readonly cases: number; readonly medianMs: number | null; readonly longestMs: number | null };
   /** Cases in which it happened more than once, and how often beyond the first time. */
   readonly rework: { readonly cases: number; readonly repeats: number };
@@ -29,9 +29,9 @@ export interface Bottleneck {
 interface Standing {
   readonly activity: string;
   readonly cases: number;
-  readonly medianMs: number;
-  readonly longestMs: number;
-  readonly totalMs: number;
+  readonly medianMs: number | null;
+  readonly longestMs: number | null;
+  readonly totalMs: number | null;
 }
 
 const WAITED = (us: string) =>
@@ -47,7 +47,8 @@ export function processBottlenecks(steps: KeptSteps, scope: Scope): Promise<Bott
     const events = await grouped<{ events: number }>('count(*) AS events', 'step');
     const before = await grouped<Waited>(WAITED('at_us - previous_us'), 'step WHERE previous IS NOT NULL');
     const after = await grouped<Waited>(WAITED('next_us - at_us'), 'step WHERE next_us IS NOT NULL');
-    const age = `greatest(0, ${asOfUs ?? 0} - since_us)`;
+    // Whether a case that came here later than that still stands here is not known.
+    const age = `(CASE WHEN since_us <= ${asOfUs ?? 0} THEN ${asOfUs ?? 0} - since_us END)`;
     const standing = await grouped<Standing>(
       `count(*) AS cases, median(${age}) / 1000.0 AS "medianMs", max(${age}) / 1000.0 AS "longestMs", sum(${age})::DOUBLE / 1000.0 AS "totalMs"`,
       `standing WHERE ${inPeriod(scope).replaceAll('at_us', 'since_us')}`,

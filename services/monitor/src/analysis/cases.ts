@@ -12,7 +12,7 @@ export interface ProcessCase {
   readonly activity: string;
   /** It goes on (`overSteps`). */
   readonly open: boolean;
-  /** Since its last event; null = it does not go on. */
+  /** Since its last event; null = it does not go on, or everything is complete only to before that event, as a source lags. */
   readonly waitingMs: number | null;
 }
 
@@ -36,12 +36,12 @@ export function processCases(
     const wanted = ended === undefined ? 'true' : ended ? 'NOT open' : 'open';
     const order = {
       newest: 'last_us DESC',
-      longest: '(CASE WHEN open THEN now_us ELSE last_us END - first_us) DESC',
+      longest: '(CASE WHEN open THEN greatest(now_us, last_us) ELSE last_us END - first_us) DESC',
       waiting: 'open DESC, last_us',
     }[sort];
     return duck.rows<ProcessCase>(
       `SELECT k.c AS "case", events, ${isoSql('first_us')} AS first, ${isoSql('last_us')} AS last, (last_us - first_us) / 1000.0 AS "durationMs",
-              activity, open, CASE WHEN open THEN greatest(0, now_us - last_us) / 1000.0 END AS "waitingMs"
+              activity, open, CASE WHEN open AND last_us <= now_us THEN (now_us - last_us) / 1000.0 END AS "waitingMs"
          FROM (SELECT c, count(*) AS events, min(at_us) AS first_us, max(at_us) AS last_us, any_value(activity) FILTER (last) AS activity,
                       c IN (SELECT c FROM standing) AS open, ${asOfUs ?? 0} AS now_us
                  FROM stepped GROUP BY c HAVING bool_or(${inPeriod(scope)})) e

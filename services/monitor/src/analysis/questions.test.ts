@@ -147,6 +147,26 @@ describe('questions, beside a plain reckoning', () => {
     expect((await ask<ProcessMap>({ what: 'map', ...period })).variants).toBe(new Set(ways).size);
   });
 
+  it('does not say for how long a case has stood where a source lags behind it', async () => {
+    const came = open.map((events) => events.at(-1)?.us ?? 0).toSorted((a, b) => a - b);
+    const [first = 0, second = 0] = came;
+    try {
+      for (const [mark, known] of [
+        [second, [(second - first) / 1_000, 0]],
+        [first - 1, []],
+      ] as const) {
+        await duck.run(`UPDATE place SET watermark = ${mark}`);
+        const { cases: listed } = await ask<{ cases: ProcessCase[] }>({ what: 'cases', ended: false, sort: 'waiting' });
+        expect(listed.map(({ waitingMs }) => waitingMs)).toEqual(came.map((_, i) => known[i] ?? null));
+        const { activities } = await ask<{ activities: Bottleneck[] }>({ what: 'bottlenecks' });
+        const stand = activities.filter(({ waiting }) => waiting.cases > 0);
+        expect(stand.map(({ waiting }) => waiting.longestMs)).toEqual([known[0] ?? null]);
+      }
+    } finally {
+      await duck.run(`UPDATE place SET watermark = ${NOW}`);
+    }
+  });
+
   it('finds where time passes, before, after and now; and rework', async () => {
     const { activities } = await ask<{ activities: Bottleneck[] }>({ what: 'bottlenecks' });
     expect(activities[0]?.activity).toBe('checked');

@@ -5,6 +5,7 @@ import type { Duck } from '@tributary/duckdb';
 import { type Answering, answerProcess, ofSteps, type ProcessQuestion } from '../answers.ts';
 import { ProcessAlerts } from '../watch/process-alerts.ts';
 import { whatIf } from '../watch/what-if.ts';
+import { Usual } from '../watch/usual.ts';
 import { watching } from '../watch/watching.ts';
 import { readPlaces } from './place.ts';
 import type { ProcessStore } from './store.ts';
@@ -25,6 +26,13 @@ export interface ProcessActorOptions {
   readonly warn: (facts: object, message: string) => void;
 }
 
+interface ReplayQuestion {
+  readonly config: ProcessConfig;
+  /** What it is compared with; absent: the running definition. */
+  readonly against?: ProcessConfig;
+  readonly limit?: number;
+}
+
 /** How far the sources of a process are in an answer. */
 interface ProcessFreshness {
   /** ISO 8601: everything committed up to then on every source is in it; null = some source was not read yet. */
@@ -35,7 +43,7 @@ interface ProcessFreshness {
 /**
  * Answers for one process: `tributary.process.<name>.ask` takes a {@link ProcessQuestion} and gives what `answerProcess` gives, of one
  * moment, with how fresh that is; `show` tells of what it is made, `replay` what another
- * definition (`config`) would say, `alerts` which alerts there are and of which findings; `acknowledge` takes
+ * definition (`config`) would say beside the running one, or beside a second one (`against`), `alerts` which alerts there are and of which findings; `acknowledge` takes
  * `{alert, by}`. As long as it runs, whoever its alerts name is told what is found.
  */
 export class ProcessActor implements Actor {
@@ -55,8 +63,11 @@ export class ProcessActor implements Actor {
     const { name, root, objects } = store.process;
     const { process, hooks, positions, bus, clock, warn } = this.#options;
     const alerts = new ProcessAlerts({ process, hooks, positions, clock, warn });
+    const usual = new Usual(clock);
     const stops = [
-      await bus.serve(`tributary.process.${name}.ask`, (question) => answer(store, question as ProcessQuestion, clock)),
+      await bus.serve(`tributary.process.${name}.ask`, (question) =>
+        answer(store, question as ProcessQuestion, { clock, usual }),
+      ),
       await bus.serve(`tributary.process.${name}.show`, () =>
         reading(store, async function* (duck) {
           const shown = objects.map((type) => ({ object: type.name, table: `${type.source}.${type.table}` }));
@@ -65,9 +76,10 @@ export class ProcessActor implements Actor {
       ),
       await bus.serve(`tributary.process.${name}.replay`, (question) =>
         reading(store, async function* (duck) {
-          const { config, limit = REPLAYED } = question as { readonly config: ProcessConfig; readonly limit?: number };
+          const { config, against = null, limit = REPLAYED } = question as ReplayQuestion;
           const freshness = await freshnessOf(store, duck);
-          const told = await whatIf(duck, store.process, { definition: config, limit: Math.min(limit, LIMITS.answerRows) });
+          const asked = { definition: config, against, limit: Math.min(limit, LIMITS.answerRows) };
+          const told = await whatIf(duck, store.process, asked);
           yield { ...told, freshness };
         }),
       ),
@@ -87,7 +99,7 @@ export class ProcessActor implements Actor {
       if (process.watch.alerts.length === 0) await aborted(ended);
       else {
         this.#alerts = alerts;
-        await watching(store, alerts, { clock, signal: ended });
+        await watching(store, alerts, { usual, clock, signal: ended });
       }
     } finally {
       for (const stop of stops) await stop();
@@ -96,11 +108,15 @@ export class ProcessActor implements Actor {
   }
 }
 
-async function* answer(store: ProcessStore, question: ProcessQuestion, clock: Clock): AsyncGenerator<unknown> {
+async function* answer(
+  store: ProcessStore,
+  question: ProcessQuestion,
+  { clock, usual }: { readonly clock: Clock; readonly usual: Usual },
+): AsyncGenerator<unknown> {
   const answering = (): Answering => ({
     name: store.process.name,
     root: store.process.root,
-    declared: { process: store.judging, nowUs: clock.now() * 1_000 },
+    declared: { process: store.judging, nowUs: clock.now() * 1_000, usual },
   });
   if (ofSteps(question, answering()))
     // All of it at once: whoever takes it slowly must not keep others from asking.

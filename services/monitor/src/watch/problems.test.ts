@@ -58,6 +58,24 @@ describe('what is wrong, in words', () => {
       '“order paid” and “order lost” both happened',
       'its condition did not hold at “order done”',
     ]);
+    const kept = (...rules: string[]) => rules.map((rule) => ruleWords(process, rule, 'kept'));
+    expect(kept('there', 'never', 'first', 'ship', 'pay', 'both', 'next', 'late', 'one', 'all_sent')).toEqual([
+      '“order paid” always happens within 1.5 min',
+      '“order lost” never happens',
+      '“order created” always happens first',
+      '“order paid” is always followed by “parcel sent” within 1 d',
+      '“parcel sent” never happens without “order paid” before it',
+      '“order paid” and “parcel sent” always follow one another',
+      '“order paid” is always directly followed by “parcel sent”',
+      '“order lost” never happens more than 30 d after “parcel sent”',
+      '“order paid” and “order lost” never both happen',
+      'its condition always holds at “order done”',
+    ]);
+    expect(kept('sla.cycle', 'sla.order.paid', 'allowed.order')).toEqual([
+      'always done within 3 d',
+      'no order stays paid for longer than 6 h',
+      'order changes its state only in ways that are allowed',
+    ]);
     expect(words('sla.cycle', 'sla.order.paid', 'allowed.order')).toEqual([
       'not done within 3 d',
       'order stayed paid for longer than 6 h',
@@ -88,6 +106,7 @@ describe('what is wrong, in words', () => {
     const kept = problems.slice(3);
     expect(kept.every(({ cases, since }) => cases === 0 && since === null)).toBe(true);
     expect(kept.map(({ rule }) => rule)).toContain('allowed.order');
+    expect(kept.find(({ rule }) => rule === 'never')?.words).toBe('“order lost” never happens');
   });
 
   it('what is late in the same cases is one problem, called after the root', () => {

@@ -4,6 +4,7 @@ import type { Duck } from '@tributary/duckdb';
 import { Judge } from '../conformance/judge.ts';
 import { type Finding, type FindingEvent, SEVERITIES } from './finding.ts';
 import { findingsOf, LEARNED_KINDS } from './look.ts';
+import type { Usual } from './usual.ts';
 import { ruleWords } from './words.ts';
 
 /** A rule that is broken, or something that is not as usual, and by which cases. */
@@ -11,7 +12,7 @@ export interface Problem {
   readonly kind: FindingKind;
   readonly rule: string;
   readonly severity: Severity;
-  /** What went wrong, for people who do not know the definition. */
+  /** What went wrong, for people who do not know the definition; of a rule that all keep, what is always so. */
   readonly words: string;
   /** Other signs of the same: what else is late in these cases. */
   readonly also: readonly { readonly rule: string; readonly words: string; readonly cases: number }[];
@@ -34,18 +35,36 @@ interface ProblemCase {
 /** Two lists of late cases of which so much of the shorter one is in the other are about the same. */
 const SAME_SHARE = 0.8;
 
+export interface ProblemsAsked {
+  /** Cases that are named of each. */
+  readonly limit: number;
+  /** By the clock. */
+  readonly nowUs: number;
+  /** What the watch has found lately; null: nobody watches. */
+  readonly usual: Usual | null;
+}
+
 /**
  * Everything that is wrong with a process at this moment, the worst first, and the rules that all cases keep. What a lagging source could still
- * deny is left out (`cases?state=` tells of it).
- * @param limit cases that are named of each
+ * deny is left out (`cases?state=` tells of it). What is learned from all events is as the watch saw it last, where one watches: that is what
+ * alerts tell, too, and looking costs as much as a map.
  */
 export async function processProblems(
   duck: Duck,
   process: ProcessConfig,
-  { limit, nowUs }: { limit: number; nowUs: number },
-): Promise<Problem[]> {
-  const { findings } = await findingsOf(duck, process, { kinds: ['rule', 'sla', ...LEARNED_KINDS], nowUs });
-  return problemsOf(process, findings, limit);
+  { limit, nowUs, usual }: ProblemsAsked,
+): Promise<{
+  readonly problems: Problem[];
+  /** ISO 8601: when it was looked for what is learned (stuck, missing, silent, drift), by the clock. */
+  readonly learnedAt: string;
+}> {
+  const seen = usual?.lately() ?? null;
+  const kinds = LEARNED_KINDS.filter((kind) => !seen?.kinds.includes(kind));
+  const { findings } = await findingsOf(duck, process, { kinds: ['rule', 'sla', ...kinds], nowUs });
+  return {
+    problems: problemsOf(process, [...findings, ...(seen?.findings ?? [])], limit),
+    learnedAt: isoMicros(seen ? seen.nowUs : nowUs),
+  };
 }
 
 export function problemsOf(process: ProcessConfig, findings: readonly Finding[], limit: number): Problem[] {
@@ -63,7 +82,7 @@ export function problemsOf(process: ProcessConfig, findings: readonly Finding[],
         kind: one.kind,
         rule,
         severity: named[0]?.severity ?? process.conformance.rules.find(({ name }) => name === rule)?.severity ?? 'warning',
-        words: ruleWords(process, rule),
+        words: ruleWords(process, rule, newest.size === 0 ? 'kept' : 'broken'),
         also: also.map((other) => ({ rule: other.rule, words: ruleWords(process, other.rule), cases: other.newest.size })),
         cases: newest.size,
         since: Number.isFinite(one.sinceUs) ? isoMicros(one.sinceUs) : null,

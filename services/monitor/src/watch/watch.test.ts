@@ -1,7 +1,8 @@
 import { mkdtemp, rm } from 'node:fs/promises';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
-import { configReading } from '@tributary/config';
+import { configReading, type ProcessConfig } from '@tributary/config';
+import { isoMicros } from '@tributary/core';
 import type { Duck } from '@tributary/duckdb';
 import { afterAll, beforeAll, describe, expect, it } from 'vitest';
 import { ProcessStore } from '../live/store.ts';
@@ -11,6 +12,8 @@ import { missingEvents } from './missing.ts';
 import { sightOf } from './sight.ts';
 import { silentChanges } from './silent.ts';
 import { stuckObjects } from './stuck.ts';
+import { processProblems } from './problems.ts';
+import { Usual } from './usual.ts';
 import { whatIf } from './what-if.ts';
 
 const { configOf } = await configReading();
@@ -237,33 +240,73 @@ describe('what is usual is learned, and what is not is found', () => {
     later.close();
   });
 
+  it('what is wrong, as the watch saw it, as long as it looks', async () => {
+    let ms = 0;
+    const usual = new Usual({ monotonic: () => ms, now: () => 0, sleep: async () => {} });
+    const nowUs = END;
+    const asked = async () => {
+      const { problems, learnedAt } = await processProblems(store.writer, store.process, { limit: 1, nowUs, usual });
+      return { learned: problems.filter(({ cases }) => cases > 0).map(({ rule }) => rule), learnedAt };
+    };
+    const all = await asked();
+    expect(all.learned.length).toBeGreaterThan(1);
+    expect(all.learnedAt).toBe(isoMicros(nowUs));
+    const finding = { kind: 'stuck', rule: 'stuck.order.seen', severity: 'warning', case: '1', id: 'seen', atUs: END } as const;
+    const seen = { ...finding, reason: 'as seen', event: null };
+    usual.saw({ kinds: ['stuck', 'missing', 'silent', 'drift'], findings: [seen], nowUs: START }, 1_000);
+    expect(await asked()).toEqual({ learned: ['stuck.order.seen'], learnedAt: isoMicros(START) });
+    // Of what it does not look for, nothing is known from it; and it may have ended.
+    usual.saw({ kinds: ['stuck', 'missing', 'drift'], findings: [seen], nowUs: START }, 1_000);
+    const silent = all.learned.filter((rule) => rule.startsWith('silent.'));
+    expect(silent.length).toBeGreaterThan(0);
+    expect((await asked()).learned.toSorted()).toEqual([...silent, 'stuck.order.seen'].toSorted());
+    ms = 1_001;
+    expect(await asked()).toEqual(all);
+  });
+
   it('what other rules would have said of the cases that are here, beside what the running ones say', async () => {
     const rule = (name: string, rest: string) => `{ name: ${name}, ${rest} }`;
     const kept = rule('kept', 'absence: order.cancelled');
     const own = await opened('asked', `rules: [${kept}, ${rule('present', 'absence: order.deleted')}]\n`);
     const changed = `${CONFIG.replace('name: flow', 'name: asked')}rules: [${kept}, ${rule('paid', 'precedence: [parcel.delivered, order.done]')}, ${rule('sent', 'response: [order.paid, parcel.handed_over], within: 48h')}]\n`;
     const before = await own.writer.rows('SELECT * FROM violation ORDER BY ALL');
-    const asked = async (text: string) => {
-      const [definition] = configOf([{ name: 'a.yaml', text }], { env: {} }).processes;
-      if (!definition) throw new Error('there is no process');
+    const processIn = (text: string) => configOf([{ name: 'a.yaml', text }], { env: {} }).processes[0] as ProcessConfig;
+    const asked = async (text: string, other?: string) => {
       const duck = await own.reader();
       try {
-        return await whatIf(duck, own.process, { definition, limit: 5 });
+        const against = other === undefined ? null : processIn(other);
+        return await whatIf(duck, own.process, { definition: processIn(text), against, limit: 5 });
       } finally {
         duck.close();
       }
     };
     const told = await asked(changed);
     const unsent = keys('unpacked', 'deleted').length;
-    expect(told).toMatchObject({ cases: ORDERS, fired: 10 + unsent });
+    expect(told).toMatchObject({ cases: ORDERS, fired: 10 + unsent, against: { definition: 'running', fired: 14 } });
+    const never = { fired: 0, cases: 0 };
     expect(told.rules).toEqual([
-      { rule: 'kept', fired: 10, cases: 10, more: 0, fewer: 0 },
-      { rule: 'present', fired: 0, cases: 0, more: 0, fewer: 4 },
-      { rule: 'sent', fired: unsent, cases: unsent, more: unsent, fewer: 0 },
+      { rule: 'kept', fired: 10, cases: 10, against: { fired: 10, cases: 10 }, more: 0, fewer: 0 },
+      { rule: 'present', ...never, against: { fired: 4, cases: 4 }, more: 0, fewer: 4 },
+      { rule: 'sent', fired: unsent, cases: unsent, against: never, more: unsent, fewer: 0 },
     ]);
     expect(told.violations[0]).toMatchObject({ rule: 'sent', case: '123', change: 'more', event: { after: 'paid' } });
     expect(told.violations).toHaveLength(5);
     expect(await own.writer.rows('SELECT * FROM violation ORDER BY ALL')).toEqual(before);
+    // Two definitions side by side, of which neither runs.
+    const shorter = changed.replace('within: 48h', 'within: 1h');
+    const sides = await asked(shorter, changed);
+    const late = sides.rules.find(({ rule }) => rule === 'sent');
+    expect(late).toMatchObject({ against: { fired: unsent, cases: unsent }, fewer: unsent });
+    expect(late?.fired).toBeGreaterThan(unsent);
+    expect(late?.more).toBe(late?.fired);
+    expect(sides).toMatchObject({ cases: ORDERS, against: { definition: 'given', fired: 10 + unsent } });
+    expect(sides.rules.map(({ rule }) => rule)).toEqual(['kept', 'sent']);
+    expect((await asked(changed, changed)).rules).toEqual([
+      { rule: 'kept', fired: 10, cases: 10, against: { fired: 10, cases: 10 }, more: 0, fewer: 0 },
+      { rule: 'sent', fired: unsent, cases: unsent, against: { fired: unsent, cases: unsent }, more: 0, fewer: 0 },
+    ]);
+    expect(await own.writer.rows('SELECT * FROM violation ORDER BY ALL')).toEqual(before);
+    await expect(asked(changed, changed.replace('shop.orders', 'shop.others'))).rejects.toThrow('in "objects"');
     await expect(asked(changed.replace('shop.orders', 'shop.others'))).rejects.toThrow('differs from process asked in "objects"');
     own.close();
   });

@@ -6,6 +6,7 @@ import type { ProcessStore } from '../live/store.ts';
 import type { Finding } from './finding.ts';
 import { findingsOf, LEARNED_KINDS } from './look.ts';
 import type { ProcessAlerts } from './process-alerts.ts';
+import type { Usual } from './usual.ts';
 
 /** Looks at what is kept are at least so far apart, and as far as they take: where very much is broken, they are half a core at most. Each follows a commit. */
 const LOOK_MS = 100;
@@ -15,11 +16,6 @@ const LEARN_SHARE = 20;
 /** Also when nothing is committed, as reminders are due by the clock. */
 const IDLE_MS = 5_000;
 
-/** What the newest look at what is learned found; null: there was none yet. */
-interface Usual {
-  findings: readonly Finding[] | null;
-}
-
 /**
  * Looks at a process after every commit, and has told what there is to tell, until `signal` aborts. What is learned is looked at less often, and
  * beside it, as that takes seconds where there are very many events: in between it is as it was seen last.
@@ -27,18 +23,17 @@ interface Usual {
 export async function watching(
   store: ProcessStore,
   alerts: ProcessAlerts,
-  { clock, signal }: { clock: Clock; signal: AbortSignal },
+  { usual, clock, signal }: { usual: Usual; clock: Clock; signal: AbortSignal },
 ): Promise<void> {
   await alerts.open();
   const kinds = kindsOf(store.process);
   const learned = LEARNED_KINDS.filter((kind) => kinds.includes(kind));
-  const usual: Usual = { findings: learned.length === 0 ? [] : null };
   const news = new Unseen();
   const unlisten = store.listen(() => news.tell());
   try {
     await together(signal, [
       (end) => alerts.deliver(end),
-      (end) => looking(store, alerts, { usual, news, clock, signal: end }),
+      (end) => looking(store, alerts, { usual: learned.length === 0 ? null : usual, news, clock, signal: end }),
       ...(learned.length === 0 ? [] : [(end: AbortSignal) => learning(store, learned, { usual, news, clock, signal: end })]),
     ]);
   } finally {
@@ -53,28 +48,35 @@ async function learning(
 ): Promise<void> {
   while (!signal.aborted) {
     const began = clock.monotonic();
+    const nowUs = clock.now() * 1_000;
     const duck = await store.reader();
+    let findings: readonly Finding[];
     try {
-      usual.findings = (await findingsOf(duck, store.judging, { kinds, nowUs: clock.now() * 1_000 })).findings;
+      ({ findings } = await findingsOf(duck, store.judging, { kinds, nowUs }));
     } finally {
       duck.close();
     }
+    const tookMs = clock.monotonic() - began;
+    const pauseMs = Math.max(LEARN_MS, LEARN_SHARE * tookMs);
+    // The next one may take longer than this one.
+    usual.saw({ kinds, findings, nowUs }, pauseMs + 2 * tookMs + LEARN_MS);
     news.tell();
-    await clock.sleep(Math.max(LEARN_MS, LEARN_SHARE * (clock.monotonic() - began)), signal).catch(() => {});
+    await clock.sleep(pauseMs, signal).catch(() => {});
   }
 }
 
 async function looking(
   store: ProcessStore,
   alerts: ProcessAlerts,
-  { usual, news, clock, signal }: { usual: Usual; news: Unseen; clock: Clock; signal: AbortSignal },
+  { usual, news, clock, signal }: { usual: Usual | null; news: Unseen; clock: Clock; signal: AbortSignal },
 ): Promise<void> {
   const kinds = kindsOf(store.process).filter((kind) => kind === 'rule' || kind === 'sla');
   while (!signal.aborted) {
     const began = clock.monotonic();
     news.seen();
     // Without it what was told of before would be over.
-    if (usual.findings) await look(store, alerts, { kinds, usual: usual.findings, clock });
+    const learned = usual ? usual.newest?.findings : [];
+    if (learned) await look(store, alerts, { kinds, usual: learned, clock });
     await clock.sleep(Math.max(LOOK_MS, clock.monotonic() - began), signal).catch(() => {});
     await news.wait({ clock, signal, idleMs: IDLE_MS });
   }
