@@ -111,6 +111,29 @@ describe('logs of processes', () => {
     }
   });
 
+  it('goes out as XES with names that XML knows, whatever its columns are called', async () => {
+    const path = join(dataDir, 'columns.csv');
+    await writeFile(
+      path,
+      'case,activity,time,Start Time,start_time,Start-Time,1st,concept:name,größe\n1,a,2026-01-01,x,y,z,1,n,5\n',
+    );
+    const name = await importLog(path, { dataDir, columns: { activity: 'activity', case: 'case' } });
+    const text = ((await ask(name, { what: 'export', format: 'xes' })) as { text: string }[]).map((part) => part.text).join('');
+    expect(xesCounts(text)).toEqual({ trace: 1, event: 1 });
+    const event = text.slice(text.indexOf('<event>'));
+    expect(
+      Object.fromEntries([...event.matchAll(/<string key="([^"]*)" value="([^"]*)"/g)].map(([, key, value]) => [key, value])),
+    ).toEqual({
+      'concept:name': 'a',
+      Start_Time: 'x',
+      start_time: 'y',
+      'Start-Time': 'z',
+      _1st: '1',
+      'concept:name_2': 'n',
+      größe: '5',
+    });
+  });
+
   it('an event of an object-centric log counts in the case of every object that it concerns', async () => {
     const path = join(dataDir, 'objects.json');
     const link = (objectId: string) => ({ objectId, qualifier: '' });
@@ -197,40 +220,66 @@ describe('logs of processes', () => {
   });
 });
 
-/** What the standard asks of the parts of a log: elements in their places, attributes with key and value, declared extensions. @returns how many there are */
+/** An xs:Name, an xs:NCName, an xs:decimal and an xs:dateTime. */
+const NAME = /^[\p{L}_:][\p{L}\p{Nd}_:.-]*$/u;
+const WORD = /^[\p{L}_][\p{L}\p{Nd}_.-]*$/u;
+const DECIMAL = /^[+-]?(\d+(\.\d*)?|\.\d+)$/;
+const MOMENT = /^-?\d{4,}-\d\d-\d\dT\d\d:\d\d:\d\d(\.\d+)?(Z|[+-]\d\d:\d\d)?$/;
+const ANY = /^/;
+
+/** By element: where it may stand, and its attributes; `?`: it may be left out. */
+const ELEMENTS: Readonly<
+  Record<string, { readonly in: readonly string[]; readonly attributes: Readonly<Record<string, RegExp>> }>
+> = {
+  log: { in: [''], attributes: { 'xes.version': DECIMAL, 'xes.features?': ANY, 'xmlns?': ANY } },
+  extension: { in: ['log'], attributes: { name: WORD, prefix: WORD, uri: /^\S+$/ } },
+  global: { in: ['log'], attributes: { 'scope?': WORD } },
+  classifier: { in: ['log'], attributes: { name: WORD, 'scope?': WORD, keys: /^\S+( \S+)*$/ } },
+  trace: { in: ['log'], attributes: {} },
+  event: { in: ['trace', 'log'], attributes: {} },
+  ...Object.fromEntries(
+    Object.entries({ string: ANY, date: MOMENT, int: /^[+-]?\d+$/, float: /^\S+$/, boolean: /^(true|false|0|1)$/, id: ANY }).map(
+      ([type, value]) => [type, { in: ['log', 'global', 'trace', 'event'], attributes: { key: NAME, value } }],
+    ),
+  ),
+};
+/** Children come in this order; what is not named here is an attribute, and stands where `*` does. */
+const ORDER: Readonly<Record<string, readonly string[]>> = {
+  log: ['extension', 'global', 'classifier', '*', 'trace', 'event'],
+  trace: ['*', 'event'],
+};
+
+/** The rules of the standard's XML schema (IEEE 1849-2016), written out: there is no copy of it in any package. @returns how many elements there are */
 function xesCounts(text: string): { trace: number; event: number } {
-  const PARENTS: Record<string, readonly string[]> = {
-    log: [],
-    extension: ['log'],
-    global: ['log'],
-    classifier: ['log'],
-    trace: ['log'],
-    event: ['trace'],
-  };
-  const RANK = ['extension', 'global', 'classifier', 'trace'];
-  const open: string[] = [];
+  const open: { readonly name: string; rank: number; readonly keys: Set<string> }[] = [];
   const prefixes = new Set<string>();
   const counts = { trace: 0, event: 0 };
-  let rank = 0;
   const xml = sax.parser(true);
   xml.onopentag = ({ name, attributes }) => {
-    const inside = open.at(-1);
-    open.push(name);
-    const parents = PARENTS[name];
-    if (parents) expect(inside === undefined ? parents : parents.includes(inside), `${name} in ${inside}`).toBeTruthy();
-    else {
-      expect(['string', 'date', 'int', 'float', 'boolean', 'id']).toContain(name);
-      expect(attributes).toMatchObject({ key: expect.any(String) as string, value: expect.any(String) as string });
-      const key = String(attributes['key']);
-      if (/^(concept|time):/.test(key)) expect([...prefixes]).toContain(key.split(':')[0]);
-      if (name === 'date') expect(String(attributes['value'])).toMatch(/^\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d\.\d+Z$/);
+    const parent = open.at(-1);
+    const rules = ELEMENTS[name];
+    expect(rules?.in ?? [], `${name} in ${parent?.name}`).toContain(parent?.name ?? '');
+    const given = attributes as Record<string, string>;
+    for (const [key, value] of Object.entries(rules?.attributes ?? {})) {
+      const own = given[key.replace('?', '')];
+      if (own !== undefined || !key.endsWith('?')) expect(own, `${name} ${key}`).toMatch(value);
     }
-    if (inside === 'log') {
-      expect(RANK.indexOf(name)).toBeGreaterThanOrEqual(rank);
-      rank = RANK.indexOf(name);
+    const known = Object.keys(rules?.attributes ?? {}).map((key) => key.replace('?', ''));
+    expect(Object.keys(given).filter((key) => !known.includes(key))).toEqual([]);
+    const order = ORDER[parent?.name ?? ''];
+    if (parent && order) {
+      const rank = order.includes(name) ? order.indexOf(name) : order.indexOf('*');
+      expect(rank, `${name} behind what comes before it`).toBeGreaterThanOrEqual(parent.rank);
+      parent.rank = rank;
     }
-    if (name === 'extension') prefixes.add(String(attributes['prefix']));
+    if (given['key'] !== undefined) {
+      expect(parent?.keys.has(given['key']), given['key']).toBe(false);
+      parent?.keys.add(given['key']);
+      if (/^(concept|time):/.test(given['key'])) expect([...prefixes]).toContain(given['key'].split(':')[0]);
+    }
+    if (name === 'extension') prefixes.add(given['prefix'] ?? '');
     if (name === 'trace' || name === 'event') counts[name]++;
+    open.push({ name, rank: 0, keys: new Set() });
   };
   xml.onclosetag = () => void open.pop();
   xml.write(text).close();

@@ -72,10 +72,13 @@ function csvCell(value: string | null): string {
   return /[",\n\r]/.test(text) ? `"${text.replaceAll('"', '""')}"` : text;
 }
 
-/** XES 2.0 (IEEE 1849-2016). Attributes are strings: a log does not say what else they could be. */
+/**
+ * XES (IEEE 1849-2016), as the schema of the standard has it: the version is a decimal, and the key of an attribute an XML name. Attributes are
+ * strings: a log does not say what else they could be.
+ */
 async function* xes(duck: Duck): AsyncGenerator<string> {
   yield `<?xml version="1.0" encoding="UTF-8"?>
-<log xes.version="1849-2016" xes.features="" xmlns="http://www.xes-standard.org/">
+<log xes.version="1849.2016" xes.features="" xmlns="http://www.xes-standard.org/">
   <extension name="Concept" prefix="concept" uri="http://www.xes-standard.org/concept.xesext"/>
   <extension name="Time" prefix="time" uri="http://www.xes-standard.org/time.xesext"/>
   <global scope="trace">
@@ -88,15 +91,35 @@ async function* xes(duck: Duck): AsyncGenerator<string> {
   <classifier name="Activity" keys="concept:name"/>
 `;
   let open: string | null = null;
+  const keys = new XesKeys();
   for await (const event of exportedEvents(duck, true)) {
     if (event.case !== open) {
       yield `${open === null ? '' : '  </trace>\n'}  <trace>\n    <string key="concept:name" value="${xml(event.case ?? '')}"/>\n`;
       open = event.case;
     }
-    const more = facts(event.attributes).map(([key, value]) => `      <string key="${xml(key)}" value="${xml(value)}"/>\n`);
+    const more = facts(event.attributes).map(
+      ([key, value]) => `      <string key="${xml(keys.of(key))}" value="${xml(value)}"/>\n`,
+    );
     yield `    <event>\n      <string key="concept:name" value="${xml(event.activity)}"/>\n      <date key="time:timestamp" value="${event.time}"/>\n${more.join('')}    </event>\n`;
   }
   yield `${open === null ? '' : '  </trace>\n'}</log>\n`;
+}
+
+/** Keys of attributes as XML names. What a name cannot hold becomes `_`; two keys of a log never become one. */
+class XesKeys {
+  readonly #names = new Map<string, string>();
+  readonly #taken = new Set(['concept:name', 'time:timestamp']);
+
+  of(key: string): string {
+    const known = this.#names.get(key);
+    if (known !== undefined) return known;
+    const plain = key.replaceAll(/[^\p{L}\p{Nd}_:.-]/gu, '_').replace(/^(?![\p{L}_:])/u, '_');
+    let name = plain;
+    for (let n = 2; this.#taken.has(name); n++) name = `${plain}_${n}`;
+    this.#names.set(key, name);
+    this.#taken.add(name);
+    return name;
+  }
 }
 
 interface NamedType {
