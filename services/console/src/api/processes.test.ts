@@ -116,6 +116,8 @@ describe('processes over HTTP', () => {
     const asked = ':import?name=sent&format=csv&case=order';
     const sent = await send('POST', asked, 'a\nb', { 'content-type': 'text/csv' });
     expect(sent).toMatchObject({ status: 201, told: { process: 'sent', cases: 2, format: 'csv', columns: { case: 'order' } } });
+    // Larger than any other body may be.
+    expect((await send('POST', asked, 'x'.repeat(2 ** 21), { 'content-type': 'text/csv' })).status).toBe(201);
     for (const type of ['application/json', 'application/x-www-form-urlencoded', 'application/yaml'])
       expect([type, (await send('POST', asked, type, { 'content-type': type })).status]).toEqual([type, 201]);
     expect(logs.kept.get('sent')).toBe('application/yaml');
