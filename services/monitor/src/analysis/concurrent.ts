@@ -27,8 +27,6 @@ interface Ticked {
 export interface Placed {
   readonly tick: number;
   readonly source: string;
-  /** From 1 on. */
-  readonly place: number;
   /** Its time, or that of an event which is told before it and happened at most the skew later. */
   readonly atUs: number;
   /** It and the one before it are of two sources, and within the skew: which was first is not known. */
@@ -43,7 +41,7 @@ export interface Placed {
  *
  * (Not taken: stretches of time whose events are sorted. Where such a stretch begins depends on a clock, so two events within the skew
  * are in one or in two of them by chance.)
- * @param events of one case, in the order of (tick, source)
+ * @param events of one case, in the order of (tick, source); those behind a pause that is longer than the skew may be left for another call
  */
 export function ordered(events: readonly Ticked[], { skewUs, sources }: CaseOrder): Placed[] {
   const queues = [...new Set(events.map(({ source }) => source))]
@@ -52,7 +50,7 @@ export function ordered(events: readonly Ticked[], { skewUs, sources }: CaseOrde
   const placed: Placed[] = [];
   let before: Ticked | null = null;
   let latest: Ticked | null = null;
-  for (let place = 1; place <= events.length; place++) {
+  while (placed.length < events.length) {
     let earliest = Infinity;
     for (const { own, next } of queues) earliest = Math.min(earliest, own[next]?.tick ?? Infinity);
     const queue = queues.find(({ own, next }) => (own[next]?.tick ?? Infinity) <= earliest + skewUs);
@@ -60,7 +58,7 @@ export function ordered(events: readonly Ticked[], { skewUs, sources }: CaseOrde
     if (!event) break;
     const atUs = latest && latest.tick > event.tick ? Math.max(event.atUs, latest.atUs) : event.atUs;
     const near = before !== null && before.source !== event.source && Math.abs(event.tick - before.tick) <= skewUs;
-    placed.push({ tick: event.tick, source: event.source, place, atUs, near });
+    placed.push({ tick: event.tick, source: event.source, atUs, near });
     before = event;
     if (!latest || event.tick > latest.tick) latest = event;
   }

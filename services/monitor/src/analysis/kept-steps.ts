@@ -30,8 +30,10 @@ interface Seen {
 const KEPT = tablesOf('kept');
 const PASSING = tablesOf('passing');
 
+/** An event in a stretch of a case. */
 interface CloseBy {
   readonly c: number;
+  readonly stretch: number;
   readonly tick: number;
   readonly atUs: number;
   readonly source: string;
@@ -41,11 +43,12 @@ const PLACED_COLUMNS = {
   c: 'INTEGER',
   tick: 'BIGINT',
   source: 'VARCHAR',
-  place: 'INTEGER',
+  in_tick: 'BIGINT',
+  in_source: 'VARCHAR',
   at_us: 'BIGINT',
   near: 'BOOLEAN',
 } as const;
-/** Events in memory at once, beside those of one case. */
+/** Events in memory at once, beside those of one stretch. */
 const PLACED_AT_ONCE = 20_000;
 
 /** Of more changed cases all are made anew. */
@@ -161,27 +164,32 @@ export class KeptSteps {
     await duck.run(`CREATE OR REPLACE TEMP TABLE ${tables.again} AS ${againSql(tables.step)}`);
   }
 
-  /** Writes to `placed` the events of the cases in which not every order is known: two that follow each other are too close. */
+  /**
+   * Writes to `placed` the events whose order is not known, each with the tick and source in whose place it stands. Behind a pause longer than
+   * the skew everything surely came later, so a case falls into stretches, and only those of several sources are looked at.
+   */
   async #place({ key }: StepTables, events: string): Promise<void> {
     const order = this.#order;
     if (!order) return;
     const { duck } = this;
     await duck.run(
-      'CREATE OR REPLACE TEMP TABLE placed (c INTEGER, tick BIGINT, source VARCHAR, place INTEGER, at_us BIGINT, near BOOLEAN)',
+      'CREATE OR REPLACE TEMP TABLE placed (c INTEGER, tick BIGINT, source VARCHAR, in_tick BIGINT, in_source VARCHAR, at_us BIGINT, near BOOLEAN)',
     );
     await duck.run(`CREATE OR REPLACE TEMP TABLE close_by AS WITH
-       own AS MATERIALIZED (SELECT k.id AS c, tick, at_us, source FROM ${events} e JOIN ${key} k ON k.c = e.c),
-       close AS (SELECT DISTINCT c FROM (SELECT c, source <> lag(source) OVER w AND tick - lag(tick) OVER w <= ${order.skewUs} AS close FROM own
-         WINDOW w AS (PARTITION BY c ORDER BY tick, source)) WHERE close)
-       SELECT * FROM own SEMI JOIN close USING (c) ORDER BY c, tick, source`);
+       own AS (SELECT k.id AS c, tick, at_us, source, tick - lag(tick) OVER (PARTITION BY k.id ORDER BY tick, source) > ${order.skewUs} AS apart
+         FROM ${events} e JOIN ${key} k ON k.c = e.c),
+       cut AS (SELECT c, tick, at_us, source, count(*) FILTER (apart) OVER (PARTITION BY c ORDER BY tick, source) AS stretch FROM own)
+       SELECT c, stretch, tick, at_us, source FROM cut
+         QUALIFY min(source) OVER (PARTITION BY c, stretch) <> max(source) OVER (PARTITION BY c, stretch) ORDER BY c, tick, source`);
     let held: CloseBy[] = [];
     for (let from = 0; ; from += PLACED_AT_ONCE) {
       const rows = await duck.rows<CloseBy>(
-        `SELECT c, tick, at_us AS "atUs", source FROM close_by WHERE rowid >= ${from} AND rowid < ${from + PLACED_AT_ONCE} ORDER BY rowid`,
+        `SELECT c, stretch, tick, at_us AS "atUs", source FROM close_by WHERE rowid >= ${from} AND rowid < ${from + PLACED_AT_ONCE} ORDER BY rowid`,
       );
       held = [...held, ...rows];
-      // The last case may go on behind these rows.
-      const whole = rows.length < PLACED_AT_ONCE ? held.length : held.findIndex(({ c }) => c === held.at(-1)?.c);
+      const last = held.at(-1);
+      // The last stretch may go on behind these rows.
+      const whole = rows.length < PLACED_AT_ONCE ? held.length : held.findIndex((one) => last && sameStretch(one, last));
       await this.#keepPlaces(held.slice(0, whole), order);
       held = held.slice(whole);
       if (rows.length < PLACED_AT_ONCE) break;
@@ -190,21 +198,19 @@ export class KeptSteps {
   }
 
   async #keepPlaces(events: readonly CloseBy[], order: CaseOrder): Promise<void> {
-    const cases: number[] = [];
-    const placed: Placed[] = [];
+    const placed: (Placed & { readonly c: number; readonly place: CloseBy })[] = [];
     for (let begin = 0, end = 0; begin < events.length; begin = end) {
-      const c = (events[begin] as CloseBy).c;
-      while (end < events.length && events[end]?.c === c) end++;
-      for (const one of ordered(events.slice(begin, end), order)) {
-        cases.push(c);
-        placed.push(one);
-      }
+      const first = events[begin] as CloseBy;
+      while (end < events.length && sameStretch(events[end] as CloseBy, first)) end++;
+      const own = events.slice(begin, end);
+      placed.push(...ordered(own, order).map((one, i) => ({ ...one, c: first.c, place: own[i] as CloseBy })));
     }
     await this.duck.append('placed', PLACED_COLUMNS, {
-      c: cases,
+      c: placed.map(({ c }) => c),
       tick: placed.map(({ tick }) => BigInt(tick)),
       source: placed.map(({ source }) => source),
-      place: placed.map(({ place }) => place),
+      in_tick: placed.map(({ place }) => BigInt(place.tick)),
+      in_source: placed.map(({ place }) => place.source),
       at_us: placed.map(({ atUs }) => BigInt(atUs)),
       near: placed.map(({ near }) => near),
     });
@@ -231,21 +237,22 @@ function tablesOf(prefix: string): StepTables {
   };
 }
 
-/** @param placed events of some cases are in an order of their own */
+function sameStretch(a: CloseBy, b: CloseBy): boolean {
+  return a.c === b.c && a.stretch === b.stretch;
+}
+
+/** @param placed some events stand in the place of others */
 function stepsSql({ key, activity }: StepTables, events: string, placed: boolean): string {
-  const [at, place, near, join] = placed
+  const [columns, join] = placed
     ? [
-        'coalesce(o.at_us, e.at_us)',
-        'o.place',
-        'coalesce(o.near, false)',
+        'coalesce(o.at_us, e.at_us) AS at_us, coalesce(in_tick, e.tick) AS in_tick, coalesce(in_source, e.source) AS in_source, coalesce(near, false) AS near',
         'LEFT JOIN placed o ON o.c = k.id AND o.tick = e.tick AND o.source = e.source',
       ]
-    : ['at_us', 'NULL', 'false', ''];
+    : ['at_us, tick AS in_tick, source AS in_source, false AS near', ''];
   return `SELECT c, a, at_us, tick, lag(a) OVER w AS p, lag(at_us) OVER w AS previous_us, lead(at_us) OVER w AS next_us,
       lead(1) OVER w IS NULL AS last, (row_number() OVER w)::INTEGER AS nth, near
-    FROM (SELECT k.id AS c, n.id AS a, ${at} AS at_us, e.tick, e.source, ${place} AS place, ${near} AS near
-      FROM ${events} e JOIN ${key} k ON k.c = e.c JOIN ${activity} n ON n.activity = e.activity ${join})
-    WINDOW w AS (PARTITION BY c ORDER BY ${placed ? 'place, ' : ''}tick, source)`;
+    FROM (SELECT k.id AS c, n.id AS a, e.tick, ${columns} FROM ${events} e JOIN ${key} k ON k.c = e.c JOIN ${activity} n ON n.activity = e.activity ${join})
+    WINDOW w AS (PARTITION BY c ORDER BY in_tick, in_source)`;
 }
 
 function waysSql(steps: string): string {
