@@ -143,6 +143,7 @@ describe.skipIf(!CHROMIUM)('the console in a browser', () => {
     await client.end();
     await page.keyboard.press('Escape');
     const broken = page.locator('#problems-rules [data-rule="allowed.errand"]');
+    await page.locator('#problems-learned', { hasText: 'as of' }).waitFor();
     await broken.getByText('Errand changed its state in a way that is not allowed').waitFor();
     expect(await broken.innerText()).toContain('1 errand');
     await broken.getByRole('link', { name: '4', exact: true }).click();

@@ -146,12 +146,14 @@ export class ProcessPage {
   async #showProblems(process: { name: string; root: string }, path: string): Promise<void> {
     const at = performance.now();
     if (this.#problemsAsked.name === process.name && at < this.#problemsAsked.next) return;
-    const told = await askPerhaps<{ problems: readonly Problem[] }>(`${path}/problems?limit=${NAMED}`);
+    const told = await askPerhaps<{ problems: readonly Problem[]; learnedAt: string }>(`${path}/problems?limit=${NAMED}`);
     const now = performance.now();
     this.#problemsAsked = { name: process.name, next: now + PROBLEMS_ASK_SHARE * (now - at) };
     this.#problems = told?.problems ?? [];
     byId('problems').hidden = told === null;
-    if (told) showProblems(process, told.problems);
+    if (!told) return;
+    showProblems(process, told.problems);
+    setText(byId('problems-learned'), `What is stuck, missing or not as usual: as of ${clock(told.learnedAt)}.`);
   }
 
   async #showNumbers({ path, root, asking }: { path: string; root: string; asking: number }): Promise<void> {
