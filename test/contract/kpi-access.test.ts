@@ -161,6 +161,27 @@ describe('access to KPIs over HTTP', () => {
     expect((await json<Values>('of-nowhere', 'v1/kpis/sales/values')).rows).toEqual([]);
   });
 
+  it('says which columns feed each part of a KPI', async () => {
+    const partsOf = async (token: string, kpi: string) => {
+      const { lineage } = await json<{ lineage: readonly Record<string, unknown>[] }>(token, `v1/kpis/${kpi}`);
+      return lineage.map((one) => ['part', 'name', 'columns', 'measures', 'unresolved'].map((key) => one[key]));
+    };
+    const column = (name: string) => `s.public.orders.${name}`;
+    expect(await partsOf('of-everything', 'sales')).toEqual([
+      ['measure', 'gmv', [column('amount')], [], []],
+      ['measure', 'buyers', [column('id')], [], []],
+      ['measure', 'before', [column('amount')], ['gmv'], []],
+      ['measure', 'both', [column('amount'), column('id')], ['gmv', 'buyers'], []],
+      ['dimension', 'country', [column('country')], [], []],
+      ['dimension', 'first', [column('id')], [], []],
+      ['time', null, [column('at')], [], []],
+    ]);
+    expect(await partsOf('without-claims', 'byhand')).toEqual([
+      ['column', 'n', [], [], []],
+      ['rows', null, [], [], []],
+    ]);
+  });
+
   it('is the same in every form, and behind a bucket', async () => {
     const csv = await (await get('of-germany', 'v1/kpis/sales/values?measure=gmv&by=country&format=csv')).text();
     expect(csv.split('\r\n').map((line) => line.split(',')[1])).toEqual(['country', 'DE', 'DE', undefined]);

@@ -18,6 +18,7 @@ import {
 import { versionOf } from './definition.ts';
 import type { Engine, EngineKpi } from './engine.ts';
 import { follow, type FollowedPart } from './follow.ts';
+import { lineageOf } from './lineage.ts';
 import { Looks } from './looks.ts';
 import { ageOf } from './moment.ts';
 import { publishing } from './publish.ts';
@@ -331,6 +332,7 @@ async function shownKpi(engine: Engine, kpi: EngineKpi): Promise<object> {
     state,
     reason: lack ? describeError(lack) : null,
     tables,
+    lineage: await lineageOf(engine, kpi),
     position: engine.vector(kpi),
     freshness: lack ? null : ageOf(config, { clock: engine.clock, completeTo: engine.completeTo(kpi) }),
   };

@@ -15,7 +15,7 @@ export async function tablesOfQuery(duck: Duck, config: KpiConfig, sources: read
   const statement = await statementOf(duck, config);
   const found = new Map<string, NamedTable>();
   for (const node of baseTables(statement)) {
-    const one = named(node);
+    const one = tableNamed(node);
     if (one.source === '') throw wrong(config, 'names a table without its source: write SOURCE.SCHEMA.TABLE, or SOURCE.TABLE');
     if (!sources.includes(one.source))
       throw wrong(config, `there is no source ${one.source}: name tables SOURCE.SCHEMA.TABLE, or SOURCE.TABLE`);
@@ -39,7 +39,7 @@ export async function queryOver(
   const known = new Set<string>();
   const over = replaced(statement, (node) => {
     if (node['type'] !== 'BASE_TABLE' || isCte(node, statement)) return node;
-    const { table, select } = view(named(node));
+    const { table, select } = view(tableNamed(node));
     const name = `kpi ${table.source}.${table.name}`;
     seen.set(name, select);
     known.add(name.toLowerCase());
@@ -87,7 +87,7 @@ function isCte(node: SqlNode, statement: SqlNode): boolean {
 }
 
 /** `source.schema.table`, or `source.table` for the schema public. */
-function named(node: SqlNode): NamedTable {
+export function tableNamed(node: SqlNode): NamedTable {
   const [catalog, schema, table] = ['catalog_name', 'schema_name', 'table_name'].map((key) => String(node[key] ?? ''));
   return catalog === ''
     ? { source: schema ?? '', table: `public.${table}` }
