@@ -12,6 +12,8 @@ const tier = (name: string, include: string[], { timeout, exclude = [] }: { time
     exclude: ['**/dist/**', '**/node_modules/**', ...exclude],
     testTimeout: timeout,
     hookTimeout: timeout,
+    // Files share a process, one after the other: loading modules anew for each was two fifths of the CPU of the unit tier (185 s, now 108).
+    isolate: false,
     fileParallelism: name !== 'alone' && name !== 'browser',
     passWithNoTests: false,
     // Those that run the program itself want it up to date.

@@ -4,7 +4,7 @@ import { join } from 'node:path';
 import { prepare, ROOT } from './prepare.mjs';
 
 prepare();
-const demo = spawn(process.execPath, [join(ROOT, 'services/cli/bin/tributary.js'), 'demo', ...process.argv.slice(2)], {
+const demo = spawn(join(ROOT, 'services/cli/bin/tributary.js'), ['demo', ...process.argv.slice(2)], {
   cwd: ROOT,
   stdio: 'inherit',
 });

@@ -68,6 +68,9 @@ export interface PostgresServer {
   stop(): Promise<void>;
 }
 
+/** How this program wants its heap (`bin/tributary.js`) is no matter of PostgreSQL's. */
+const OWN_HEAP = { MALLOC_MMAP_THRESHOLD_: undefined, MALLOC_TRIM_THRESHOLD_: undefined };
+
 interface Owner {
   readonly uid: number | undefined;
   readonly gid: number | undefined;
@@ -100,7 +103,7 @@ export async function startPostgres(options: PostgresOptions): Promise<PostgresS
       args: ['-D', data, ...args],
       logFile,
       orphanSignal: 'INT',
-      env: { ...process.env, LC_ALL: 'C.UTF-8', TZ: 'UTC' },
+      env: { ...process.env, ...OWN_HEAP, LC_ALL: 'C.UTF-8', TZ: 'UTC' },
       ...owner,
     });
     try {

@@ -29,8 +29,8 @@ export class WorkerProcess {
   ): Promise<WorkerProcess> {
     const file = join(world.folder, `${service}.yaml`);
     await writeFile(file, documents.map((document) => JSON.stringify(document)).join('\n---\n'));
-    const args = [PROGRAM, 'run', service, '-f', file, '--nats', world.nats.url, '--data', join(world.folder, 'data'), '--json'];
-    const child = spawn(process.execPath, args, { stdio: ['ignore', 'pipe', 'pipe'] });
+    const args = ['run', service, '-f', file, '--nats', world.nats.url, '--data', join(world.folder, 'data'), '--json'];
+    const child = spawn(PROGRAM, args, { stdio: ['ignore', 'pipe', 'pipe'] });
     let said = '';
     child.stderr.on('data', (chunk: Buffer) => (said = (said + chunk.toString()).slice(-10_000)));
     for await (const line of createInterface({ input: child.stdout })) {
