@@ -24,6 +24,7 @@ name: sales
 owner: bi@shop
 from: { o: shop.public.orders }
 time: { column: o.paid_at, grains: [day, week] }
+dimensions: { side: "CASE WHEN o.id % 3 = 0 THEN 'left' ELSE 'right' END" }
 measures: { gmv: { sql: "sum(o.amount)", unit: EUR }, orders: { sql: "count(*)" } }
 targets: [{ measure: gmv, grain: day, target: 620 }]
 freshness: { target: 5m, alert_after: 5m }
@@ -118,6 +119,49 @@ describe.skipIf(!CHROMIUM)('the console in a browser', () => {
     // The last week, of which one day has orders.
     await card.getByText(/^\d+\. Complete to/).waitFor();
     expect(problems).toEqual([]);
+  });
+
+  it('divides a KPI by a dimension', async () => {
+    await page.locator('#kpi-grain').selectOption('day');
+    await page.locator('#kpi-by').selectOption('side');
+    const parts = page.locator('#kpi-parts tbody tr[data-key]');
+    await parts.nth(1).waitFor();
+    // The last day has one order: its number, 60, can be divided by three.
+    const told = (await parts.allInnerTexts()).map((text) => text.split(/\s+/).slice(0, 2).join(' '));
+    expect(told).toEqual(['left 1', 'right 0']);
+    await page.locator('#kpi-chart .u-legend').getByText('right').waitFor();
+    expect(problems).toEqual([]);
+    await page.locator('#kpi-by').selectOption('none');
+    await page.locator('#kpi-divided').waitFor({ state: 'hidden' });
+  });
+
+  it('tries another definition of a KPI beside the one that runs, and says where it is wrong', async () => {
+    const edit = page.locator('#kpi-edit');
+    page.setDefaultTimeout(30_000);
+    await page.locator('#kpi-measure').selectOption('gmv');
+    const text = await edit.inputValue();
+    expect(text).toBe(KPI);
+    const differences = page.locator('#kpi-differences tbody tr[data-key]');
+    // Orders of one day cost more: that day, and no other, would be another one.
+    await edit.fill(text.replace('sum(o.amount)', 'sum(o.amount + CASE WHEN o.id = 20 THEN 5 ELSE 0 END)'));
+    await page.getByText('It fits. Values that would be others: 1 of 11.').waitFor();
+    expect(await differences.allInnerTexts()).toEqual([expect.stringMatching(/^2026-03-04\S*\s+gmv 618\s+gmv 623$/)]);
+    expect(problems).toEqual([]);
+    await edit.fill(text.replace('sum(o.amount)', 'sum(o.amuont)'));
+    const wrong = page.locator('#kpi-trial[data-tone="bad"]');
+    await wrong.getByText(/body:7:\d+: Kpi sales, "measures\.gmv\.sql": .*amuont/).waitFor();
+    expect(await differences.count()).toBe(0);
+    await wrong.click();
+    // The words in which the mistake stands are selected.
+    const [from, to] = await edit.evaluate((area: unknown) => {
+      const { selectionStart, selectionEnd } = area as { selectionStart: number; selectionEnd: number };
+      return [selectionStart, selectionEnd];
+    });
+    expect((await edit.inputValue()).slice(from, to)).toMatch(/^"sum\(o\.amuont\)"|^sql: "sum\(o\.amuont\)"/);
+    // Chromium tells its console of every refusal.
+    expect(problems.splice(0)).toEqual([expect.stringContaining('400')]);
+    await page.getByRole('button', { name: 'Put back' }).click();
+    expect(await edit.inputValue()).toBe(KPI);
   });
 
   it('shows processes: what is wrong and in which case, where cases stand, the map, and the way of one', async () => {

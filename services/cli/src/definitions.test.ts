@@ -46,7 +46,7 @@ describe('definitions that came over HTTP', () => {
     });
     const again = await state.replace(files(kpi('other')), 2_000, log);
     expect(again.config.kpis.map(({ name }) => name)).toEqual(['other', 'gmv']);
-    expect(await documents.find(of('other'))).toEqual({ origin: 'file', file: 'tributary.yaml' });
+    expect(await documents.find(of('other'))).toEqual({ origin: 'file', file: 'tributary.yaml', text: kpi('other') });
     expect(await documents.remove(of('gmv'), { over: await tagOf(documents, 'gmv'), reader: 'local' })).toEqual({
       changed: true,
       document: null,
@@ -77,7 +77,7 @@ describe('definitions that came over HTTP', () => {
     const { documents } = await begun(kpi('infile'));
     expect(await documents.put(of('infile'), kpi('infile'), CREATED)).toEqual({
       changed: false,
-      document: { origin: 'file', file: 'tributary.yaml' },
+      document: { origin: 'file', file: 'tributary.yaml', text: kpi('infile') },
     });
     await documents.put(of('gmv'), kpi('gmv'), CREATED);
     expect(await documents.put(of('gmv'), kpi('gmv', 'owner: me\n'), CREATED)).toMatchObject({

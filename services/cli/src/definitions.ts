@@ -104,9 +104,11 @@ async function definitionIn({ files, documents }: Desired, of: DefinitionName): 
     const digest = createHash('sha256').update(found.text).digest('hex').slice(0, 12);
     return { origin: 'api', version: found.version, text: found.text, tag: `${found.version}-${digest}` };
   }
-  const { fileOf } = await configReading();
-  const file = fileOf(files, of.kind, of.name);
-  return file === null ? null : { origin: 'file', file };
+  const { documentIn, holdsSecret } = await configReading();
+  const stands = documentIn(files, of.kind, of.name);
+  if (!stands) return null;
+  const { file, text } = stands;
+  return { origin: 'file', file, text: holdsSecret([{ name: file, text }]) ? null : text };
 }
 
 /** Of KPIs, some are not for everyone. @throws Fault `access_refused` */

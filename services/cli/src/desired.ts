@@ -56,15 +56,15 @@ export function kindOf({ kind = 'Kpi' }: Pick<ApiDocument, 'kind'>): DefinedKind
 
 /** A name belongs to whoever had it first. @throws Fault `config_invalid` that says how to mend it */
 export async function assertNotTaken({ files, documents }: Desired): Promise<void> {
-  const { fileOf } = await configReading();
+  const { documentIn } = await configReading();
   for (const document of documents) {
     const { name } = document;
     const kind = kindOf(document);
-    const file = fileOf(files, kind, name);
-    if (file === null) continue;
+    const found = documentIn(files, kind, name);
+    if (!found) continue;
     throw new Fault(
       'config_invalid',
-      `${file}: ${kind} ${name} was defined over HTTP and is kept there: take it out of this file, or DELETE /v1/${PATH_OF[kind]}/${name} first`,
+      `${found.file}: ${kind} ${name} was defined over HTTP and is kept there: take it out of this file, or DELETE /v1/${PATH_OF[kind]}/${name} first`,
       { kind, name },
     );
   }

@@ -157,6 +157,7 @@ const PAGE_MODULES = [
   'element',
   'format',
   'glance',
+  'kpi-trial',
   'kpis',
   'problems',
   'process-columns',

@@ -24,14 +24,20 @@ export function compareDocuments(before: readonly ConfigFile[], after: readonly 
   return changes;
 }
 
-/** The file that holds a document; null = none does. */
-export function fileOf(files: readonly ConfigFile[], kind: string, name: string): string | null {
-  const holds = ({ name: file, text }: ConfigFile) =>
-    parse(file, text, []).some(({ document }) => {
+/** A document as its file has it; null = no file holds it. */
+export function documentIn(
+  files: readonly ConfigFile[],
+  kind: string,
+  name: string,
+): { readonly file: string; readonly text: string } | null {
+  for (const { name: file, text } of files)
+    for (const { document } of parse(file, text, [])) {
       const value = document.toJS() as { kind?: unknown; name?: unknown } | null;
-      return value?.kind === kind && value.name === name;
-    });
-  return files.find(holds)?.name ?? null;
+      if (value?.kind !== kind || value.name !== name) continue;
+      const [from, , to] = document.contents?.range ?? [0, 0, 0];
+      return { file, text: text.slice(from, to) };
+    }
+  return null;
 }
 
 interface Known {

@@ -15,7 +15,12 @@ export interface DefinitionName {
 
 /** Where a definition stands. */
 export type Definition =
-  | { readonly origin: 'file'; readonly file: string }
+  | {
+      readonly origin: 'file';
+      readonly file: string;
+      /** As the file has it; null where a secret is written out in it. */
+      readonly text: string | null;
+    }
   | {
       readonly origin: 'api';
       readonly version: number;
