@@ -1,5 +1,5 @@
-// Puts what the program loads into a few files, if they are not up to date: Node.js reads some 30 of them at its start instead of 1,000 (figures:
-// test/bench/RESULTS.md). What tsc wrote stays as it is; tests that run parts of the program in their own process import that.
+// Puts what the program loads into a few files, if they are not up to date: Node.js then reads a fourth of the files to start `up`, and hardly any for a
+// command (figures: test/bench/RESULTS.md, start). What tsc wrote stays as it is; tests that run parts of the program in their own process import that.
 import { createHash } from 'node:crypto';
 import { existsSync, readFileSync, rmSync, writeFileSync } from 'node:fs';
 import { dirname, join, relative } from 'node:path';
