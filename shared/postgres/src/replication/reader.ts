@@ -6,6 +6,7 @@ import type { ConnectionConfig } from '../connection.ts';
 import { databaseFault } from '../fault.ts';
 import { applicationName } from '../session.ts';
 import { Frames } from './frames.ts';
+import { PacedSocket } from './paced-socket.ts';
 
 export interface ReplicationOptions {
   readonly connection: ConnectionConfig;
@@ -30,12 +31,6 @@ const DIALECT =
  */
 const SENDER_TIMEOUT = '-c wal_sender_timeout=8s';
 
-/** Data events this close together (ms) mean that the sender has more than we take. */
-const BUSY_GAP_MS = 0.5;
-/** That many in a row, and reads are coalesced. */
-const BUSY_STREAK = 8;
-const COALESCE_MS = 1;
-
 /** CopyData that holds XLogData: what stands before the message of the plugin (header, kind, three times 8 bytes). */
 const XLOG_DATA = { code: 0x64, kind: 0x77, kindAt: 5, payloadAt: 30 } as const;
 
@@ -53,18 +48,13 @@ interface Internals {
  *
  * XLogData is taken from the socket before the libraries see it: they make two buffers, an object, a text and a promise of each, and pass it
  * through three emitters, which was about a third of what the thread of a source did for small transactions. Everything else goes their way.
- *
- * While the sender is ahead of us reads are coalesced: the socket rests for a millisecond between reads, so both
- * sides wake up once for many messages instead of once for each (measured: twice the throughput at a tenth of the CPU).
- */
+ * */
 export class ReplicationReader {
   readonly #options: ReplicationOptions;
   readonly #service: LogicalReplicationService;
   /** Reasons to hold the socket; it flows when there is none. */
   readonly #holds = new Set<string>();
-  #streak = 0;
-  #lastAt = 0;
-  #socket: Socket | null = null;
+  #socket: PacedSocket | null = null;
   #stopped = false;
 
   constructor(options: ReplicationOptions) {
@@ -118,16 +108,16 @@ export class ReplicationReader {
   /** Stops taking bytes from the socket until the same reason is released. */
   hold(reason: string): void {
     this.#holds.add(reason);
-    this.#socket?.pause();
+    this.#socket?.hold();
   }
 
   release(reason: string): void {
-    if (this.#holds.delete(reason) && this.#holds.size === 0) this.#socket?.resume();
+    if (this.#holds.delete(reason) && this.#holds.size === 0) this.#socket?.release();
   }
 
   async stop(): Promise<void> {
     this.#stopped = true;
-    this.#socket?.resume();
+    this.#socket?.release();
     await this.#service.stop().catch(() => {});
   }
 
@@ -143,24 +133,8 @@ export class ReplicationReader {
       else parse.call(socket, bytes.subarray(start, end));
     });
     socket.off('data', parse);
-    socket.on('data', (chunk: Buffer) => {
-      frames.push(chunk);
-      this.#pace();
-    });
-    this.#socket = socket;
-  }
-
-  #pace(): void {
-    const now = performance.now();
-    this.#streak = now - this.#lastAt < BUSY_GAP_MS ? this.#streak + 1 : 0;
-    this.#lastAt = now;
-    if (this.#streak < BUSY_STREAK || this.#holds.has('pace')) return;
-    this.hold('pace');
-    setTimeout(() => {
-      // The pause itself must not count as idleness.
-      this.#lastAt = performance.now();
-      this.release('pace');
-    }, COALESCE_MS);
+    this.#socket = new PacedSocket(socket, (chunk) => frames.push(chunk));
+    if (this.#holds.size > 0) this.#socket.hold();
   }
 }
 
