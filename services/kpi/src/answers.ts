@@ -1,4 +1,5 @@
 import { readFile, rm } from 'node:fs/promises';
+import { join } from 'node:path';
 import type { EventStreams } from '@tributary/changelog';
 import { aborted, type Actor, together } from '@tributary/cluster';
 import type { HookConfig, KpiReader } from '@tributary/config';
@@ -11,12 +12,14 @@ import {
   revisionsOf,
   rowsBehind,
   type RowsQuestion,
+  snapshot,
   typedValuesAt,
   valuesAt,
   writeParquet,
 } from './asked.ts';
 import { versionOf } from './definition.ts';
 import type { Engine, EngineKpi } from './engine.ts';
+import { PublishedFiles } from './files.ts';
 import { follow, type FollowedPart } from './follow.ts';
 import { lineageOf } from './lineage.ts';
 import { Looks } from './looks.ts';
@@ -42,6 +45,8 @@ export interface KpiActorOptions {
   /** Of streams. */
   readonly replicas: number;
   readonly warn: (facts: object, message: string) => void;
+  /** Where files of KPIs are published, each KPI's in a folder of its own. */
+  readonly folder: string;
 }
 
 /** Answers for one KPI on `tributary.kpi.<name>.…`, as long as it runs. A KPI that cannot be computed is failed, with its reason. */
@@ -52,6 +57,7 @@ export class KpiActor implements Actor {
   readonly #options: KpiActorOptions;
   #engine: Engine | null = null;
   #alerts: KpiAlerts | null = null;
+  #files: PublishedFiles | null = null;
   /** Of the short form: the last answer to the whole question, and when (monotonic ms) it was made. */
   #answered: { readonly position: string; readonly at: number; readonly answer: Answered } | null = null;
 
@@ -81,6 +87,7 @@ export class KpiActor implements Actor {
         (ending) => this.#keep(engine, kpi, { ending, ready, halted }),
         ...(kpi.config.alerts.length === 0 ? [] : [(ending: AbortSignal) => this.#watch(engine, kpi, ending)]),
         ...this.#publishing(engine, kpi),
+        ...this.#writing(engine, kpi),
       ]);
     } finally {
       unlisten();
@@ -114,6 +121,28 @@ export class KpiActor implements Actor {
     const { hooks, streams, replicas, warn } = this.#options;
     const parts = (signal: AbortSignal) => this.#published(engine, kpi, publish.ask, signal);
     return publishing({ config, publish, hooks, streams, replicas, clock: engine.clock, warn, parts });
+  }
+
+  #writing(engine: Engine, kpi: EngineKpi): ((signal: AbortSignal) => Promise<void>)[] {
+    const { publish, name } = kpi.config;
+    if (!publish?.files) return [];
+    const { warn, folder } = this.#options;
+    const files = new PublishedFiles({
+      kpi: name,
+      files: publish.files,
+      folder: join(folder, name),
+      clock: engine.clock,
+      warn,
+      position: () => engine.vector(kpi),
+      scratch: () => engine.store.exportPath(),
+      snapshot: (grain, to) => {
+        if (kpi.fault) throw kpi.fault;
+        const ask = grain === null ? publish.ask : { ...publish.ask, grain };
+        return engine.store.read((duck) => snapshot(engine, kpi, { duck, ask, ...to }));
+      },
+    });
+    this.#files = files;
+    return [(signal) => files.run(signal)];
   }
 
   /** Waits while the KPI cannot be answered. */
@@ -179,6 +208,7 @@ export class KpiActor implements Actor {
     { signal, work }: { signal: AbortSignal; work: Work },
   ): Promise<(() => Promise<void>)[]> {
     const subject = (what: string) => `tributary.kpi.${this.#name}.${what}`;
+    const files = () => this.#files?.shown() ?? [];
     const answer = (ask: ValuesQuestion, scope: Scope) => work.query(() => this.#answer(engine, kpi, ask, scope));
     const scoped = <Question extends object>(question: unknown): { ask: Question; scope: Scope } => {
       const { reader, ...ask } = question as Question & { readonly reader?: KpiReader };
@@ -222,7 +252,7 @@ export class KpiActor implements Actor {
         yield await engine.store.read((duck) => revisionsOf(kpi, { duck, ask }));
       }),
       await this.#bus.serve(subject('show'), async function* (question) {
-        yield { ...(await shownKpi(engine, kpi)), work: work.told(kpi), scope: scoped(question).scope.tag };
+        yield { ...(await shownKpi(engine, kpi)), files: files(), work: work.told(kpi), scope: scoped(question).scope.tag };
       }),
       await this.#bus.serve(subject('stream'), (question) => followed(question)),
       await this.#bus.serve(subject('acknowledge'), (question) => this.#acknowledged(engine, question as Acknowledging)),

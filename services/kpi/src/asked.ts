@@ -1,6 +1,6 @@
 import type { Grain, KpiAlert, KpiConfig } from '@tributary/config';
 import { Fault, LIMITS } from '@tributary/core';
-import { type Answer, type Duck, duckLiteral } from '@tributary/duckdb';
+import { type Answer, type Duck, duckIdent, duckLiteral } from '@tributary/duckdb';
 import { EVERYTHING, NOTHING, type Scope } from './access.ts';
 import { type Group, groupedName, groupOf, TOGETHER } from './alert-groups.ts';
 import { look, type ReadValues } from './alert-sight.ts';
@@ -105,8 +105,13 @@ export async function valuesAt(engine: Engine, kpi: EngineKpi, asked: Asked): Pr
   return { rows, freshness: freshnessOf(engine, moment, { config: kpi.config, revision: 0, inexact }) };
 }
 
+interface Flat {
+  readonly sql: string;
+  readonly freshness: KpiFreshness;
+}
+
 /** The same as a SELECT with the scope's values to bind: a flat table, every column in a type of its own. */
-async function flatAt(engine: Engine, kpi: EngineKpi, asked: Asked): Promise<{ sql: string; freshness: KpiFreshness }> {
+async function flatAt(engine: Engine, kpi: EngineKpi, asked: Asked): Promise<Flat> {
   const { duck, scope: { values } = EVERYTHING } = asked;
   if (kpi.config.definition.kind === 'query') {
     const { sql, moment, inexact } = await queryAt(engine, kpi, asked);
@@ -136,12 +141,52 @@ export async function typedValuesAt(
 export async function writeParquet(engine: Engine, kpi: EngineKpi, asked: Asked & { path: string }): Promise<KpiFreshness> {
   const { duck, path, scope: { values } = EVERYTHING } = asked;
   const { sql, freshness } = await flatAt(engine, kpi, asked);
+  await copyOut(duck, { kpi, sql, freshness, path, values });
+  return freshness;
+}
+
+async function copyOut(
+  duck: Duck,
+  { kpi, sql, freshness, path, values }: Flat & { kpi: EngineKpi; path: string; values: Scope['values'] },
+): Promise<void> {
   const about = duckLiteral(JSON.stringify({ kpi: kpi.config.name, ...freshness }));
+  // Parquet has no whole numbers of 128 bits, which sums are: DuckDB would write doubles, exact up to 2^53 alone.
+  const described = await duck.query(`DESCRIBE ${sql}`, values);
+  const wide = described.rows.filter((row) => /^U?HUGEINT$/.test(String(row['column_type'])));
+  const exact = wide.map((row) => duckIdent(String(row['column_name']))).map((name) => `${name}::DECIMAL(38, 0) AS ${name}`);
+  const replaced = exact.length === 0 ? '' : ` REPLACE (${exact.join(', ')})`;
   await duck.run(
-    `COPY (${sql}) TO ${duckLiteral(path)} (FORMAT parquet, COMPRESSION zstd, KV_METADATA {tributary: ${about}})`,
+    `COPY (SELECT *${replaced} FROM (${sql})) TO ${duckLiteral(path)} (FORMAT parquet, COMPRESSION zstd, KV_METADATA {tributary: ${about}})`,
     values,
   );
-  return freshness;
+}
+
+export interface Snapshot {
+  readonly freshness: KpiFreshness;
+  /** Of definition and rows, whatever their order: another one tells that something changed. */
+  readonly digest: string;
+  /** Was it written? */
+  readonly written: boolean;
+}
+
+/** Writes a Parquet file, if `due` says so, with the freshness of its values in columns too: not every tool shows metadata. */
+export async function snapshot(
+  engine: Engine,
+  kpi: EngineKpi,
+  { due, path, ...asked }: Omit<Asked, 'scope'> & { path: string; due: (digest: string) => boolean },
+): Promise<Snapshot> {
+  const { duck } = asked;
+  const { sql, freshness } = await flatAt(engine, kpi, asked);
+  const { definitionVersion, completeTo, position } = freshness;
+  const [found] = await duck.rows<{ n: number; digest: string | null }>(
+    `SELECT count(*) AS n, sum(hash(v))::VARCHAR AS digest FROM (${sql}) v`,
+  );
+  const digest = `${definitionVersion} ${found?.n} ${found?.digest}`;
+  if (!due(digest)) return { freshness, digest, written: false };
+  const at = completeTo === null ? 'NULL' : duckLiteral(completeTo);
+  const told = `${duckLiteral(definitionVersion)} AS _definition, ${at}::TIMESTAMPTZ AS _complete_to, ${duckLiteral(position)} AS _position`;
+  await copyOut(duck, { kpi, sql: `SELECT *, ${told} FROM (${sql})`, freshness, path, values: [] });
+  return { freshness, digest, written: true };
 }
 
 export interface RowsQuestion extends ValuesQuestion {

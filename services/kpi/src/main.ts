@@ -1,7 +1,7 @@
 import { join } from 'node:path';
 import type { Changelogs } from '@tributary/changelog';
 import { type ActorSpec, type Assignment, type ConfiguredService, runService, type Runtime } from '@tributary/cluster';
-import { type Config, type KpiConfig, sourcesOf, sourcesOfKpis, wantsTable } from '@tributary/config';
+import { type Config, type KpiConfig, lakeFolder, sourcesOf, sourcesOfKpis, wantsTable } from '@tributary/config';
 import { WHOLE } from '@tributary/core';
 import { type SandboxLimits, Shared } from '@tributary/duckdb';
 import { ProjectionActor } from '@tributary/projection';
@@ -85,7 +85,7 @@ function engineAssignment(
   return {
     name: `kpi-engine/${name}`,
     labels: {},
-    fingerprint: JSON.stringify([kpis, memoryBytes, threads, sources, hooksOf(kpis, config), guarded]),
+    fingerprint: JSON.stringify([kpis, memoryBytes, threads, sources, hooksOf(kpis, config), guarded, config.cluster.lake]),
     actors: [
       {
         name: `kpi-engine.${name}`,
@@ -109,6 +109,7 @@ function engineAssignment(
               streams: changelogs.eventStreams,
               replicas: config.cluster.nats.replicas,
               warn,
+              folder: join(lakeFolder(config, runtime.dataDir), 'kpis'),
             }),
         }),
       ),

@@ -36,7 +36,7 @@ describe('publishing', () => {
       await new Promise((resolve) => stop.signal.addEventListener('abort', resolve, { once: true }));
     }
     const config = { name: 'size' } as KpiConfig;
-    const publish: KpiPublish = { subject: 'kpi.size', to: [], ask: {}, everyMs: 0 };
+    const publish: KpiPublish = { subject: 'kpi.size', to: [], ask: {}, everyMs: 0, files: null };
     const options = { config, publish, hooks: [], streams, replicas: 1, clock: systemClock, warn: () => {}, parts };
     const [task] = publishing(options);
     const running = task?.(stop.signal);
@@ -91,7 +91,7 @@ describe('publishing', () => {
         signal,
       });
     const config = { name: 'size' } as KpiConfig;
-    const publish: KpiPublish = { subject: 'kpi.size', to: [], ask: {}, everyMs: 0 };
+    const publish: KpiPublish = { subject: 'kpi.size', to: [], ask: {}, everyMs: 0, files: null };
     const options = { config, publish, hooks: [], streams: slow, replicas: 1, clock: systemClock, warn: () => {}, parts };
     const [task] = publishing(options);
     const running = task?.(stop.signal);

@@ -267,7 +267,7 @@ export class ValuesReader {
       ...(this.#grain ? ['bucket'] : []),
       ...this.#by.map((d) => `d${d} AS ${duckIdent(dimensions[d]?.name as string)}`),
       ...this.#chosen.map(({ name }) => duckIdent(name)),
-      '_revision AS revision',
+      'coalesce(_revision, 0) AS revision',
       '_closed AS closed',
     ];
     return `SELECT ${columns.join(', ')} FROM (${await this.#sql(completeTo)})`;

@@ -1,5 +1,4 @@
 import { join } from 'node:path';
-import { fileURLToPath } from 'node:url';
 import type { Changelogs } from '@tributary/changelog';
 import {
   type Actor,
@@ -16,6 +15,7 @@ import {
   type LakeSinkConfig,
   type SinkConfig,
   type ConnectionConfig,
+  lakeFolder,
   sourcesOf,
 } from '@tributary/config';
 import { type Part, partName, partsOf, WHOLE } from '@tributary/core';
@@ -225,12 +225,6 @@ class QueryActor implements Actor {
     await unserve();
     if (!signal.aborted) throw invalid.reason as Error;
   }
-}
-
-function lakeFolder(config: Config, dataDir: string): string {
-  const { url } = config.cluster.lake;
-  if (!url) return join(dataDir, 'lake');
-  return url.startsWith('file:///') ? fileURLToPath(url) : url.slice('file:'.length);
 }
 
 /** Of the database whose rows a changelog holds; null for a transform's. */

@@ -1,4 +1,4 @@
-import type { Grain } from './kpi.ts';
+import type { Grain } from './kpi-names.ts';
 
 /** What an alert looks at: an expression over values of its KPI, true or false (or unknown, where a value is missing). JSON. */
 export type AlertExpression =

@@ -1,3 +1,5 @@
+import { join } from 'node:path';
+import { fileURLToPath } from 'node:url';
 import type { ConnectionConfig } from './connection.ts';
 import type { ContractConfig } from './contract.ts';
 import type { EventsSinkConfig } from './events.ts';
@@ -92,6 +94,13 @@ export interface LakeSinkConfig {
 }
 
 export type SinkConfig = OdsSinkConfig | LakeSinkConfig | EventsSinkConfig;
+
+/** Where lakes and published files are: the same for all workers where the config names it, else this worker's own. */
+export function lakeFolder({ cluster }: Pick<Config, 'cluster'>, dataDir: string): string {
+  const { url } = cluster.lake;
+  if (!url) return join(dataDir, 'lake');
+  return url.startsWith('file:///') ? fileURLToPath(url) : url.slice('file:'.length);
+}
 
 /** The schema where a source's table lands: source, or source_schema where the schema is not public. */
 export function targetSchema(source: string, schema: string, template?: string): string {

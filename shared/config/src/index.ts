@@ -4,12 +4,12 @@ export type { ClusterConfig, Config, LakeSinkConfig, OdsSinkConfig, Role, SinkCo
 export type { AlertBaseline, AlertExpression, AlertValue } from './alert-condition.ts';
 export type { HookConfig } from './hooks.ts';
 export type { KpiReader } from './kpi-access.ts';
+export type { Grain } from './kpi-names.ts';
+export type { KpiFiles, KpiPublish } from './kpi-publish.ts';
 export type { KpiTest } from './kpi-tests.ts';
 export type { RowFilter } from './row-filter.ts';
 export type {
-  Grain,
   KpiAlert,
-  KpiPublish,
   KpiConfig,
   KpiDefinition,
   KpiMeasure,
@@ -22,6 +22,7 @@ export {
   admits,
   historySchema,
   inputsOf,
+  lakeFolder,
   lookupsOf,
   matchesTable,
   mayShareTables,

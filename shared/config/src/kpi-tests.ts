@@ -1,5 +1,5 @@
 import { z } from 'zod';
-import type { Grain } from './kpi.ts';
+import type { Grain } from './kpi-names.ts';
 
 /** What a definition is to say of changes that were written down. */
 export interface KpiTest {

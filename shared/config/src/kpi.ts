@@ -1,13 +1,11 @@
 import { z } from 'zod';
 import { type AlertExpression, type AlertNames, ConditionError, parseCondition } from './alert-condition.ts';
-import { plainSubject } from './events.ts';
 import { access, accessOf, checkAccess, type KpiAccess } from './kpi-access.ts';
 import { checkFreshness, freshness, freshnessOf } from './kpi-freshness.ts';
+import { type Grain, GRAINS, ident } from './kpi-names.ts';
+import { checkPublish, type KpiPublish, publish, publishOf } from './kpi-publish.ts';
 import { checkTests, kpiTest } from './kpi-tests.ts';
 import { duration, optionalDuration } from './units.ts';
-
-const GRAINS = ['minute', 'hour', 'day', 'week', 'month', 'quarter', 'year'] as const;
-export type Grain = (typeof GRAINS)[number];
 
 /** A KPI with every default filled in. JSON, so that it travels, and its fingerprint is its version. */
 export interface KpiConfig {
@@ -89,17 +87,6 @@ export interface KpiTarget {
   readonly crit: number | null;
 }
 
-/** Values that are sent to programs outside as they change. */
-export interface KpiPublish {
-  /** Of NATS; null: to hooks alone. */
-  readonly subject: string | null;
-  /** Names of hooks. */
-  readonly to: readonly string[];
-  /** Which values; see the question of `kpi values`. */
-  readonly ask: { readonly grain?: Grain; readonly measures?: readonly string[]; readonly by?: readonly string[] };
-  readonly everyMs: number;
-}
-
 export interface KpiAlert {
   readonly name: string;
   /** `freshness`: that there are values, and how old they are, whatever they say. */
@@ -127,9 +114,6 @@ export interface KpiAlert {
   readonly to: readonly string[];
 }
 
-const ident = z
-  .string()
-  .regex(/^[a-z][a-z0-9_]{0,39}$/, 'expected lower-case letters, digits and _ (at most 40, a letter first)');
 const sql = z.string().trim().min(1, 'expected SQL');
 const SPAN = /^(\d+)(min|m|h|d|w|mo|q|y)$/;
 const SPAN_UNITS: Readonly<Record<string, Grain>> = {
@@ -216,15 +200,6 @@ const alert = z.strictObject({
   to: z.array(z.string()).default([]),
 });
 
-const publish = z.strictObject({
-  nats: z.union([z.boolean(), z.strictObject({ subject: plainSubject })]).default(true),
-  to: z.array(z.string()).default([]),
-  grain: z.enum(GRAINS).optional(),
-  measures: z.array(ident).min(1).optional(),
-  by: z.array(ident).optional(),
-  every: duration('1s'),
-});
-
 export const kpi = z
   .strictObject({
     kind: z.literal('Kpi'),
@@ -277,6 +252,7 @@ export const kpi = z
       checkTests(document.tests, null, complain);
       for (const key of ['from', 'time', 'where', 'measures'] as const)
         if (document[key] !== undefined) complain('a Kpi has either sql, or from and measures', key);
+      checkPublish(document, complain);
       for (const kind of ['alerts', 'targets'] as const)
         if (document[kind].length > 0) complain(`${kind} look at measures, which a Kpi of one SELECT does not have`, kind);
       return;
@@ -322,17 +298,6 @@ function namesOf({
   time?: { grains: readonly Grain[] } | undefined;
 }): AlertNames {
   return { measures: Object.keys(measures), grains: time?.grains ?? [] };
-}
-
-function checkPublish(
-  { publish: published, measures = {}, dimensions, time }: Pick<KpiDocument, 'publish' | 'measures' | 'dimensions' | 'time'>,
-  complain: (message: string, ...path: string[]) => void,
-): void {
-  if (!published) return;
-  const { grain, measures: chosen = [], by = [] } = published;
-  if (grain && !time?.grains.includes(grain)) complain(`${grain} is not among time.grains`, 'publish', 'grain');
-  for (const name of chosen) if (!measures[name]) complain(`there is no measure ${name}`, 'publish', 'measures');
-  for (const name of by) if (!(name in dimensions)) complain(`there is no dimension ${name}`, 'publish', 'by');
 }
 
 function checkAlerts(
@@ -404,16 +369,10 @@ export function kpiOf(document: KpiDocument, place: (path: readonly string[]) =>
       ...document.alerts.map((one) => alertOf(one, namesOf(document))),
       ...document.targets.filter(({ check }) => check).map(checkOf),
     ],
-    publish: document.publish ? publishOf(document.name, document.publish) : null,
+    publish: document.publish ? publishOf(document, document.publish) : null,
     access: document.access ? accessOf(document.access, Object.keys(document.dimensions)) : null,
     places,
   };
-}
-
-function publishOf(name: string, { nats, to, every, grain, measures, by }: z.output<typeof publish>): KpiPublish {
-  const subject = typeof nats === 'object' ? nats.subject : nats ? `kpi.${name}` : null;
-  const ask = { ...(grain ? { grain } : {}), ...(measures ? { measures } : {}), ...(by ? { by } : {}) };
-  return { subject, to, ask, everyMs: every };
 }
 
 function alertOf(document: z.output<typeof alert>, names: AlertNames): KpiAlert {

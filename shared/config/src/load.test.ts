@@ -152,6 +152,18 @@ measures:
     );
     expect(await refusal(one + kpi.replace('of: gmv', 'of: gmw'))).toContain('there is no measure gmw with sql');
     expect(await refusal(one + kpi.replace('Europe/Berlin', 'Berlin'))).toContain('expected a time zone');
+    const files = (text: string, more = '') => `${one}${kpi}publish: { files: ${text}${more} }\n`;
+    const filesOf = async (text: string, more = '') => (await load(files(text, more))).kpis[0]?.publish?.files;
+    const grains = ['hour', 'day', 'week', 'month'];
+    expect(await filesOf('true')).toEqual({ grains, everyMs: 10_000 });
+    expect(await filesOf('{ every: 1m }', ', grain: day')).toEqual({ grains: ['day'], everyMs: 60_000 });
+    expect(await filesOf('{ grains: [week, week] }')).toEqual({ grains: ['week'], everyMs: 10_000 });
+    expect(await filesOf('false')).toBeNull();
+    expect(await refusal(files('{ grains: [day, year] }'))).toBe(
+      'a.yaml:12:35: "publish.files.grains.1": year is not among time.grains',
+    );
+    expect(await refusal(files('{ every: 1ms }'))).toContain('a.yaml:12:21: "publish.files.every": expected at least 100 ms');
+    expect(await refusal(files('sometimes'))).toContain('"publish.files"');
     const alert = (more: string) => `${one}${kpi}alerts:\n  - { name: drop, when: "gmv(hour) < 1", to: [ops], ${more} }\n`;
     expect(await refusal(alert(''))).toMatch(/^a\.yaml:\d+:\d+: "alerts.0.to": there is no Hook ops$/);
     expect(await refusal(alert('renotify: never'))).toContain('"alerts.0.renotify": expected a duration');
