@@ -8,12 +8,15 @@ import type { Changed } from './relations.ts';
 import { SourceState } from './source-state.ts';
 import type { KpiStore } from './store.ts';
 import type { KpiTable } from './table.ts';
+import type { Estate } from './upstream.ts';
 import { formatVector } from './vector.ts';
 
 export interface EngineOptions {
   readonly name: string;
   readonly kpis: readonly KpiConfig[];
   readonly sources: readonly string[];
+  /** What there is beside it, to say where its tables come from; default: sources alone. */
+  readonly estate?: Estate;
   readonly store: KpiStore;
   readonly clock: Clock;
   readonly warn: (facts: object, message: string) => void;
@@ -45,6 +48,7 @@ export class Engine {
   readonly name: string;
   readonly kpis: ReadonlyMap<string, EngineKpi>;
   readonly sources: ReadonlyMap<string, SourceState>;
+  readonly estate: Estate;
   readonly #warn: EngineOptions['warn'];
   readonly #listeners = new Set<() => void>();
   /** By definition and shapes of its tables: binding costs more than answering. */
@@ -52,13 +56,14 @@ export class Engine {
   #tick = 0;
 
   private constructor(
-    { store, clock, name, warn }: EngineOptions,
+    { store, clock, name, warn, estate = { sources: [], transforms: [] } }: EngineOptions,
     kpis: ReadonlyMap<string, EngineKpi>,
     sources: ReadonlyMap<string, SourceState>,
   ) {
     this.store = store;
     this.clock = clock;
     this.name = name;
+    this.estate = estate;
     this.#warn = warn;
     this.kpis = kpis;
     this.sources = sources;

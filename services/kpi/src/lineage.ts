@@ -8,14 +8,15 @@ import { now } from './relations.ts';
 import type { ShownTable } from './shown-table.ts';
 import { parseExpression, type SqlNode } from './sql-tree.ts';
 import { traceExpression, traceQuery } from './trace.ts';
+import { Upstream } from './upstream.ts';
 
 /** What one part of a KPI is made from. */
 export interface Lineage {
-  /** `time`, `filter`, `join` and of one SELECT `rows` decide which rows count, and where: they feed every value. `column`: of the answer of one SELECT. */
+  /** `time`, `filter`, `join` and `rows` decide which rows count, and where: they feed every value. `column`: of the answer of one SELECT. */
   readonly part: 'measure' | 'dimension' | 'time' | 'filter' | 'join' | 'column' | 'rows';
-  /** Of a measure, dimension or column; of a join, the alias of its table. */
+  /** Of a measure, dimension or column; of a join, the alias of its table; of `rows`, the table of a transform whose steps decide; null: the SELECT does. */
   readonly name: string | null;
-  /** `source.schema.table.column`, sorted, through everything between. */
+  /** `source.schema.table.column`, sorted, through everything between, transforms too. */
   readonly columns: readonly string[];
   /** Measures that a measure is made from. */
   readonly measures: readonly string[];
@@ -35,7 +36,10 @@ export async function lineageOf(engine: Engine, kpi: EngineKpi): Promise<readonl
   if (before?.shapes === shapes) return before.lineage;
   const tableOf = (source: string, table: string) => engine.sources.get(source)?.tables.get(table) as ShownTable;
   try {
-    const lineage = await engine.store.read((duck) => traced(duck, kpi.config, tableOf));
+    const lineage = await engine.store.read(async (duck) => {
+      const within = await traced(duck, kpi.config, tableOf);
+      return behindTransforms(within, { kpi, tableOf, upstream: new Upstream(engine.estate, duck) });
+    });
     known.set(kpi, { shapes, lineage });
     return lineage;
   } catch (error) {
@@ -87,6 +91,27 @@ async function ofMeasures(duck: Duck, definition: KpiDefinition, tableOf: TableO
   if (where !== null) tell('filter', null, await originOf(where));
   for (const { alias, on } of from) if (on !== null) tell('join', alias, await originOf(on));
   return lineage;
+}
+
+/** The same, with columns of sources in the place of those that transforms made of them. */
+async function behindTransforms(
+  lineage: readonly Lineage[],
+  { kpi, tableOf, upstream }: { kpi: EngineKpi; tableOf: TableOf; upstream: Upstream },
+): Promise<Lineage[]> {
+  const origins = new Map<string, Origin>();
+  const rows: Lineage[] = [];
+  for (const of of new Map(kpi.tables.map((one) => [`${one.source}.${one.table}`, one])).values()) {
+    const name = `${of.source}.${of.table}`;
+    for (const column of tableOf(of.source, of.table).columns)
+      origins.set(`${name}.${column.name}`, await upstream.column(of, column.name));
+    const deciding = told('rows', name, await upstream.rows(of));
+    if (deciding.columns.length + deciding.unresolved.length > 0) rows.push(deciding);
+  }
+  const followed = lineage.map(({ part, name, columns, measures, unresolved: others }) => {
+    const behind = merged(columns.map((column) => origins.get(column) ?? fromColumn(column)));
+    return told(part, name, merged([behind, { columns: new Set(), unresolved: new Set(others) }]), measures);
+  });
+  return [...followed, ...rows];
 }
 
 /** Measures that the expression of a derived one names. */

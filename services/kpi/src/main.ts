@@ -1,7 +1,7 @@
 import { join } from 'node:path';
 import type { Changelogs } from '@tributary/changelog';
 import { type ActorSpec, type Assignment, type ConfiguredService, runService, type Runtime } from '@tributary/cluster';
-import { type Config, type KpiConfig, lakeFolder, sourcesOf, sourcesOfKpis, wantsTable } from '@tributary/config';
+import { type Config, inputsOf, type KpiConfig, lakeFolder, sourcesOf, sourcesOfKpis, wantsTable } from '@tributary/config';
 import { WHOLE } from '@tributary/core';
 import { type SandboxLimits, Shared } from '@tributary/duckdb';
 import { ProjectionActor } from '@tributary/projection';
@@ -50,7 +50,7 @@ function engineAssignment(
   const shared = new Shared<Engine>({
     open: async () => {
       const store = await KpiStore.open({ folder: join(runtime.dataDir, 'kpi'), engine: name, memoryBytes, threads, warn });
-      return Engine.open({ name, kpis, sources, store, clock, warn });
+      return Engine.open({ name, kpis, sources, estate: config, store, clock, warn });
     },
     valid: ({ store }) => !store.invalid.aborted,
     close: ({ store }) => store.close(),
@@ -85,7 +85,16 @@ function engineAssignment(
   return {
     name: `kpi-engine/${name}`,
     labels: {},
-    fingerprint: JSON.stringify([kpis, memoryBytes, threads, sources, hooksOf(kpis, config), guarded, config.cluster.lake]),
+    fingerprint: JSON.stringify([
+      kpis,
+      memoryBytes,
+      threads,
+      sources,
+      hooksOf(kpis, config),
+      guarded,
+      config.cluster.lake,
+      behind(sources, config),
+    ]),
     actors: [
       {
         name: `kpi-engine.${name}`,
@@ -117,6 +126,20 @@ function engineAssignment(
     ],
     close: () => shared.close(),
   };
+}
+
+/** Transforms that changelogs come from, one behind another: a KPI says which columns of sources it is made from. */
+function behind(changelogs: readonly string[], config: Config): Config['transforms'] {
+  const found = new Set<Config['transforms'][number]>();
+  const follow = (names: readonly string[]) => {
+    for (const transform of config.transforms) {
+      if (!names.includes(transform.name) || found.has(transform)) continue;
+      found.add(transform);
+      follow(inputsOf(transform, config));
+    }
+  };
+  follow(changelogs);
+  return [...found];
 }
 
 /** Hooks that some KPIs name: with another one of these they start anew. */
