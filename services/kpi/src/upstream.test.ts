@@ -79,6 +79,11 @@ describe('the columns that a transform makes its own from', () => {
     expect(await columnOf(one, 'gmv', 'public.sales', 'last')).toEqual(both('price', 'qty'));
     expect(words(await one.rows({ source: 't', table: 'public.sales' }))).toEqual(both('qty', 'test'));
     expect(words(await one.rows({ source: 'last', table: 'public.sales' }))).toEqual(both('price', 'qty', 'test'));
+    const shards = await upstream(
+      '[{ set: { shard: "source || id" } }, { rename: { origin: source } }, { set: { old: source } }]',
+    );
+    expect(await columnOf(shards, 'shard')).toEqual(orders('id'));
+    expect(await columnOf(shards, 'old')).toEqual(orders('origin'));
     const every = await upstream('[]', '["shop_*.*"]');
     expect(await columnOf(every, 'id', 'public.people')).toEqual(['shop_1.public.people.id', 'shop_2.public.people.id']);
   });

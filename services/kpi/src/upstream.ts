@@ -1,4 +1,4 @@
-import { type Config, inputsOf, type TransformConfig, wantsTable } from '@tributary/config';
+import { type Config, inputsOf, type TransformConfig, type TransformStep, wantsTable } from '@tributary/config';
 import { Fault, unreachable } from '@tributary/core';
 import type { Duck } from '@tributary/duckdb';
 import { fromColumn, merged, NOWHERE, type Origin, unresolved } from './origin.ts';
@@ -95,7 +95,7 @@ export class Upstream {
   }
 
   async #before(way: Way, name: string, i: number): Promise<Made> {
-    const step = way.transform.steps[i] as TransformConfig['steps'][number];
+    const step = way.transform.steps[i] as TransformStep;
     switch (step.kind) {
       case 'filter':
       case 'drop':
@@ -157,7 +157,9 @@ export class Upstream {
         visit((await parseExpression(this.#duck, text)).node, (node) => {
           if (node['class'] !== 'COLUMN_REF') return;
           const [name = ''] = node['column_names'] as string[];
-          names.add(text.includes(`"${name}"`) ? name : name.toLowerCase());
+          const plain = text.includes(`"${name}"`) ? name : name.toLowerCase();
+          // Without a column that is called so it is the name of the input.
+          if (plain !== 'source' || way.transform.steps.slice(0, i).some((step) => makes(step, plain))) names.add(plain);
         });
       } catch (error) {
         if (!(error instanceof Fault) || error.kind !== 'config_invalid') throw error;
@@ -166,6 +168,15 @@ export class Upstream {
     }
     return { names: [...names], origins };
   }
+}
+
+/** May there be a column of that name because of this step? */
+function makes(step: TransformStep, name: string): boolean {
+  if (step.kind === 'set') return Object.hasOwn(step.columns, name);
+  if (step.kind === 'rename') return Object.values(step.columns).includes(name);
+  if (step.kind === 'flatten') return Object.values(step.columns).some((paths) => Object.hasOwn(paths, name));
+  if (step.kind === 'lookup') return Object.hasOwn(step.lookup.set, name);
+  return step.kind === 'module';
 }
 
 function placeOf({ transform }: Way, i: number): string {
