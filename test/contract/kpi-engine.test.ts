@@ -2,15 +2,15 @@ import { execFile } from 'node:child_process';
 import { mkdtemp, readFile, rm, writeFile } from 'node:fs/promises';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
-import { promisify } from 'node:util';
+import { isDeepStrictEqual, promisify } from 'node:util';
 import { memoryBroker } from '@tributary/changelog';
 import { configReading } from '@tributary/config';
-import { askOne, type Fault, systemClock, WHOLE } from '@tributary/core';
-import { Engine, KpiProjection, KpiStore } from '@tributary/kpi';
+import { askOne, type Fault, Op, systemClock, WHOLE } from '@tributary/core';
+import { Engine, KpiProjection, KpiStore, startKpis } from '@tributary/kpi';
 import { type Projection, ProjectionActor } from '@tributary/projection';
 import { LakeProjection, LakeStore } from '@tributary/sink';
 import { afterEach, describe, expect, it } from 'vitest';
-import { History, rowText } from '../fixtures/history.ts';
+import { History, rowText, text, Written } from '../fixtures/history.ts';
 import { until } from '../fixtures/wait.ts';
 
 /** Every run prints its seed; TRIBUTARY_SEED repeats one. */
@@ -34,6 +34,31 @@ from: { k: s.public.k }
 dimensions: { first: "left(k.v, 1)" }
 measures: { n: { sql: "count(*)" }, last: { sql: "max(k.big)" } }
 `;
+
+const ORDERS = {
+  schema: 'public',
+  table: 'orders',
+  identity: 'default' as const,
+  columns: [text('id', 1), text('country'), text('paid')],
+};
+const SALES = `kind: Source
+name: s
+postgres: "postgres://u:p@nowhere/s"
+---
+kind: Kpi
+name: sales
+from: { o: s.public.orders }
+dimensions: { country: o.country }
+measures: { paid: { sql: "sum(o.paid::INT)" }, most: { sql: "max(o.id)" } }
+`;
+const quiet = { debug: () => {}, info: () => {}, warn: () => {}, error: () => {} };
+
+/** A condition that others wait for. */
+const gate = () => {
+  let open = () => {};
+  const passed = new Promise<void>((resolve) => (open = resolve));
+  return { passed, open };
+};
 
 describe(`an engine of KPIs (seed ${SEED})`, () => {
   const closing: (() => Promise<unknown>)[] = [];
@@ -330,5 +355,101 @@ describe(`an engine of KPIs (seed ${SEED})`, () => {
     expect(after.tables).toEqual(['texts']);
     expect(after.versions).toHaveLength(1);
     expect(after.versions[0]?.version).not.toBe(before.versions.find(({ name }) => name === 'texts')?.version);
+  });
+
+  it('over a hole in its history answers what it was until the source is read anew, then nothing, then what is', async () => {
+    const dataDir = await temporary();
+    const { configOf } = await configReading();
+    const config = configOf([{ name: 'config', text: SALES }], { env: {} });
+    const broker = memoryBroker();
+    const { bus, changelogs, store } = broker;
+    const runtime = { ...broker, clock: systemClock, log: quiet, dataDir, worker: 'w', labels: null, capacity: 1 };
+    const written = new Written(await changelogs.write('s', { replicas: 1, maxAgeMs: 0, maxBytes: 0 }), 's');
+    const change = (lsn: bigint, op: (typeof Op)['created' | 'updated' | 'deleted'], ...cells: (string | null)[]) =>
+      written.stream([{ lsn, changes: [{ schema: ORDERS, op, cells }] }]);
+    let level = Promise.resolve();
+    await bus.serve('tributary.source.s.barrier', async function* () {
+      await level;
+      yield { seq: written.seq };
+    });
+    const [asked, snapshot] = [gate(), gate()];
+    await bus.serve('tributary.source.s.snapshot', async function* () {
+      asked.open();
+      await snapshot.passed;
+      const rows = [
+        ['1', 'FR', '10'],
+        ['3', 'DE', '30'],
+        ['4', 'AT', '4'],
+      ];
+      await written.snapshot({ schema: ORDERS, rows }, 2);
+      yield { done: true };
+    });
+    const start = async () => {
+      const service = await startKpis(config, runtime);
+      closing.push(() => service.stop());
+      return service;
+    };
+    /** By country; or the kind of fault. */
+    const values = async () => {
+      try {
+        const { rows, freshness } = await askOne<{
+          rows: { dimensions: { country: string }; values: Record<string, unknown> }[];
+          freshness: { position: string };
+        }>(bus, 'tributary.kpi.sales.values', {});
+        const by = rows.map((row) => [row.dimensions.country, [row.values['paid'], row.values['most']]] as const);
+        return { by: Object.fromEntries(by), position: freshness.position };
+      } catch (error) {
+        return (error as Fault).kind;
+      }
+    };
+    /** Nothing else is ever said, except what was before. */
+    const said = (by: object, before: object = by) =>
+      until('the values', async () => {
+        const told = await values();
+        if (typeof told === 'string') return null;
+        expect([by, before]).toContainEqual(told.by);
+        return isDeepStrictEqual(told.by, by) && told;
+      });
+
+    await change(16n, Op.created, '1', 'DE', '1');
+    await change(32n, Op.created, '2', 'DE', '2');
+    await change(48n, Op.created, '3', 'DE', '3');
+    const first = await start();
+    const before = await said({ DE: [6, '3'] });
+    await first.stop();
+
+    // What it would read next is gone.
+    await change(64n, Op.deleted, '2', null, null);
+    await change(80n, Op.updated, '1', 'FR', '10');
+    await change(96n, Op.updated, '3', 'DE', '30');
+    store.trim('s', written.seq);
+    const held = gate();
+    level = held.passed;
+    const second = await start();
+    await asked.passed;
+    expect(await said({ DE: [6, '3'] })).toEqual(before);
+
+    // It stands at the begin of what is left: none of that is a state that the source had, also for whoever starts here.
+    snapshot.open();
+    const nothing = () =>
+      until('nothing to be said', async () => {
+        const told = await values();
+        if (typeof told !== 'string') expect(told).toEqual(before);
+        return told === 'not_complete';
+      });
+    await nothing();
+    await second.stop();
+    await start();
+    await nothing();
+
+    held.open();
+    await change(112n, Op.created, '5', 'AT', '5');
+    const anew = { FR: [10, '1'], DE: [30, '3'], AT: [9, '5'] };
+    await said(anew);
+    await change(128n, Op.updated, '5', 'FR', '6');
+    await said({ FR: [16, '5'], DE: [30, '3'], AT: [4, '4'] }, anew);
+    // Its history begins anew behind the hole.
+    const past = askOne(bus, 'tributary.kpi.sales.values', { asOf: before.position });
+    await expect(past).rejects.toMatchObject({ kind: 'outside_history' });
   });
 });
