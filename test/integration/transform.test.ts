@@ -50,6 +50,9 @@ describe(`a transform under load and kill −9 (seed ${seed})`, () => {
     await shop.query(`CREATE TABLE orders (id int PRIMARY KEY, status text NOT NULL, qty int NOT NULL, price numeric(12,2), email text,
       note text, internal text, customer_id int); INSERT INTO orders SELECT i, (ARRAY['draft','new','paid'])[1 + i % 3], i % 9, i / 7.0, 'c' || i || '@x.org',
       CASE WHEN i % 4 > 0 THEN 'note ' || i END, 'secret', i % 12 FROM generate_series(1, 50) i`);
+    // Nothing tells its rows apart, and some are equal.
+    await shop.query(`CREATE TABLE clicks (page text, n int); ALTER TABLE clicks REPLICA IDENTITY FULL;
+      INSERT INTO clicks SELECT 'p' || i % 5, i % 2 FROM generate_series(1, 60) i`);
     await mkdir(join(folder, 'steps'));
     await writeFile(join(folder, 'steps', 'tag.ts'), TAG);
     await writeFile(join(folder, 'steps', 'sign.ts'), `export const SIGN: string = ' x ';`);
@@ -67,7 +70,13 @@ postgres: "${postgres.url('crm')}"
 kind: Sink
 name: lake
 type: lake
-from: [clean.*, named.*]
+from: [clean.*, named.*, hits.*]
+---
+kind: Transform
+name: hits
+from: [shop.public.clicks]
+to: public.hits
+steps: [{ filter: "page <> 'p3'" }]
 ---
 kind: Transform
 name: named
@@ -95,7 +104,8 @@ steps:
 kind: Sink
 name: ods
 type: ods
-from: ["clean.*", "named.*"]
+from: ["clean.*", "named.*", "hits.*"]
+history: true
 postgres: "${postgres.url('ods')}"
 `,
     );
@@ -230,7 +240,7 @@ postgres: "${postgres.url('ods')}"
     expect(tables[0]?.['samples']).toHaveLength(2);
     await expectSame();
     const none = await system.run(['transform', 'preview', 'other', '-f', other]);
-    expect(none.stderr).toContain('the files hold no transform other. Transforms: named, clean');
+    expect(none.stderr).toContain('the files hold no transform other. Transforms: hits, named, clean');
     await writeFile(other, text.replace('qty * price', 'quantity * price'));
     const wrong = await system.run(['transform', 'preview', 'clean', '-f', other]);
     expect(wrong.code).toBe(1);
@@ -246,9 +256,19 @@ postgres: "${postgres.url('ods')}"
       readonly table: string;
       readonly rows: number;
       readonly equal: boolean;
+      readonly differences: readonly { readonly key: string; readonly problem: string }[];
     }[];
     readonly notCompared: readonly string[];
   }
+  it('passes on a table whose rows have no key', async () => {
+    await shop.query(`DELETE FROM clicks WHERE ctid = (SELECT min(ctid) FROM clicks WHERE page = 'p1');
+      UPDATE clicks SET page = 'p3' WHERE ctid = (SELECT min(ctid) FROM clicks WHERE page = 'p2'); UPDATE clicks SET n = 7 WHERE page = 'p4' AND n = 0`);
+    await expectSame();
+    const rows = (from: string) => `SELECT page, n, count(*) FROM ${from} GROUP BY 1, 2 ORDER BY 1, 2`;
+    const expected = await shop.query(rows(`clicks WHERE page <> 'p3'`));
+    expect((await ods.query(rows('hits.hits'))).rows).toEqual(expected.rows);
+  });
+
   const verify = async (...more: string[]) =>
     lastJson<Compared>(await system.run(['verify', '--timeout', '60s', ...more], { timeoutMs: 240_000 }));
 
@@ -270,6 +290,7 @@ postgres: "${postgres.url('ods')}"
         table: 'public.orders_named',
         rows: await rowsOf('named.orders_named'),
       });
+      expect(tables).toContainEqual({ ...expected, source: 'hits', table: 'public.hits', rows: await rowsOf('hits.hits') });
     }
     const one = await verify('--source', 'clean', '--table', 'orders_clean');
     expect(one.tables.map(({ projection }) => projection).toSorted()).toEqual(['lake', 'ods', 'query', 'transform']);
@@ -277,9 +298,19 @@ postgres: "${postgres.url('ods')}"
 
   it('has its projections mended where they are not what it says', async () => {
     await ods.query(`DELETE FROM clean.orders_clean WHERE id % 10 = 1; UPDATE clean.orders_clean SET email = 'x' WHERE id % 10 = 2;
-      INSERT INTO clean.orders_clean (id, status) VALUES (-1, 'mine')`);
+      INSERT INTO clean.orders_clean (id, status) VALUES (-1, 'mine'); DELETE FROM named.orders_named WHERE id % 10 = 1;
+      INSERT INTO hits.hits SELECT * FROM hits.hits LIMIT 1`);
     const found = await verify();
-    expect(found.tables.filter((one) => !one.equal)).toMatchObject([{ projection: 'ods', table: 'public.orders_clean' }]);
+    const differing = found.tables.filter((one) => !one.equal);
+    expect(differing.map(({ projection, table }) => `${projection} ${table}`).toSorted()).toEqual([
+      'ods public.hits',
+      'ods public.orders_clean',
+      'ods public.orders_named',
+    ]);
+    expect(differing.find(({ table }) => table === 'public.hits')?.differences).toMatchObject([
+      { problem: 'different' },
+      { problem: 'different' },
+    ]);
     expect((await verify('--repair')).equal).toBe(true);
     await expectSame();
   });

@@ -25,6 +25,8 @@ export interface CommandOptions {
   readonly signal: AbortSignal;
   /** Resolves when each input has been read up to its sequence, and the changelog says so. @returns its sequence then */
   readonly settled: (reached: ReadonlyMap<string, number>) => Promise<number>;
+  /** Tells tables of the result anew, as a whole, where rows that are the same again would not go out. Resolves when that is in the changelog. */
+  readonly retold: (tables: readonly string[]) => Promise<void>;
 }
 
 /**
@@ -84,5 +86,6 @@ async function* snapshot(options: CommandOptions, { table }: { table?: string })
   const ends = await barriers(options);
   await options.settled(new Map([...ends].map(([input, one]) => [input, one.seq])));
   const tables = [...new Set(found.flatMap((one) => targetNames(config, one.table)))].toSorted();
+  await options.retold(tables);
   yield { done: true, tables, rows };
 }

@@ -28,6 +28,9 @@ export class Inputs {
   readonly #options: InputsOptions;
   readonly #readers = new Map<string, Reader>();
   #open: string | null = null;
+  /** Somebody wants to be heard between groups; `wake` = what tells a `next` that waits. */
+  #nudged = false;
+  #wake: (() => void) | null = null;
 
   constructor(options: InputsOptions) {
     this.#options = options;
@@ -42,12 +45,24 @@ export class Inputs {
     this.#readers.set(input, { queue, stop, done: this.#read(input, after, { queue, stop }), next: null });
   }
 
+  /** A `next` that waits, or the one that comes, gives `nudged` instead of a group. */
+  nudge(): void {
+    this.#nudged = true;
+    this.#wake?.();
+  }
+
   /** The next group; null when nothing more comes. @throws what reading an input threw */
-  async next(): Promise<InputGroup | null> {
+  async next(): Promise<InputGroup | 'nudged' | null> {
     const chosen = this.#open === null ? [...this.#readers] : [...this.#readers].filter(([input]) => input === this.#open);
     if (chosen.length === 0) return null;
     const waits = chosen.map(([input, reader]) => (reader.next ??= reader.queue.take().then((taken) => ({ input, taken }))));
-    const { input, taken } = await Promise.race(waits);
+    const nudged = new Promise<'nudged'>((resolve) => (this.#wake = () => resolve('nudged')));
+    const first = this.#nudged ? 'nudged' : await Promise.race([...waits, nudged]);
+    if (first === 'nudged') {
+      this.#nudged = false;
+      return first;
+    }
+    const { input, taken } = first;
     const reader = this.#readers.get(input) as Reader;
     reader.next = null;
     // To the end of the line: the others come first now.

@@ -168,6 +168,10 @@ async function compareResults(
   return tables;
 }
 
+function namesOf(result: ResultState | null): string[] {
+  return (result?.schema.columns ?? []).map(({ name }) => name);
+}
+
 interface Row {
   readonly key: Buffer;
   /** The key, to be read. */
@@ -180,16 +184,17 @@ async function compareTable(
   { before, after, samples }: { before: ResultState | null; after: ResultState | null; samples: number },
 ): Promise<TablePreview> {
   const columns = compareColumns(before?.schema ?? null, after?.schema ?? null);
-  const common = (after?.schema.columns ?? [])
-    .map(({ name }) => name)
-    .filter((name) => before?.schema.columns.some((one) => one.name === name));
+  const common = namesOf(after).filter((name) => before?.schema.columns.some((one) => one.name === name));
   const counts = { rows: 0, rowsBefore: 0, added: 0, removed: 0, changed: 0 };
   const shown: Record<'added' | 'removed' | 'changed', SampleRow[]> = { added: [], removed: [], changed: [] };
   const tell = (what: keyof typeof shown, sample: SampleRow) => {
     counts[what]++;
     if (shown[what].length < samples) shown[what].push(sample);
   };
-  for await (const [old, now] of paired(rowsOf(before), rowsOf(after))) {
+  // Rows without a key are told apart by the columns that both have: of equal ones there must be as many.
+  const keyless = [before, after].some((one) => one !== null && keyColumns(one.schema).length === 0);
+  const by = keyless ? (before && after ? common : namesOf(before ?? after)) : null;
+  for await (const [old, now] of paired(rowsOf(before, by), rowsOf(after, by))) {
     if (old) counts.rowsBefore++;
     if (now) counts.rows++;
     const key = (now ?? old)?.name ?? '';
@@ -220,12 +225,16 @@ function compareColumns(before: TableSchema | null, after: TableSchema | null): 
   return { added: only(now, old), removed: only(old, now), changed };
 }
 
-/** In the order of their keys, by bytes. */
-async function* rowsOf(result: ResultState | null): AsyncGenerator<Row> {
+/**
+ * In the order of their keys, by bytes.
+ * @param by names of columns that stand for the key; null = the key
+ */
+async function* rowsOf(result: ResultState | null, by: readonly string[] | null): AsyncGenerator<Row> {
   if (!result) return;
-  const { columns, ...schema } = result.schema;
-  const key = keyColumns({ columns, ...schema });
-  for await (const { rows, section } of result.all()) {
+  const { columns } = result.schema;
+  const chosen = by?.map((name) => columns.findIndex((column) => column.name === name)) ?? null;
+  const key = chosen ?? keyColumns(result.schema);
+  for await (const { rows, section } of result.all(chosen)) {
     const cells = section.columns.map((column: Column) => column.values());
     for (let row = 0; row < rows; row++) {
       const own = cells.map((column) => column[row]);

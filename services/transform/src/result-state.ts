@@ -3,7 +3,7 @@ import { type Duck, duckIdent, duckLiteral, load, loadCells, Loader, plain } fro
 import type { OutSection } from './output.ts';
 import { columnOf } from './pick.ts';
 import { readColumns } from './read-columns.ts';
-import { keyText } from './table-state.ts';
+import { keySql, keyText } from './table-state.ts';
 
 const PAGE_ROWS = 4_000;
 
@@ -45,6 +45,10 @@ export class ResultState {
 
   get schema(): TableSchema {
     return this.#schema;
+  }
+
+  get #keyless(): boolean {
+    return keyColumns(this.#schema).length === 0;
   }
 
   get #cells(): string[] {
@@ -96,7 +100,7 @@ export class ResultState {
     if (come.rows === 0) return;
     const cells = this.#cells.map((cell) => `${cell} VARCHAR`).join(', ');
     await this.#duck.run(`CREATE OR REPLACE TEMP TABLE come (k VARCHAR, ik VARCHAR, ts BIGINT, ${cells})`);
-    await this.#load(come);
+    await this.#load(input, come);
     await this.#note('SELECT DISTINCT k FROM come');
     await this.#duck.run(
       `INSERT INTO ${this.#rows} SELECT k, ${duckLiteral(input)}, ik, ts, ${this.#cells.join(', ')} FROM come`,
@@ -112,10 +116,13 @@ export class ResultState {
     await this.#duck.run(`INSERT INTO ${this.#affected} SELECT k FROM ks`);
   }
 
-  async #load({ schema, columns, from, ats, rows }: Come): Promise<void> {
+  async #load(input: string, { schema, columns, from, ats, rows }: Come): Promise<void> {
     const key = keyColumns(this.#schema).map((c) => this.#schema.columns[c]?.name as string);
     const own = new Map(schema.columns.map(({ name }, c) => [name, columns[c] as Column]));
-    const keys = key.map((name) => own.get(name)?.values() ?? []);
+    // Without a key every row counts: it is told apart by what it comes of.
+    const keys = this.#keyless
+      ? [Array.from({ length: rows }, () => input), from.values()]
+      : key.map((name) => own.get(name)?.values() ?? []);
     const texts = Array.from({ length: rows }, (_, row) =>
       keyText(
         keys.map((cells) => cells[row]),
@@ -138,12 +145,24 @@ export class ResultState {
   #winners(keys: string | null): string {
     const join = keys === null ? '' : `JOIN ${keys} USING (k)`;
     return `SELECT k, ${this.#cells.map((cell) => `o.${cell}`).join(', ')} FROM ${this.#rows} o ${join}
-      QUALIFY row_number() OVER (PARTITION BY k ORDER BY o.ts DESC, o.input) = 1`;
+      QUALIFY row_number() OVER (PARTITION BY k ORDER BY o.ts DESC, o.input, o.ik DESC) = 1`;
   }
 
   /** What is another in the result than at {@link begin}, by key, in pages: rows that are new, changed, or gone (their key alone). */
   async *changes(): AsyncGenerator<{ readonly rows: number; readonly section: Pick<OutSection, 'schema' | 'ops' | 'columns'> }> {
     const key = new Set(keyColumns(this.#schema));
+    await (this.#keyless ? this.#differing() : this.#differingByKey(key));
+    for await (const { rows, columns } of this.#pages()) {
+      const [ops, ...values] = columns as [Column, ...Column[]];
+      const codes = ops.values().map((op) => (op as string).charCodeAt(0));
+      const gone = codes.includes(Op.deleted);
+      const told =
+        gone && !this.#keyless ? values.map((column, c) => (key.has(c) ? column : unknownWhere(column, codes))) : values;
+      yield { rows, section: { schema: this.#schema, ops: codes, columns: told } };
+    }
+  }
+
+  async #differingByKey(key: ReadonlySet<number>): Promise<void> {
     const same = this.#cells.map((cell) => `n.${cell} IS NOT DISTINCT FROM w.${cell}`).join(' AND ');
     // What a row that is gone was is not told beyond its key.
     const cells = this.#cells.map(
@@ -155,19 +174,25 @@ export class ResultState {
            FROM (${this.#winners(this.#affected)}) n FULL JOIN ${this.#was} w ON n.k = w.k
           WHERE NOT (n.k IS NOT NULL AND w.k IS NOT NULL AND ${same}))`,
     );
-    for await (const { rows, columns } of this.#pages()) {
-      const [ops, ...values] = columns as [Column, ...Column[]];
-      const codes = ops.values().map((op) => (op as string).charCodeAt(0));
-      const gone = codes.includes(Op.deleted);
-      const told = gone ? values.map((column, c) => (key.has(c) ? column : unknownWhere(column, codes))) : values;
-      yield { rows, section: { schema: this.#schema, ops: codes, columns: told } };
-    }
   }
 
-  /** The whole result, by key, in pages. */
-  async *all(): AsyncGenerator<{ readonly rows: number; readonly section: Pick<OutSection, 'schema' | 'ops' | 'columns'> }> {
+  /** Without a key: rows of which there are fewer now are gone, as a whole; those of which there are more are new. */
+  async #differing(): Promise<void> {
+    const cells = this.#cells.join(', ');
+    const now = `SELECT ${cells} FROM (${this.#winners(this.#affected)})`;
+    const was = `SELECT ${cells} FROM ${this.#was}`;
     await this.#duck.run(
-      `CREATE OR REPLACE TEMP TABLE page AS SELECT row_number() OVER (ORDER BY k) AS n, 'r' AS op, * FROM (${this.#winners(null)})`,
+      `CREATE OR REPLACE TEMP TABLE page AS SELECT row_number() OVER (ORDER BY op DESC, ${cells}) AS n, * FROM (
+         SELECT 'd' AS op, * FROM (${was} EXCEPT ALL ${now}) UNION ALL SELECT 'c' AS op, * FROM (${now} EXCEPT ALL ${was}))`,
+    );
+  }
+
+  /** The whole result in pages, by key; or by some of its columns, put together as a key is. */
+  async *all(
+    by: readonly number[] | null = null,
+  ): AsyncGenerator<{ readonly rows: number; readonly section: Pick<OutSection, 'schema' | 'ops' | 'columns'> }> {
+    await this.#duck.run(
+      `CREATE OR REPLACE TEMP TABLE page AS SELECT row_number() OVER (ORDER BY ${by ? keySql(by) : 'k'}) AS n, 'r' AS op, * FROM (${this.#winners(null)})`,
     );
     for await (const { rows, columns } of this.#pages()) {
       yield {

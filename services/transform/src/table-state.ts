@@ -1,10 +1,15 @@
-import { type Cell, type Column, Fault, keyColumns, NULL_MARK, SEPARATOR, type TableSchema, tableName } from '@tributary/core';
+import { type Cell, type Column, keyColumns, NULL_MARK, SEPARATOR, type TableSchema, tableName } from '@tributary/core';
 import { type Duck, duckIdent, loadCells, Loader, plain } from '@tributary/duckdb';
 import { readColumns } from './read-columns.ts';
 
 /** The text by which rows are told apart: the cells of the key. */
 export function keyText(cells: readonly Cell[], key: readonly number[]): string {
   return key.map((c) => cells[c] ?? NULL_MARK).join(SEPARATOR);
+}
+
+/** The same in SQL, of a row's cells `c0`, `c1`, …: so both are in one order. */
+export function keySql(key: readonly number[]): string {
+  return key.length === 0 ? `''` : key.map((c) => `coalesce(c${c}, chr(30))`).join(' || chr(31) || ');
 }
 
 /** A row as it is now, or that it is gone (null). `at`: when it was written, microseconds since 1970; null = not told. */
@@ -19,7 +24,14 @@ export function keptRows(id: string): string {
   return `_in.${duckIdent(id)}`;
 }
 
-/** The rows of one table of an input, as text, by key: part of the state of a transform that keeps one. */
+/** Digits of the number that stands for a key. */
+const SERIAL_DIGITS = 15;
+const serialText = (serial: number) => String(serial).padStart(SERIAL_DIGITS, '0');
+
+/**
+ * The rows of one table of an input, as text, by key: part of the state of a transform that keeps one. Rows of a table without a key have
+ * numbers instead, in the order in which they came; of equal rows any is the one that goes.
+ */
 export class TableState {
   readonly id: string;
   readonly schema: TableSchema;
@@ -31,6 +43,8 @@ export class TableState {
   /** A snapshot is on its way: the keys it names are noted. */
   seen: boolean;
   readonly #duck: Duck;
+  /** The number that the last row got; null = not known yet. */
+  #serial: number | null = null;
 
   constructor(duck: Duck, shape: { input: string; schema: TableSchema; version: string; seen: boolean }) {
     this.#duck = duck;
@@ -41,10 +55,10 @@ export class TableState {
     this.key = keyColumns(shape.schema);
     this.rows = keptRows(this.id);
     this.named = `_seen.${duckIdent(this.id)}`;
-    if (this.key.length === 0)
-      throw new Fault('config_invalid', `${this.id} has no key: its rows cannot be merged, looked up or kept`, {
-        table: this.id,
-      });
+  }
+
+  get keyless(): boolean {
+    return this.key.length === 0;
   }
 
   get cells(): string[] {
@@ -62,7 +76,7 @@ export class TableState {
       const before = from.columns.findIndex((column) => column.name === name);
       return before === -1 ? `CAST(NULL AS VARCHAR) AS c${c}` : `c${before} AS c${c}`;
     });
-    const key = this.key.map((c) => `coalesce(c${c}, chr(30))`).join(' || chr(31) || ');
+    const key = this.keyless ? `lpad(CAST(row_number() OVER (ORDER BY k) AS VARCHAR), ${SERIAL_DIGITS}, '0')` : keySql(this.key);
     await this.#duck.run(
       `CREATE OR REPLACE TABLE ${this.rows} AS SELECT ${key} AS k, ts, ${this.cells.join(', ')} FROM (SELECT ts, ${list.join(', ')} FROM ${this.rows})`,
     );
@@ -78,6 +92,35 @@ export class TableState {
     const from = `(SELECT r.* FROM ${this.rows} r JOIN (SELECT DISTINCT k FROM asked) USING (k))`;
     const { rows, columns } = await readColumns(this.#duck, { from, order: 'k', texts: ['k', ...this.cells] });
     return rowsBy(rows, columns);
+  }
+
+  /** Numbers for rows that come, of a table without a key. */
+  async serials(count: number): Promise<string[]> {
+    if (this.#serial === null) {
+      const [found] = await this.#duck.rows<{ last: string | null }>(`SELECT max(k) AS last FROM ${this.rows}`);
+      this.#serial = Number(found?.last ?? 0);
+    }
+    const first = this.#serial + 1;
+    this.#serial += count;
+    return Array.from({ length: count }, (_, i) => serialText(first + i));
+  }
+
+  /** Numbers of rows with these cells, one for each that is asked for; of those that are not there, none. */
+  async equals(rows: readonly (readonly Cell[])[]): Promise<string[]> {
+    if (rows.length === 0) return [];
+    const cells = this.cells.join(', ');
+    const loader = new Loader(this.cells.map((_, c) => loadCells(rows.map((row) => row[c] ?? null))));
+    await this.#duck.run(
+      `CREATE OR REPLACE TEMP TABLE asked AS SELECT *, row_number() OVER (PARTITION BY ${cells}) AS nth
+         FROM (SELECT ${this.cells.map((cell) => `${plain(cell)} AS ${cell}`).join(', ')} FROM (${loader.select}))`,
+      loader.values,
+    );
+    const same = this.cells.map((cell) => `a.${cell} IS NOT DISTINCT FROM r.${cell}`).join(' AND ');
+    const found = await this.#duck.rows<{ k: string }>(
+      `SELECT r.k FROM (SELECT k, ${cells}, row_number() OVER (PARTITION BY ${cells} ORDER BY k) AS nth FROM ${this.rows}) r
+         JOIN asked a ON a.nth = r.nth AND ${same}`,
+    );
+    return found.map(({ k }) => k);
   }
 
   /** Brings the new rows into the temporary table `fresh (k, ts, c0, …)` and all keys into `touched (k)`. */

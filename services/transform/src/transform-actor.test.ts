@@ -198,7 +198,7 @@ describe('a transform', () => {
   afterEach(() => rm(folder, { recursive: true, force: true }));
 
   /** Runs it until everything so far is in its changelog. */
-  async function through(config: TransformConfig, inputs: readonly string[]): Promise<void> {
+  async function through(config: TransformConfig, inputs: readonly string[], work = async () => {}): Promise<void> {
     const { changelogs, bus } = broker;
     const changelog = { replicas: 1, maxAgeMs: 0, maxBytes: 0 };
     const parts = { changelogs, changelog, bus, clock: systemClock, random: systemRandom, folder, warn: () => {} };
@@ -209,6 +209,7 @@ describe('a transform', () => {
       ended.catch(failed);
     });
     await askOne(bus, `tributary.source.${config.name}.barrier`, {});
+    await work();
     stop.abort();
     await ended;
   }
@@ -266,6 +267,34 @@ describe('a transform', () => {
     expect(await verified(filter, more)).toMatchObject([
       { equal: false, differences: [{ key: 'column twice integer', problem: 'missing' }] },
     ]);
+  });
+
+  it('tells a table anew when it is asked to, also where its rows are kept and none is another', async () => {
+    const a = await Source.open(broker, 'a');
+    const b = await Source.open(broker, 'b');
+    await broker.bus.serve('tributary.source.a.snapshot', async function* () {
+      await a.snapshot();
+      yield { done: true, rows: a.rows.size };
+    });
+    await broker.bus.serve('tributary.source.b.snapshot', async function* () {
+      await b.snapshot();
+      yield { done: true, rows: b.rows.size };
+    });
+    await a.commit([{ id: 1, to: 1, status: 'new', qty: 1, doc: 1 }]);
+    await b.commit([{ id: 2, to: 2, status: 'new', qty: 1, doc: 1 }]);
+    const both = config([filter], ['a.public.orders', 'b.public.orders']);
+    await through(both, ['a', 'b'], async () => {
+      const before = (await broker.changelogs.last('t'))?.seq ?? 0;
+      await askOne(broker.bus, 'tributary.source.t.snapshot', { table: 'orders' });
+      const last = await broker.changelogs.last('t');
+      const ops: number[] = [];
+      const { signal } = new AbortController();
+      for await (const { sections, seq } of broker.changelogs.read('t', { after: ORIGIN, signal })) {
+        if (seq > before) ops.push(...sections.flatMap((section) => [...section.ops]));
+        if (seq === last?.seq) break;
+      }
+      expect(ops).toEqual([Op.read, Op.read]);
+    });
   });
 
   /** Columns of the tables that its changelog tells of. */

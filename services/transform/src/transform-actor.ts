@@ -9,6 +9,7 @@ import { Engines, type Running } from './engines.ts';
 import { StateNeeded } from './flow.ts';
 import { type InputGroup, Inputs } from './inputs.ts';
 import { Output } from './output.ts';
+import { ViewEngine } from './view-engine.ts';
 import { type InputPlace, type OutputState, readVector, watermarkOf } from './vector.ts';
 
 export interface TransformOptions {
@@ -43,6 +44,8 @@ export class TransformActor implements Actor {
   #appliedAt = 0;
   #failure: { readonly error: unknown } | null = null;
   #inputs: Inputs | null = null;
+  /** Tables of the result that are to be told anew. */
+  #asked = new Set<string>();
   #waiters: { readonly reached: () => boolean; readonly resolve: () => void; readonly reject: (error: Error) => void }[] = [];
 
   constructor(options: TransformOptions) {
@@ -120,6 +123,11 @@ export class TransformActor implements Actor {
       const group = await this.#next(output, signal);
       if (this.#failure) throw this.#failure.error;
       if (!group) return;
+      if (group === 'nudged') {
+        await this.#retell(output);
+        this.#answer();
+        continue;
+      }
       try {
         await this.#running?.engine.apply(group);
       } catch (error) {
@@ -128,10 +136,23 @@ export class TransformActor implements Actor {
         continue;
       }
       this.#applied(group);
+      await this.#retell(output);
       if (writer.pendingBytes > LIMITS.pendingBytes) await writer.belowPending(LIMITS.pendingBytes / 2);
       if (output.resting && !output.level && output.sinceSentMs >= BEAT_MS) output.beat();
       this.#answer();
     }
+  }
+
+  /** Who keeps the rows tells what is another than before: what was read again, and is the same, must be asked for. */
+  async #retell(output: Output): Promise<void> {
+    if (this.#asked.size === 0 || !output.resting) return;
+    const engine = this.#running?.engine;
+    if (engine instanceof ViewEngine) {
+      const known = engine.tables;
+      output.retell = [...this.#asked].filter((table) => known.includes(table));
+      await engine.retell();
+    }
+    this.#asked.clear();
   }
 
   /** From here on with the rows of the inputs: what came cannot be told without them. It is read again. */
@@ -146,7 +167,7 @@ export class TransformActor implements Actor {
   }
 
   /** The next group; an input whose history is gone is read again from a snapshot of its source. */
-  async #next(output: Output, signal: AbortSignal): Promise<InputGroup | null> {
+  async #next(output: Output, signal: AbortSignal): Promise<InputGroup | 'nudged' | null> {
     const inputs = this.#inputs as Inputs;
     try {
       return await inputs.next();
@@ -177,7 +198,14 @@ export class TransformActor implements Actor {
       await this.#until(() => output.level && [...reached].every(([input, seq]) => (output.vector.get(input)?.seq ?? 0) >= seq));
       return output.stored;
     };
-    return serveCommands({ config, inputs, changelogs, bus, signal, settled });
+    const retold = async (tables: readonly string[]) => {
+      if (!output.view) return;
+      for (const table of tables) this.#asked.add(table);
+      this.#inputs?.nudge();
+      await this.#until(() => this.#asked.size === 0);
+      await output.stored;
+    };
+    return serveCommands({ config, inputs, changelogs, bus, signal, settled, retold });
   }
 
   /** Resolves when something holds, which is looked at after every group. */

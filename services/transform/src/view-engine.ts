@@ -1,5 +1,5 @@
 import { readsTable } from '@tributary/config';
-import { compareSourcePosition, formatLsn, Op, parseLsn, type StoredBatch } from '@tributary/core';
+import { compareSourcePosition, formatLsn, keyColumns, Op, parseLsn, type StoredBatch } from '@tributary/core';
 import { behind } from './flow-engine.ts';
 import { between, loadView, type ViewInputs } from './load-view.ts';
 import type { InputGroup } from './inputs.ts';
@@ -33,6 +33,11 @@ export class ViewEngine {
 
   get rows(): number {
     return this.#rows;
+  }
+
+  /** Tables of the result. */
+  get tables(): readonly string[] {
+    return this.#options.view.results.map(({ name }) => name);
   }
 
   /**
@@ -143,7 +148,9 @@ export class ViewEngine {
     const chosen = view.results.filter(({ name }) => tables === null || tables.includes(name));
     let told = 0;
     for (const [i, result] of chosen.entries()) {
-      const mark = { table: result.name, reset: false, generation: output.nextGeneration() };
+      // Rows that nothing tells apart cannot be swept: readers let go of all that they have.
+      const reset = keyColumns(result.schema).length === 0;
+      const mark = { table: result.name, reset, generation: output.nextGeneration() };
       output.read({ step: 'begin', ...mark }, []);
       for await (const { rows, section } of result.all()) {
         told += rows;

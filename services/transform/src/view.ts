@@ -4,6 +4,7 @@ import { type Cell, type Column, Op, type SnapshotMark, tableName, type TableSch
 import type { Duck } from '@tributary/duckdb';
 import { NetChanges } from '@tributary/projection';
 import type { Machinery } from './engine.ts';
+import { KeylessFold } from './keyless-fold.ts';
 import { pick } from './pick.ts';
 import type { Plan } from './plan.ts';
 import { ResultState } from './result-state.ts';
@@ -182,7 +183,12 @@ export class View {
     const known = this.#tables.get(`${input}.${table}`);
     if (!known || !readsTable(this.#transform, input, table)) return;
     const { state } = known;
-    if (step === 'begin') await state.beginSeen();
+    if (step === 'begin' && state.keyless) {
+      // Nothing tells its rows apart: those that were there go, and come again.
+      await state.choose('true', { gone: true });
+      await this.#settle(known);
+      return;
+    } else if (step === 'begin') await state.beginSeen();
     else if (step === 'end' && state.seen) {
       await state.choose(`NOT EXISTS (SELECT 1 FROM ${state.named} s WHERE s.k = r.k)`, { gone: true });
       await this.#settle(known);
@@ -200,6 +206,11 @@ export class View {
     const { state, plan } = entered;
     if (plan) await this.#widen(plan);
     if (known) {
+      // What came of its rows is found by their old keys.
+      if (known.plan && known.state.key.join() !== state.key.join()) {
+        await known.state.choose('true', { gone: true });
+        for (const result of this.#resultsOf(known.plan)) await result.take(state.id);
+      }
       await state.reshape(known.state.schema);
       await this.#duck.run('DELETE FROM shapes WHERE id = $1', [state.id]);
     } else await state.create();
@@ -241,6 +252,7 @@ export class View {
   /** Folds the changes of a piece to the last one a key, and applies them. */
   async #change(entered: Entered, { piece, atOf }: { piece: Piece; atOf: (row: number) => number | null }): Promise<void> {
     const { state } = entered;
+    if (state.keyless) return this.#changeKeyless(entered, { piece, atOf });
     const net = new NetChanges(state.key);
     const ats = new Map<string, number | null>();
     const columns = piece.columns.map((column) => column.values());
@@ -263,6 +275,43 @@ export class View {
       else if (op === Op.kept) net.fill(cells);
       else if (op === Op.updated && old) await this.#update(state, { net, flush, old, cells });
       else net.put(cells);
+    }
+    await flush();
+  }
+
+  /** Of a table without a key: rows come, and one of those that are as the old row is goes. */
+  async #changeKeyless(entered: Entered, { piece, atOf }: { piece: Piece; atOf: (row: number) => number | null }): Promise<void> {
+    const { state } = entered;
+    const columns = piece.columns.map((column) => column.values());
+    const olds = piece.old?.columns.map((column) => column.values()) ?? [];
+    const oldAt = new Map([...(piece.old?.row ?? [])].map((row, i) => [row, i]));
+    const fold = new KeylessFold();
+    const flush = async () => {
+      const { gone, come } = fold.take();
+      const [keys, serials] = [await state.equals(gone), await state.serials(come.length)];
+      if (keys.length + come.length === 0) return;
+      await state.load([
+        ...keys.map((key) => ({ key, cells: null, at: null })),
+        ...come.map((row, i) => ({ key: serials[i] as string, ...row })),
+      ]);
+      await this.#settle(entered);
+    };
+    for (let row = 0; row < piece.rows; row++) {
+      const op = piece.ops[row];
+      const cells = columns.map((column) => column[row]);
+      const i = oldAt.get(row);
+      const old = i === undefined ? null : olds.map((column) => column[i]);
+      if (op === Op.truncated) {
+        await flush();
+        await state.choose('true', { gone: true });
+        await this.#settle(entered);
+      } else if (op === Op.deleted) fold.delete(cells);
+      // Fills what is there, and nothing tells which row that is.
+      else if (op !== Op.kept) {
+        if (old) fold.delete(old);
+        const whole = cells.map((cell, c) => (cell === undefined ? (old?.[c] ?? null) : cell));
+        fold.put(whole, op === Op.read ? null : atOf(row));
+      }
     }
     await flush();
   }
@@ -317,9 +366,13 @@ export class View {
     }
   }
 
+  #resultsOf({ targets }: Plan): ResultState[] {
+    return targets.map(({ schema }) => this.#results.get(tableName(schema)) as ResultState);
+  }
+
   async #compute({ state, plan }: Entered): Promise<void> {
     if (!plan) return state.store();
-    const results = plan.targets.map(({ schema }) => this.#results.get(tableName(schema)) as ResultState);
+    const results = this.#resultsOf(plan);
     for (const result of results) await result.take(state.id);
     for await (const { rows, keys, ats, columns } of state.fresh(PAGE_ROWS)) {
       const evaluated = await this.#machinery.evaluator.evaluate(plan, { rows, columns, placeOf: () => this.#at });
