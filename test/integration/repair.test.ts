@@ -113,7 +113,10 @@ type: lake
     const mending = verify('--repair').finally(() => stop.abort());
     await Promise.all([loading, mending]);
     const mended = await mending;
-    expect(mended.tables.filter((one) => !one.equal), `repaired: ${JSON.stringify(mended.repaired)}`).toEqual([]);
+    expect(
+      mended.tables.filter((one) => !one.equal),
+      `repaired: ${JSON.stringify(mended.repaired)}`,
+    ).toEqual([]);
     const repaired = mended.repaired ?? [];
     expect(repaired.slice(0, 3).map(({ table }) => table)).toEqual(['public.item', 'public.log', 'public.pair']);
     expect(repaired[0]?.keys).toBeGreaterThan(50);
