@@ -185,10 +185,9 @@ export class View {
     const { state } = known;
     if (step === 'begin' && state.keyless) {
       // Nothing tells its rows apart: those that were there go, and come again.
-      await state.choose('true', { gone: true });
-      await this.#settle(known);
-      return;
-    } else if (step === 'begin') await state.beginSeen();
+      return this.#empty(known);
+    }
+    if (step === 'begin') await state.beginSeen();
     else if (step === 'end' && state.seen) {
       await state.choose(`NOT EXISTS (SELECT 1 FROM ${state.named} s WHERE s.k = r.k)`, { gone: true });
       await this.#settle(known);
@@ -249,25 +248,23 @@ export class View {
     return entered;
   }
 
+  /** All rows of a table go. */
+  async #empty(entered: Entered): Promise<void> {
+    await entered.state.choose('true', { gone: true });
+    await this.#settle(entered);
+  }
+
   /** Folds the changes of a piece to the last one a key, and applies them. */
   async #change(entered: Entered, { piece, atOf }: { piece: Piece; atOf: (row: number) => number | null }): Promise<void> {
     const { state } = entered;
     if (state.keyless) return this.#changeKeyless(entered, { piece, atOf });
     const net = new NetChanges(state.key);
     const ats = new Map<string, number | null>();
-    const columns = piece.columns.map((column) => column.values());
-    const olds = piece.old ? piece.old.columns.map((column) => column.values()) : [];
-    const oldAt = new Map(piece.old ? [...piece.old.row].map((row, i) => [row, i]) : []);
     const flush = () => this.#flush(entered, { net, ats });
-    for (let row = 0; row < piece.rows; row++) {
-      const op = piece.ops[row];
-      const cells = columns.map((column) => column[row]);
-      const i = oldAt.get(row);
-      const old = i === undefined ? null : olds.map((column) => column[i]);
+    for (const { row, op, cells, old } of changesOf(piece)) {
       if (op === Op.truncated) {
         await flush();
-        await state.choose('true', { gone: true });
-        await this.#settle(entered);
+        await this.#empty(entered);
         continue;
       }
       ats.set(net.keyOf(cells), op === Op.read || op === Op.kept ? null : atOf(row));
@@ -282,9 +279,6 @@ export class View {
   /** Of a table without a key: rows come, and one of those that are as the old row is goes. */
   async #changeKeyless(entered: Entered, { piece, atOf }: { piece: Piece; atOf: (row: number) => number | null }): Promise<void> {
     const { state } = entered;
-    const columns = piece.columns.map((column) => column.values());
-    const olds = piece.old?.columns.map((column) => column.values()) ?? [];
-    const oldAt = new Map([...(piece.old?.row ?? [])].map((row, i) => [row, i]));
     const fold = new KeylessFold();
     const flush = async () => {
       const { gone, come } = fold.take();
@@ -296,15 +290,10 @@ export class View {
       ]);
       await this.#settle(entered);
     };
-    for (let row = 0; row < piece.rows; row++) {
-      const op = piece.ops[row];
-      const cells = columns.map((column) => column[row]);
-      const i = oldAt.get(row);
-      const old = i === undefined ? null : olds.map((column) => column[i]);
+    for (const { row, op, cells, old } of changesOf(piece)) {
       if (op === Op.truncated) {
         await flush();
-        await state.choose('true', { gone: true });
-        await this.#settle(entered);
+        await this.#empty(entered);
       } else if (op === Op.deleted) fold.delete(cells);
       // Fills what is there, and nothing tells which row that is.
       else if (op !== Op.kept) {
@@ -392,6 +381,22 @@ export class View {
       }
     }
     await state.store();
+  }
+}
+
+/** `old`: the whole old row, where the change names one. */
+function* changesOf(piece: Piece) {
+  const columns = piece.columns.map((column) => column.values());
+  const olds = piece.old?.columns.map((column) => column.values()) ?? [];
+  const oldAt = new Map([...(piece.old?.row ?? [])].map((row, i) => [row, i]));
+  for (let row = 0; row < piece.rows; row++) {
+    const i = oldAt.get(row);
+    yield {
+      row,
+      op: piece.ops[row],
+      cells: columns.map((column) => column[row]),
+      old: i === undefined ? null : olds.map((column) => column[i]),
+    };
   }
 }
 
